@@ -1,0 +1,1 @@
+"""Who allowed what: purposes, the policy, the ledger of choices and its projection beside the features."""

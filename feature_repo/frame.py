@@ -1,0 +1,95 @@
+"""What the retrieval door hands out: training frames, interactions and online vectors, each with what it may be used for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from consent.policy import Decision
+
+__all__ = ["Interactions", "Manifest", "Status", "TrainingFrame", "Vectors"]
+
+
+class Status(IntEnum):
+    """What an online value is. None of these is ever disguised as another."""
+
+    PRESENT = 0
+    NULL = 1
+    NOT_FOUND = 2
+    EXPIRED = 3
+    DENIED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Proof of what a training set was made of; stored with every model version."""
+
+    service: str
+    purpose: str
+    requires: tuple[str, ...]
+    """Further purposes a person must allow for their rows to be used."""
+    features: tuple[str, ...]
+    as_of: datetime
+    ledger_size: int
+    ledger_root: str
+    """RFC 6962 Merkle root of the first `ledger_size` consent records, hex."""
+    rows: int
+    rows_root: str
+    """RFC 6962 Merkle root of the rows used, in canonical order, hex."""
+    excluded: dict[str, int] = field(default_factory=dict)
+    """Rows asked for but not used, counted by reason."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {**asdict(self), "as_of": self.as_of.isoformat()}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFrame:
+    """Feature values as they could be known at each row's `as_of`, for people who allow their use.
+
+    `data` has `user_key`, `as_of`, the label columns given, then one float64 column a feature; rows in canonical order
+    (`user_key`, `as_of`). NaN is a value that is null by its definition.
+    """
+
+    data: pd.DataFrame
+    features: tuple[str, ...]
+    manifest: Manifest
+
+    @property
+    def values(self) -> np.ndarray:
+        """Feature matrix, float64 `[n_rows, n_features]`."""
+        return self.data[list(self.features)].to_numpy(dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Interactions:
+    """Purchases that may be learned from.
+
+    `table` has `user_key` string, `item_id` string, `occurred_at` timestamp[us, UTC], `quantity` int64, in canonical
+    order (`user_key`, `occurred_at`, `item_id`); one row a purchased line.
+    """
+
+    table: pa.Table
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Online feature values of several people."""
+
+    features: tuple[str, ...]
+    values: np.ndarray
+    """float64 `[n_users, n_features]`; NaN wherever `status` is not PRESENT."""
+    status: np.ndarray
+    """uint8 `[n_users, n_features]` of `Status`."""
+    decisions: tuple[Decision, ...]
+    """One a user: the decision for answering with this service; everything is DENIED where it is not allowed."""
+    sequences: dict[str, list[list[str]]] = field(default_factory=dict)
+    """Last-n features by name: one list a user, newest first; empty where denied or not found."""

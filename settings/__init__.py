@@ -1,0 +1,1 @@
+"""What a person may change without touching code: environment variables, YAML and JSON files."""

@@ -1,0 +1,67 @@
+"""The settings of one process, read from `AAP_*` environment variables and `<home>/aap.env`.
+
+`Settings` is the only place that names an environment variable. Everything else is handed the values it needs.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["Settings", "SettingsError", "load_settings"]
+
+# Evidently and BentoML report usage to their makers unless told not to; nobody here agreed to that.
+for _name, _value in (("DO_NOT_TRACK", "1"), ("BENTOML_DO_NOT_TRACK", "True"), ("MLFLOW_DISABLE_TELEMETRY", "true")):
+    os.environ.setdefault(_name, _value)
+
+
+class SettingsError(ValueError):
+    """A setting has a value that can't be used; the message names it."""
+
+
+class Settings(BaseSettings):
+    """Every setting with its default; `AAP_HOME=/data/aap` in the environment sets `home`, and so on."""
+
+    model_config = SettingsConfigDict(env_prefix="AAP_", extra="ignore", frozen=True)
+
+    home: Path = Field(default=Path("var"), description="Folder for all data; nothing is written outside it.")
+    settings_dir: Path = Field(
+        default=Path(__file__).parent, description="Folder with training.yaml and flags.json (the package's own by default)."
+    )
+    redis_url: str | None = Field(
+        default=None, description="Redis to use; without it a server is started under <home>/redis."
+    )
+    ledger_url: str | None = Field(default=None, description="SQLAlchemy URL of the consent ledger; SQLite by default.")
+    mlflow_url: str | None = Field(default=None, description="MLflow tracking URI; SQLite under <home> by default.")
+    clock_shift: timedelta = Field(
+        default=timedelta(0),
+        description="Added to the system clock, e.g. -3246d; lets a shop whose data ends in 2017 be run as of then.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address the service listens on; loopback by default.")
+    port: int = Field(default=0, ge=0, le=65535, description="Port of the service; 0 picks a free one.")
+    mlflow_port: int = Field(default=0, ge=0, le=65535, description="Port of the MLflow page; 0 picks a free one.")
+    feast_port: int = Field(default=0, ge=0, le=65535, description="Port of the Feast page; 0 picks a free one.")
+    open_metrics: bool = Field(default=False, description="Serve /metrics without an API key.")
+    max_users_per_call: int = Field(default=1_000, ge=1, description="Users one prediction call may name.")
+    log_json: bool = Field(default=False, description="Write logs as JSON lines.")
+
+    def now(self) -> datetime:
+        """The platform's clock, UTC. Only the doors (CLI, HTTP handlers, notebooks) call it."""
+        return datetime.now(UTC) + self.clock_shift
+
+
+def load_settings(home: Path | None = None) -> Settings:
+    """Settings from the environment, then `<home>/aap.env`, then the defaults.
+
+    Raises `SettingsError` with one sentence for each value that can't be used.
+    """
+    chosen = Path(home or os.environ.get("AAP_HOME") or "var").resolve()
+    try:
+        return Settings(_env_file=chosen / "aap.env", home=chosen)  # type: ignore[call-arg]
+    except ValidationError as error:
+        problems = "; ".join(f"AAP_{e['loc'][0]!s}".upper() + f"={e['input']!r}: {e['msg']}" for e in error.errors())
+        raise SettingsError(f"Unusable setting: {problems}.") from None

@@ -1,0 +1,95 @@
+"""The folders and files under home: the one list of every place the platform writes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Layout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths below `home`. A property names a place; nothing is created by asking for it."""
+
+    home: Path
+
+    @property
+    def redis(self) -> Path:
+        """Embedded Redis: its data, log, socket and password."""
+        return self.home / "redis"
+
+    @property
+    def keys(self) -> Path:
+        """Secret keys, readable by the owner alone."""
+        return self.home / "keys"
+
+    @property
+    def ledger(self) -> Path:
+        """Consent ledger (SQLite)."""
+        return self.home / "consent" / "ledger.db"
+
+    @property
+    def id_map(self) -> Path:
+        """Encrypted map from user_key to user id (SQLite)."""
+        return self.home / "security" / "id_map.db"
+
+    @property
+    def api_keys(self) -> Path:
+        """Hashed API keys (SQLite)."""
+        return self.home / "security" / "api_keys.db"
+
+    @property
+    def archive(self) -> Path:
+        """Event archive: `<event type>/day=YYYY-MM-DD/*.parquet`."""
+        return self.home / "archive"
+
+    @property
+    def catalogue(self) -> Path:
+        """Item catalogue (Parquet)."""
+        return self.home / "catalogue" / "items.parquet"
+
+    @property
+    def rejected(self) -> Path:
+        """Rejected rows and events with their reasons (SQLite)."""
+        return self.home / "rejected" / "rejected.db"
+
+    @property
+    def features(self) -> Path:
+        """Offline feature views: `<view>/*.parquet`."""
+        return self.home / "features"
+
+    @property
+    def feast_registry(self) -> Path:
+        """Feast's registry file."""
+        return self.home / "feast" / "registry.db"
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's database and artifacts."""
+        return self.home / "mlflow"
+
+    @property
+    def reports(self) -> Path:
+        """HTML and JSON reports: drift, retrain summaries."""
+        return self.home / "reports"
+
+    @property
+    def exposures(self) -> Path:
+        """Experiment exposures (Parquet)."""
+        return self.home / "exposures"
+
+    @property
+    def predictions(self) -> Path:
+        """Prediction records (Parquet)."""
+        return self.home / "predictions"
+
+    @property
+    def run(self) -> Path:
+        """Lock files and the state of background processes."""
+        return self.home / "run"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of background processes."""
+        return self.home / "logs"
