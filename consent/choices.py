@@ -1,0 +1,108 @@
+"""The consent desk: where a choice is taken, and acknowledged only once every reader obeys it.
+
+Order matters. The ledger is written first (what a person said is never lost), then the projection in Redis and the
+deletion of what a withdrawn purpose knew, in one atomic step; only then does `record` return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import redis
+
+from consent import projection
+from consent.errors import NotYetInForce
+from consent.ledger import Entry, Ledger, Record
+from consent.policy import Decision, Status, decide
+from consent.purposes import Purpose
+from settings.config import Settings
+from storage.layout import Layout
+from storage.redis_server import connect
+
+__all__ = ["ConsentDesk", "open_desk", "open_ledger"]
+
+_PROJECTED = "consent:projected"
+
+
+class ConsentDesk:
+    """Takes choices, and keeps the projection level with the ledger."""
+
+    def __init__(self, ledger: Ledger, client: redis.Redis) -> None:
+        self.ledger = ledger
+        self._redis = client
+
+    def record(
+        self,
+        subject: str,
+        purpose: Purpose,
+        status: Status,
+        *,
+        said_by: str,
+        method: str,
+        indicated_at: datetime,
+        received_at: datetime,
+        notice_version: str = "1",
+    ) -> int:
+        """Record one choice about one purpose and return the ledger position; returning is the acknowledgement.
+
+        Raises `NotYetInForce` when the ledger has it but Redis could not be written: `catch_up` finishes it.
+        """
+        entry = Entry(subject, purpose, status, indicated_at, said_by, method, notice_version)
+        self.record_many([entry], received_at=received_at)
+        return self.ledger.size()
+
+    def record_many(self, entries: Sequence[Entry], *, received_at: datetime) -> list[Record]:
+        """Record many choices at once, each its own record; those already known are left out."""
+        made = self.ledger.append(entries, received_at=received_at)
+        self._project({e.subject for e in entries}, now=received_at)
+        return made
+
+    def catch_up(self, *, now: datetime, everyone: bool = False) -> int:
+        """Project what the ledger has and Redis may not; returns the number of people written.
+
+        Redis remembers the position it is level with, so this costs one look when there is nothing to do.
+        """
+        level = 0 if everyone else int(self._redis.get(_PROJECTED) or 0)  # type: ignore[arg-type]
+        size = self.ledger.size()
+        if level > size:  # Redis is ahead of this ledger: it belongs to another one, or the ledger was restored
+            level = 0
+        if level == size and not everyone:
+            return 0
+        behind = {r.entry.subject for r in self.ledger.records(after=level)}
+        self._project(behind, now=now)
+        self._redis.set(_PROJECTED, size)
+        return len(behind)
+
+    def decision(self, subject: str, purpose: Purpose, *, now: datetime) -> Decision:
+        """What the ledger itself says now, for people who check on the projection."""
+        standing = self.ledger.standing(subjects=[subject]).get(subject)
+        seq = self.ledger.size()
+        if standing is None:
+            blobs: list[bytes | None] = [None]
+            return projection.decisions(blobs, purpose=purpose, now=now)[0]
+        found, otherwise = standing[purpose]
+        return decide(found, purpose=purpose, otherwise=otherwise, now=now, ledger_seq=seq)
+
+    def _project(self, subjects: set[str], *, now: datetime) -> None:
+        if not subjects:
+            return
+        seq = self.ledger.size()
+        standing = self.ledger.standing(subjects=subjects if len(subjects) <= 500 else None)
+        try:
+            projection.write(self._redis, {s: standing[s] for s in subjects}, seq=seq, now=now)
+        except redis.RedisError as error:
+            raise NotYetInForce(
+                "The choice is in the ledger but not yet in force, because Redis can't be written; it is applied as soon "
+                "as Redis is back (`aap status` shows it)."
+            ) from error
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """The ledger these settings name."""
+    return Ledger(settings.ledger_url) if settings.ledger_url else Ledger.at(Layout(settings.home).ledger)
+
+
+def open_desk(settings: Settings) -> ConsentDesk:
+    """The desk over the ledger and the Redis these settings name."""
+    return ConsentDesk(open_ledger(settings), connect(settings))

