@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["Settings", "SettingsError", "load_settings"]
+__all__ = ["Settings", "SettingsError", "default_home", "load_settings"]
 
 # Evidently and BentoML report usage to their makers unless told not to; nobody here agreed to that.
 for _name, _value in (("DO_NOT_TRACK", "1"), ("BENTOML_DO_NOT_TRACK", "True"), ("MLFLOW_DISABLE_TELEMETRY", "true")):
@@ -54,12 +54,19 @@ class Settings(BaseSettings):
         return datetime.now(UTC) + self.clock_shift
 
 
+def default_home() -> Path:
+    """`AAP_HOME`, else `var` beside the packages of a checkout (wherever a command is run from), else `./var`."""
+    named = os.environ.get("AAP_HOME")
+    checkout = Path(__file__).resolve().parent.parent
+    return Path(named).resolve() if named else (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "var"
+
+
 def load_settings(home: Path | None = None) -> Settings:
     """Settings from the environment, then `<home>/aap.env`, then the defaults.
 
     Raises `SettingsError` with one sentence for each value that can't be used.
     """
-    chosen = Path(home or os.environ.get("AAP_HOME") or "var").resolve()
+    chosen = home.resolve() if home else default_home()
     try:
         return Settings(_env_file=chosen / "aap.env", home=chosen)  # type: ignore[call-arg]
     except ValidationError as error:

@@ -34,6 +34,7 @@ _START_TIMEOUT_S = 60.0  # loading a large append-only file takes a while
 _STOP_TIMEOUT_S = 30.0
 _PING_TIMEOUT_S = 1.0
 _POLL_S = 0.02
+_OWNER_TIMEOUT_S = 5.0  # a killed server's child, rewriting the append-only file, goes within seconds
 _START_ATTEMPTS = 3  # the free port we found may be taken before the server binds it
 
 
@@ -177,7 +178,7 @@ def _owned_data(layout: Layout) -> Iterator[int]:
     """
     path = layout.redis / "data.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + 5.0  # a killed server's child, rewriting the append-only file, goes within seconds
+    deadline = time.monotonic() + _OWNER_TIMEOUT_S
     try:
         while True:
             try:

@@ -87,8 +87,8 @@ def ensure_running(settings: Settings) -> None:
 def connect(settings: Settings, *, start: bool = True) -> redis.Redis:
     """A client of the Redis in use, answering bytes. It may be shared by threads, and is closed with `.close()`.
 
-    With `start` the server is made sure of first, as by `ensure_running`. Without it nothing is asked of the server yet:
-    a client is returned even if it is down, and its commands raise one of `UNREACHABLE` until it is back.
+    With `start` the server is made sure of first, as by `ensure_running`. Without it nothing is asked of the server
+    yet: a client is returned even if it is down; its commands raise one of `UNREACHABLE` until it is back.
     """
     if start:
         ensure_running(settings)

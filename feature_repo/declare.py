@@ -1,0 +1,230 @@
+"""How a feature is declared: once, as data. Batch SQL, the packed row, the Feast field and the documentation follow.
+
+**Meaning.** The value at time t is the aggregate over this person's admissible events with `t − window < occurred_at ≤ t`
+and `available_at ≤ t`, where the tail `t − window` is rounded down to a whole hop (UTC). It is a function of t alone: it
+decays with no new event, and a window that empties is its default again. An item's values move once a hop: there both
+ends are rounded.
+
+Mistakes are found when a feature is declared, in one sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from consent.purposes import Purpose, spec
+from events.errors import EventError
+from events.schema import EventType, Kind, event_type
+from feature_repo.errors import UnusableDeclaration
+
+__all__ = ["DAY_US", "Aggregate", "Entity", "Feature", "Op", "Ratio", "Service", "Where", "micros"]
+
+DAY_US = 86_400_000_000
+_UNITS = {"m": 60_000_000, "h": 3_600_000_000, "d": DAY_US}
+_CLOCK = ("hour", "weekday")
+"""Columns every event has beside its own: hour 0–23 and weekday 0 (Monday) – 6 of `occurred_at`, UTC."""
+
+
+class Entity(StrEnum):
+    """Whose feature it is."""
+
+    USER = "user"
+    ITEM = "item"
+
+
+class Op(StrEnum):
+    """How events become one value."""
+
+    COUNT = "count"
+    SUM = "sum"
+    MEAN = "mean"
+    MIN = "min"
+    MAX = "max"
+    DISTINCT = "distinct"
+    SINCE_LAST = "since_last"
+    SINCE_FIRST = "since_first"
+    LAST_N = "last_n"
+
+
+_WITHOUT_COLUMN = frozenset({Op.COUNT, Op.SINCE_LAST, Op.SINCE_FIRST})
+_ON_NUMBERS = frozenset({Op.SUM, Op.MEAN, Op.MIN, Op.MAX})
+_EVER_ONLY = frozenset({Op.SINCE_LAST, Op.SINCE_FIRST, Op.LAST_N})
+
+
+def micros(span: str) -> int | None:
+    """Microseconds in a window like `30d`, `12h` or `5m`; None for `ever`."""
+    if span == "ever":
+        return None
+    found = re.fullmatch(r"([1-9]\d*)([mhd])", span)
+    if not found:
+        raise UnusableDeclaration(f"{span!r} is not a span of time; write 5m, 12h, 30d or ever.")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A condition on one column of the event, or on its `hour` or `weekday`: `Where("hour", ">=", 17)`."""
+
+    column: str
+    comparison: str
+    value: int | str
+
+    def __post_init__(self) -> None:
+        if self.comparison not in ("=", "<>", "<", "<=", ">", ">="):
+            raise UnusableDeclaration(f"{self.comparison!r} is not a comparison; use =, <>, <, <=, > or >=.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregate:
+    """A feature computed from events of one type. One declaration makes one feature a purpose."""
+
+    event: str
+    op: Op
+    purposes: frozenset[Purpose]
+    description: str
+    unit: str
+    window: str = "ever"
+    column: str | None = None
+    where: Where | None = None
+    name: str = ""
+    entity: Entity = Entity.USER
+    default: float | None = 0.0
+    hop: str = "1d"
+    time_to_live: str = "35d"
+    n: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            what = self.column or self.event
+            object.__setattr__(self, "name", f"{what}_{self.op}_{self.n or self.window}")
+        _check_name(self.name)
+        _check_purposes(self.name, self.purposes)
+        declared = self._declared()
+        self._check_column(declared)
+        self._check_windows()
+        for purpose in self.purposes:
+            if purpose not in declared.purposes:
+                raise UnusableDeclaration(f"Feature {self.name!r}: {purpose} may not touch {self.event} events.")
+
+    @property
+    def window_us(self) -> int | None:
+        """The window in microseconds; None for `ever`."""
+        return micros(self.window)
+
+    @property
+    def hop_us(self) -> int:
+        """The hop in microseconds."""
+        return micros(self.hop) or DAY_US
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether its value is a list, newest first, rather than a number."""
+        return self.op is Op.LAST_N
+
+    @property
+    def is_money(self) -> bool:
+        """Whether it is computed in integer minor units."""
+        f = event_type(self.event).field(self.column) if self.column and self.op in _ON_NUMBERS else None
+        return f is not None and f.kind is Kind.MONEY
+
+    @property
+    def _implied(self) -> tuple[str, ...]:
+        """Columns beside the event's own fields; an item may count the people behind its events."""
+        return (*_CLOCK, "user_key") if self.entity is Entity.ITEM else _CLOCK
+
+    def _declared(self) -> EventType:
+        try:
+            return event_type(self.event)
+        except EventError as error:
+            raise UnusableDeclaration(f"Feature {self.name!r}: {error}") from None
+
+    def _check_column(self, declared: EventType) -> None:
+        if (self.op in _WITHOUT_COLUMN) != (self.column is None):
+            need = "takes no column" if self.op in _WITHOUT_COLUMN else "needs a column"
+            raise UnusableDeclaration(f"Feature {self.name!r}: {self.op} {need}.")
+        for column in filter(None, (self.column, self.where.column if self.where else None)):
+            if column not in self._implied and declared.field(column) is None:
+                names = ", ".join(f.name for f in declared.fields)
+                raise UnusableDeclaration(f"Feature {self.name!r}: {self.event} has no column {column!r}; it has {names}.")
+        f = declared.field(self.column) if self.column else None
+        if self.op in _ON_NUMBERS and (f is None or f.kind is Kind.TEXT):
+            raise UnusableDeclaration(f"Feature {self.name!r}: {self.op} needs a column of numbers, {self.column!r} is text.")
+
+    def _check_windows(self) -> None:
+        window = self.window_us
+        if window is not None and window > 365 * DAY_US:
+            raise UnusableDeclaration(f"Feature {self.name!r}: a window is at most 365d, not {self.window}; or write ever.")
+        if self.op in _EVER_ONLY and window is not None:
+            raise UnusableDeclaration(f"Feature {self.name!r}: {self.op} looks back over everything; leave the window out.")
+        if (self.op is Op.LAST_N) != (self.n > 0):
+            raise UnusableDeclaration(f"Feature {self.name!r}: last_n, and nothing else, takes n of at least 1.")
+        if self.op in (Op.COUNT, Op.SUM, Op.DISTINCT) and self.default != 0.0:
+            raise UnusableDeclaration(f"Feature {self.name!r}: the {self.op} of nothing is 0, not {self.default}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """One feature divided by another of the same purposes; `default` where the divisor is zero or either is null."""
+
+    name: str
+    numerator: str
+    denominator: str
+    purposes: frozenset[Purpose]
+    description: str
+    unit: str = "ratio"
+    default: float | None = None
+    entity: Entity = Entity.USER
+    time_to_live: str = "35d"
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        _check_purposes(self.name, self.purposes)
+
+    @property
+    def is_sequence(self) -> bool:
+        """A ratio is a number."""
+        return False
+
+
+Feature = Aggregate | Ratio
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What one model reads: features of one purpose, and what else a person must have granted."""
+
+    name: str
+    purpose: Purpose
+    """The purpose the values are computed for."""
+    features: tuple[str, ...]
+    """Names of numbers, in the order a vector has them."""
+    sequences: tuple[str, ...] = ()
+    to_train: frozenset[Purpose] = field(default_factory=frozenset)
+    """Further purposes a person must have granted to be trained on."""
+    to_answer: frozenset[Purpose] = field(default_factory=frozenset)
+    """Further purposes a person must have granted to be answered."""
+
+    @property
+    def training_purposes(self) -> tuple[Purpose, ...]:
+        """Every purpose that must hold for a row to be trained on."""
+        return (self.purpose, *sorted(self.to_train - {self.purpose}))
+
+    @property
+    def answering_purposes(self) -> tuple[Purpose, ...]:
+        """Every purpose that must hold for a person to be answered."""
+        return (self.purpose, *sorted(self.to_answer - {self.purpose}))
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
+        raise UnusableDeclaration(f"{name!r} is no name for a feature: use lower-case letters, digits and _.")
+
+
+def _check_purposes(name: str, purposes: frozenset[Purpose]) -> None:
+    if not purposes:
+        raise UnusableDeclaration(f"Feature {name!r} states no purpose; say what it is for, e.g. {Purpose.ANALYTICS_REPORTING}.")
+    for purpose in purposes:
+        if not spec(purpose).categories:
+            raise UnusableDeclaration(f"Feature {name!r}: {purpose} may touch no data at all.")

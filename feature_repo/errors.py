@@ -1,0 +1,50 @@
+"""What can go wrong with features.
+
+FeatureError
+├── UnusableDeclaration      a feature or service declared wrongly
+├── UnknownFeature           a feature or service nobody declared
+├── NoPurposeInForce         a store was read without saying for which purpose
+├── FeaturesNotBuilt         a view has no values yet, or was built by other declarations
+├── UnusableLabels           a label frame that can't be joined
+└── OnlineStoreUnavailable   Redis can't be reached
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "FeatureError",
+    "FeaturesNotBuilt",
+    "NoPurposeInForce",
+    "OnlineStoreUnavailable",
+    "UnknownFeature",
+    "UnusableDeclaration",
+    "UnusableLabels",
+]
+
+
+class FeatureError(Exception):
+    """Anything that goes wrong with features; the message is one sentence for a person."""
+
+
+class UnusableDeclaration(FeatureError):
+    """A feature or service declared wrongly."""
+
+
+class UnknownFeature(FeatureError):
+    """A feature or service nobody declared."""
+
+
+class NoPurposeInForce(FeatureError):
+    """A store was read without saying for which purpose."""
+
+
+class FeaturesNotBuilt(FeatureError):
+    """A view has no values yet, or was built by other declarations."""
+
+
+class UnusableLabels(FeatureError):
+    """A label frame that can't be joined."""
+
+
+class OnlineStoreUnavailable(FeatureError):
+    """Redis can't be reached; nothing can be said of anybody until it is back."""

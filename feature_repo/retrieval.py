@@ -1,0 +1,272 @@
+"""The one door to features: training frames, interactions and online vectors, each under the purposes of a service.
+
+Everything that reads what we know about people comes through here. A training row is used only if every purpose the
+service trains under is granted now, by a grant that covered the row's moment too; an answer is given only if every
+purpose it answers under is granted now.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from hashlib import sha256
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import redis
+
+from consent import merkle, projection
+from consent.choices import open_ledger
+from consent.ledger import Ledger
+from consent.policy import Decision, Grant, Reason
+from consent.purposes import Purpose
+from events.archive import Archive
+from events.catalogue import read_catalogue
+from feature_repo import online
+from feature_repo.build import Standing, built_view
+from feature_repo.declare import Entity, Service
+from feature_repo.errors import OnlineStoreUnavailable, UnknownFeature, UnusableLabels
+from feature_repo.frame import Interactions, Manifest, TrainingFrame, Vectors
+from feature_repo.point_in_time import point_in_time_join
+from feature_repo.views import service as service_called
+from feature_repo.views import view_for
+from security.pseudonyms import Pseudonyms, load_pseudonyms
+from settings.config import Settings
+from storage.layout import Layout
+from storage.redis_server import UNREACHABLE, connect
+
+__all__ = ["Retrieval", "open_retrieval"]
+
+NO_FEATURES = "no_features"
+BEFORE_GRANT = "before_grant"
+
+
+class Retrieval:
+    """Reads features for the services declared in `feature_repo.definitions`."""
+
+    def __init__(
+        self, *, layout: Layout, ledger: Ledger, client: redis.Redis, pseudonyms: Pseudonyms, now: datetime
+    ) -> None:
+        self._layout = layout
+        self._ledger = ledger
+        self._redis = client
+        self._pseudonyms = pseudonyms
+        self._opened_at = now
+
+    def people(self, service: str, *, as_of: datetime) -> list[str]:
+        """The user keys, sorted, of everyone who may be trained on for `service` at `as_of`."""
+        return sorted(_current(self._ledger.standing(), service_called(service).training_purposes, as_of=as_of))
+
+    def training_frame(
+        self, labels: pd.DataFrame, *, service: str, as_of: datetime | None = None
+    ) -> TrainingFrame:
+        """The features of `service` for each label row, as they could be known at the row's moment.
+
+        `labels` has `user_id` or `user_key`, `as_of` (UTC; naive times are taken as UTC) and any label columns. The
+        argument `as_of` is the moment of use, when consent must hold; by default, when this door was opened.
+
+        Raises `UnusableLabels` for a frame without these columns, `FeaturesNotBuilt` before `aap features build`.
+        """
+        asked = service_called(service)
+        used_at = as_of or self._opened_at
+        rows = self._canonical(labels, used_at=used_at)
+        standing = self._ledger.standing()
+        view = view_for(Entity.USER, asked.purpose)
+        moments = rows["as_of"].dt.as_unit("us").astype("int64").to_numpy()
+        values, found, starts = point_in_time_join(
+            view,
+            built_view(self._layout.features, view),
+            keys=pa.array(rows["user_key"], pa.string()),
+            moments=moments,
+            features=asked.features,
+        )
+        refused = _refusals(rows["user_key"].tolist(), moments, standing, asked.training_purposes, as_of=used_at)
+        in_force = _starts(rows["user_key"].tolist(), standing, asked.purpose, as_of=used_at)
+        refused[(refused == "") & ~(found & (starts == in_force))] = NO_FEATURES
+        kept = refused == ""
+        data = rows.loc[kept].reset_index(drop=True)
+        data = pd.concat([data, pd.DataFrame(values[kept], columns=list(asked.features))], axis=1)
+        excluded = Counter(r for r in refused.tolist() if r)
+        manifest = self._manifest(asked, asked.features, used_at, len(data), _people_leaves(data), excluded)
+        return TrainingFrame(data, asked.features, manifest)
+
+    def interactions(
+        self, service: str, *, as_of: datetime, since: datetime | None = None, until: datetime | None = None
+    ) -> Interactions:
+        """Purchase lines with `since < occurred_at ≤ until` (by default everything known at `as_of`) to learn from.
+
+        Of each person only what every training purpose of `service` has covered without a break until `as_of`.
+        """
+        asked = service_called(service)
+        current = _current(self._ledger.standing(), asked.training_purposes, as_of=as_of)
+        latest = min(until or as_of, as_of)
+        spans = pa.table(
+            {
+                "user_key": pa.array(list(current), pa.string()),
+                "start": pa.array(list(current.values()), pa.timestamp("us", tz="UTC")),
+            }
+        )
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.register("spans", spans)
+            after = f"AND e.occurred_at > '{since.isoformat()}'::TIMESTAMPTZ" if since else ""
+            purchases = Archive(self._layout.archive).sql("product_purchased")
+            table = connection.execute(
+                f"SELECT e.user_key, e.item_id, e.occurred_at, e.quantity, e.amount FROM {purchases} e "
+                "JOIN spans ON spans.user_key = e.user_key AND e.occurred_at >= spans.start "
+                f"WHERE e.occurred_at <= '{latest.isoformat()}'::TIMESTAMPTZ "
+                f"AND e.available_at <= '{latest.isoformat()}'::TIMESTAMPTZ {after} "
+                "ORDER BY e.user_key, e.occurred_at, e.item_id, e.source, e.id"
+            ).to_arrow_table()
+        excluded = Counter({"not_granted": len(self._ledger.standing()) - len(current)})
+        manifest = self._manifest(asked, (), as_of, len(table), _table_leaves(table), excluded)
+        return Interactions(table, manifest)
+
+    def online_vectors(self, user_keys: Sequence[str], *, service: str, now: datetime) -> Vectors:
+        """The values of `service` for `user_keys` at `now`: one `MGET` for consent and features together.
+
+        Raises `OnlineStoreUnavailable` when Redis can't be reached.
+        """
+        asked = service_called(service)
+        view = view_for(Entity.USER, asked.purpose)
+        read = online.read(self._redis, view, user_keys, purposes=asked.answering_purposes, now=now)
+        place = {f.name: i for i, f in enumerate(view.numbers)}
+        picked = [place[name] for name in asked.features]
+        lists = {f.name: read.sequences[i] for i, f in enumerate(view.sequences) if f.name in asked.sequences}
+        return Vectors(asked.features, read.values[:, picked], read.status[:, picked], tuple(read.decisions), lists)
+
+    def decisions(self, user_keys: Sequence[str], *, purpose: Purpose, now: datetime) -> list[Decision]:
+        """What each person's projection says of `purpose` at `now`."""
+        try:
+            blobs = self._redis.mget([projection.consent_key(k) for k in user_keys]) if user_keys else []
+        except UNREACHABLE as error:
+            raise OnlineStoreUnavailable(f"Redis can't be reached ({error}); consent can't be checked.") from error
+        return projection.decisions(blobs, purpose=purpose, now=now)  # type: ignore[arg-type]
+
+    def catalogue(self) -> pa.Table:
+        """The items on sale: `item_id`, `name`, `department`, `category`, `brand`."""
+        return read_catalogue(self._layout.catalogue)
+
+    def item_names(self, item_ids: Iterable[str]) -> dict[str, str]:
+        """Readable names of items; one without a name is called by its category, or left out."""
+        wanted = set(item_ids)
+        items = self.catalogue()
+        named = zip(*(items[c].to_pylist() for c in ("item_id", "name", "category")), strict=True)
+        return {i: name or category for i, name, category in named if i in wanted and (name or category)}
+
+    def _canonical(self, labels: pd.DataFrame, *, used_at: datetime) -> pd.DataFrame:
+        """Label rows with `user_key` and a UTC `as_of`, sorted by both; input rows that tie keep their order."""
+        if "as_of" not in labels or not {"user_key", "user_id"} & set(labels):
+            raise UnusableLabels("Labels need the columns `as_of` and `user_key` (or `user_id`).")
+        clash = {"user_key", "as_of"} & set(labels.columns[labels.columns.duplicated()])
+        if clash:
+            raise UnusableLabels(f"Labels have the column {sorted(clash)[0]!r} twice.")
+        rows = labels.copy()
+        if "user_key" not in rows:
+            rows.insert(0, "user_key", self._pseudonyms.user_keys(rows["user_id"].astype(str).tolist()))
+        rows = rows.drop(columns="user_id", errors="ignore")
+        try:
+            rows["as_of"] = pd.to_datetime(rows["as_of"], utc=True)
+        except (ValueError, TypeError) as error:
+            raise UnusableLabels(f"The column `as_of` has a value that is no time: {error}.") from None
+        if rows["as_of"].isna().any() or (rows["as_of"] > used_at).any():
+            raise UnusableLabels("Every `as_of` must be a time no later than the moment of use.")
+        return rows.sort_values(["user_key", "as_of"], kind="stable").reset_index(drop=True)
+
+    def _manifest(
+        self,
+        asked: Service,
+        features: tuple[str, ...],
+        as_of: datetime,
+        rows: int,
+        leaves: list[bytes],
+        excluded: Counter[str],
+    ) -> Manifest:
+        checkpoint = self._ledger.checkpoint()
+        return Manifest(
+            service=asked.name,
+            purpose=asked.purpose.value,
+            requires=tuple(p.value for p in asked.training_purposes),
+            features=features,
+            as_of=as_of,
+            ledger_size=checkpoint.size,
+            ledger_root=checkpoint.root,
+            rows=rows,
+            rows_root=merkle.root(leaves).hex(),
+            excluded={k: excluded[k] for k in sorted(excluded) if excluded[k]},
+        )
+
+
+def open_retrieval(settings: Settings) -> Retrieval:
+    """The door over the stores these settings name."""
+    layout = Layout(settings.home)
+    return Retrieval(
+        layout=layout,
+        ledger=open_ledger(settings),
+        client=connect(settings),
+        pseudonyms=load_pseudonyms(layout),
+        now=settings.now(),
+    )
+
+
+def _grant(standing: Standing, subject: str, purpose: Purpose, *, as_of: datetime) -> Grant | None:
+    if subject not in standing:
+        return None
+    return next((g for g in standing[subject][purpose][0] if g.start <= as_of < g.end), None)
+
+
+def _current(standing: Standing, purposes: Sequence[Purpose], *, as_of: datetime) -> dict[str, datetime]:
+    """Everyone with all `purposes` granted at `as_of`, and the moment from which all have held without a break."""
+    found: dict[str, datetime] = {}
+    for subject in standing:
+        held = [_grant(standing, subject, p, as_of=as_of) for p in purposes]
+        if all(g is not None for g in held):
+            found[subject] = max(g.start for g in held if g is not None)
+    return found
+
+
+def _starts(keys: list[str], standing: Standing, purpose: Purpose, *, as_of: datetime) -> np.ndarray:
+    """For each row, when the person's grant in force began (microseconds; -2 where there is none)."""
+    starts = {}
+    for key in set(keys):
+        grant = _grant(standing, key, purpose, as_of=as_of)
+        starts[key] = -2 if grant is None else online.to_micros(grant.start)
+    return np.array([starts[k] for k in keys], dtype=np.int64)
+
+
+def _refusals(
+    keys: list[str], moments: np.ndarray, standing: Standing, purposes: Sequence[Purpose], *, as_of: datetime
+) -> np.ndarray:
+    """For each row, why it may not be used, or the empty string."""
+    why = np.full(len(keys), "", dtype=object)
+    for purpose in purposes:
+        starts = _starts(keys, standing, purpose, as_of=as_of)
+        why[(why == "") & (starts >= 0) & (moments < starts)] = BEFORE_GRANT
+        for row in np.flatnonzero((why == "") & (starts < 0)):
+            known = standing.get(keys[row])
+            why[row] = (known[purpose][1] if known else Reason.NO_RECORD).value
+    return why
+
+
+def _people_leaves(data: pd.DataFrame) -> list[bytes]:
+    """One Merkle leaf a person: their rows, column by column, as bytes."""
+    if data.empty:
+        return []
+    table = pa.Table.from_pandas(data, preserve_index=False)
+    return _table_leaves(table)
+
+
+def _table_leaves(table: pa.Table) -> list[bytes]:
+    """One Merkle leaf a person of a table sorted by `user_key`: the hash of that person's rows in Arrow's IPC form."""
+    if table.num_rows == 0:
+        return []
+    keys = np.asarray(table["user_key"].to_pylist(), dtype=object)
+    edges = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1], [True])))
+    whole = table.combine_chunks().to_batches()[0]
+    leaves = []
+    for first, end in zip(edges[:-1], edges[1:], strict=True):
+        leaves.append(merkle.leaf_hash(sha256(whole.slice(first, end - first).serialize()).digest()))
+    return leaves

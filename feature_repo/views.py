@@ -1,0 +1,114 @@
+"""Views: all features of one entity and one purpose. A value belongs to exactly one view, so to one purpose.
+
+This is where single declarations become a whole: names are unique within a view, ratios find their parts, services find
+their features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import cache
+from zlib import crc32
+
+from consent.purposes import Purpose
+from feature_repo.declare import Aggregate, Entity, Feature, Op, Ratio, Service, micros
+from feature_repo.definitions import FEATURES, SERVICES
+from feature_repo.errors import UnknownFeature, UnusableDeclaration
+
+__all__ = ["View", "all_views", "make_views", "service", "services", "view_for"]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The features of one entity for one purpose, in declaration order."""
+
+    entity: Entity
+    purpose: Purpose
+    features: tuple[Feature, ...]
+
+    @property
+    def name(self) -> str:
+        """`user__marketing_retention`, say."""
+        return f"{self.entity}__{self.purpose.replace('.', '_')}"
+
+    @property
+    def key(self) -> str:
+        """The join key's column."""
+        return "user_key" if self.entity is Entity.USER else "item_id"
+
+    @property
+    def numbers(self) -> tuple[Feature, ...]:
+        """The features whose value is a number, in the order a packed row has them."""
+        return tuple(f for f in self.features if not f.is_sequence)
+
+    @property
+    def sequences(self) -> tuple[Aggregate, ...]:
+        """The features whose value is a list."""
+        return tuple(f for f in self.features if isinstance(f, Aggregate) and f.is_sequence)
+
+    @property
+    def since(self) -> tuple[bool, ...]:
+        """Which numbers are stored as a moment and read as the time since it."""
+        return tuple(isinstance(f, Aggregate) and f.op in (Op.SINCE_LAST, Op.SINCE_FIRST) for f in self.numbers)
+
+    @property
+    def fingerprint(self) -> int:
+        """CRC-32 of the declarations: a row packed under other ones is recognised."""
+        told = [[(d.name, getattr(f, d.name)) for d in fields(f) if d.name != "purposes"] for f in self.features]
+        return crc32(repr((self.entity, self.purpose, told)).encode())
+
+    @property
+    def time_to_live_us(self) -> int:
+        """How long after the moment a row was computed for it may still be read: the shortest of its features'."""
+        return min(micros(f.time_to_live) or 0 for f in self.features)
+
+
+def make_views(features: Iterable[Feature]) -> tuple[View, ...]:
+    """The views that `features` fall into; raises `UnusableDeclaration` for a name used twice or a ratio of nothing."""
+    grouped: dict[tuple[Entity, Purpose], list[Feature]] = {}
+    for feature in features:
+        for purpose in sorted(feature.purposes):
+            held = grouped.setdefault((feature.entity, purpose), [])
+            if any(f.name == feature.name for f in held):
+                raise UnusableDeclaration(f"Two features are called {feature.name!r} for {purpose}; rename one.")
+            held.append(feature)
+    views = tuple(View(entity, purpose, tuple(held)) for (entity, purpose), held in sorted(grouped.items()))
+    for view in views:
+        names = {f.name for f in view.features if isinstance(f, Aggregate)}
+        for ratio in (f for f in view.features if isinstance(f, Ratio)):
+            if missing := [n for n in (ratio.numerator, ratio.denominator) if n not in names]:
+                raise UnusableDeclaration(f"Ratio {ratio.name!r} divides {missing[0]!r}, which {view.purpose} doesn't have.")
+    return views
+
+
+@cache
+def all_views() -> tuple[View, ...]:
+    """The views of the declared features."""
+    return make_views(FEATURES)
+
+
+def view_for(entity: Entity, purpose: Purpose) -> View:
+    """The view of one entity and purpose."""
+    for view in all_views():
+        if view.entity is entity and view.purpose is purpose:
+            return view
+    raise UnknownFeature(f"No {entity} feature is declared for {purpose}.")
+
+
+@cache
+def services() -> dict[str, Service]:
+    """The declared services by name, each checked against its view."""
+    for s in SERVICES:
+        names = {f.name for f in view_for(Entity.USER, s.purpose).features}
+        if missing := [n for n in (*s.features, *s.sequences) if n not in names]:
+            raise UnusableDeclaration(f"Service {s.name!r} reads {missing[0]!r}, which is not declared for {s.purpose}.")
+    return {s.name: s for s in SERVICES}
+
+
+def service(name: str) -> Service:
+    """The service called `name`; raises `UnknownFeature` naming the ones there are."""
+    try:
+        return services()[name]
+    except KeyError:
+        raise UnknownFeature(f"Unknown feature service {name!r}; choose one of: {', '.join(services())}.") from None
