@@ -1,0 +1,205 @@
+"""Churn: the probability that someone who shopped lately will buy nothing in the days ahead; gradient-boosted trees.
+
+Rows are people × weekly cuts, each with the features as they were at its cut, so one person teaches at several moments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import xgboost as xgb
+
+from feature_repo.frame import TrainingFrame
+from models.artifact import read_json, write_json
+from models.contract import Model, Retrieval
+from models.errors import CorruptArtifact, OneClassOnly, TooFewRows
+from models.evaluation import Evaluation
+from models.splits import past_cuts
+
+__all__ = ["LABEL", "Churn", "ChurnParameters", "churn_labels"]
+
+LABEL = "churned"
+"""1.0 when the person bought nothing in the horizon after the row's `as_of`, else 0.0."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChurnParameters:
+    """Section `churn` of training.yaml; what each means is said there."""
+
+    horizon_days: int
+    active_days: int
+    cuts: int
+    cut_step_days: int
+    min_rows: int
+    max_depth: int
+    learning_rate: float
+    most_trees: int
+    early_stopping_rounds: int
+    min_child_weight: float
+    subsample: float
+    colsample_bytree: float
+    reg_lambda: float
+
+    def booster(self, seed: int) -> dict[str, Any]:
+        """xgboost's own parameters. One thread: with several, histogram sums depend on their number."""
+        return {
+            "objective": "binary:logistic",
+            "eval_metric": "logloss",
+            "tree_method": "hist",
+            "nthread": 1,
+            "seed": seed,
+            "max_depth": self.max_depth,
+            "learning_rate": self.learning_rate,
+            "min_child_weight": self.min_child_weight,
+            "subsample": self.subsample,
+            "colsample_bytree": self.colsample_bytree,
+            "reg_lambda": self.reg_lambda,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Churn(Model[TrainingFrame, ChurnParameters]):
+    """A booster and the names of what it reads."""
+
+    name: ClassVar[str] = "churn"
+    service: ClassVar[str] = "churn"
+    parameters_type: ClassVar[type] = ChurnParameters
+
+    features: tuple[str, ...]
+    booster: xgb.Booster
+    horizon_days: int
+
+    @classmethod
+    def examples(
+        cls, retrieval: Retrieval, *, until: datetime, as_of: datetime, parameters: ChurnParameters
+    ) -> TrainingFrame:
+        """Rows at weekly cuts whose horizon had passed at `until`."""
+        cuts = past_cuts(
+            until, horizon_days=parameters.horizon_days, count=parameters.cuts, step_days=parameters.cut_step_days
+        )
+        return _frame(cls.service, retrieval, cuts=cuts, as_of=as_of, parameters=parameters)
+
+    @classmethod
+    def held_out(
+        cls, retrieval: Retrieval, *, cut: datetime, until: datetime, as_of: datetime, parameters: ChurnParameters
+    ) -> TrainingFrame:
+        """One row a person who was active before the cut."""
+        return _frame(cls.service, retrieval, cuts=[cut], as_of=as_of, parameters=parameters)
+
+    @classmethod
+    def fit(cls, data: TrainingFrame, *, parameters: ChurnParameters, seed: int) -> Self:
+        """Boost on all rows, for as many rounds as did best on an inner, later slice of the same rows."""
+        labels = _checked_labels(data, fewest=parameters.min_rows)
+        rounds = _best_rounds(data, labels, parameters=parameters, seed=seed)
+        matrix = xgb.DMatrix(data.values, label=labels, feature_names=list(data.features), nthread=1)
+        booster = xgb.train(parameters.booster(seed), matrix, num_boost_round=rounds)
+        return cls(data.features, booster, parameters.horizon_days)
+
+    def score(self, values: np.ndarray) -> np.ndarray:
+        """Probability of no purchase in the next `horizon_days`, float64 `[n]`, 0 to 1; higher is likelier to leave.
+
+        `values` float64 `[n, n_features]` in the order of `features`; NaN is allowed. Raises `SchemaMismatch`.
+        """
+        found = self.matrix(values)
+        if not len(found):
+            return np.empty(0, dtype=np.float64)
+        return np.asarray(self.booster.inplace_predict(found, missing=np.nan), dtype=np.float64)
+
+    def reasons(self, values: np.ndarray, *, most: int = 3) -> list[list[str]]:
+        """Features that push each score up, strongest first, by SHAP values of the trees (Lundberg et al. 2020)."""
+        matrix = xgb.DMatrix(self.matrix(values), feature_names=list(self.features), nthread=1)
+        pushes = self.booster.predict(matrix, pred_contribs=True)[:, :-1]
+        order = np.argsort(-pushes, axis=1, kind="stable")[:, :most]
+        return [[self.features[j] for j in row if pushes[i, j] > 0] for i, row in enumerate(order)]
+
+    def evaluate(
+        self, held_out: TrainingFrame, *, train: TrainingFrame, parameters: ChurnParameters, seed: int
+    ) -> Evaluation:
+        """AUC and calibration at one later cut, beside recency alone and logistic regression."""
+        from models.churn_trial import evaluate
+
+        self.require(held_out.features)
+        _checked_labels(held_out, fewest=parameters.min_rows)
+        return evaluate(self, held_out=held_out, train=train, seed=seed)
+
+    def save(self, folder: Path) -> None:
+        """`model.ubj` (xgboost's own format) and `model.json`."""
+        (folder / "model.ubj").write_bytes(bytes(self.booster.save_raw(raw_format="ubj")))
+        write_json(folder / "model.json", {"features": self.features, "horizon_days": self.horizon_days})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read `model.ubj` and `model.json`."""
+        content = read_json(folder / "model.json")
+        try:
+            booster = xgb.Booster({"nthread": 1})
+            booster.load_model(bytearray((folder / "model.ubj").read_bytes()))
+            return cls(tuple(content["features"]), booster, int(content["horizon_days"]))
+        except (OSError, KeyError, TypeError, ValueError, xgb.core.XGBoostError) as error:
+            why = str(error).splitlines()[0]
+            raise CorruptArtifact(f"Can't read the stored model {cls.name} ({why}); retrain or roll back.") from None
+
+
+def churn_labels(
+    retrieval: Retrieval, *, service: str, cuts: list[datetime], as_of: datetime, parameters: ChurnParameters
+) -> pd.DataFrame:
+    """One row a person active in the `active_days` before a cut: `user_key`, `as_of` (the cut), `churned`."""
+    active, horizon = timedelta(days=parameters.active_days), timedelta(days=parameters.horizon_days)
+    found = retrieval.interactions(service, as_of=as_of, since=cuts[0] - active, until=cuts[-1] + horizon)
+    bought = found.table.select(["user_key", "occurred_at"]).to_pandas().drop_duplicates()
+    allowed = set(retrieval.people(service, as_of=as_of))
+    parts = []
+    for cut in cuts:
+        when = bought["occurred_at"]
+        before = bought.loc[(when > cut - active) & (when <= cut), "user_key"].unique()
+        after = set(bought.loc[(when > cut) & (when <= cut + horizon), "user_key"])
+        people = sorted(user for user in before if user in allowed)
+        labels = [0.0 if user in after else 1.0 for user in people]
+        parts.append(pd.DataFrame({"user_key": people, "as_of": pd.Timestamp(cut), LABEL: labels}))
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+
+def _frame(
+    service: str, retrieval: Retrieval, *, cuts: list[datetime], as_of: datetime, parameters: ChurnParameters
+) -> TrainingFrame:
+    labels = churn_labels(retrieval, service=service, cuts=cuts, as_of=as_of, parameters=parameters)
+    if labels.empty:
+        raise TooFewRows("People active before a cut whose consent covers churn", found=0, needed=parameters.min_rows)
+    return retrieval.training_frame(labels, service=service, as_of=as_of)
+
+
+def _checked_labels(data: TrainingFrame, *, fewest: int) -> np.ndarray:
+    labels = data.data[LABEL].to_numpy(dtype=np.float64)
+    if len(labels) < fewest:
+        raise TooFewRows("Rows to learn churn from", found=len(labels), needed=fewest)
+    if len(np.unique(labels)) < 2:
+        raise OneClassOnly(LABEL, value=labels[0], rows=len(labels))
+    return labels
+
+
+def _best_rounds(data: TrainingFrame, labels: np.ndarray, *, parameters: ChurnParameters, seed: int) -> int:
+    """Rounds at which the log loss on the newest cut is lowest, for trees grown on rows a full horizon older.
+
+    Without rows that old, or with one class among them, half of `most_trees`.
+    """
+    moments = data.data["as_of"]
+    newest = moments.max()
+    judged = (moments == newest).to_numpy()
+    older = (moments <= newest - pd.Timedelta(days=parameters.horizon_days)).to_numpy()
+    if older.sum() < parameters.min_rows or len(np.unique(labels[older])) < 2 or len(np.unique(labels[judged])) < 2:
+        return max(1, parameters.most_trees // 2)
+    grown, watched = (xgb.DMatrix(data.values[part], label=labels[part], nthread=1) for part in (older, judged))
+    booster = xgb.train(
+        parameters.booster(seed),
+        grown,
+        num_boost_round=parameters.most_trees,
+        evals=[(watched, "inner")],
+        early_stopping_rounds=parameters.early_stopping_rounds,
+        verbose_eval=False,
+    )
+    return int(booster.best_iteration) + 1

@@ -1,0 +1,123 @@
+"""Popularity: the items bought by the most different people lately; the answer for everyone who said no.
+
+It knows nothing of the person it answers, and an item shows only when at least k people bought it (k-anonymity), so no
+single purchase can be read from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from feature_repo.frame import Interactions
+from models.artifact import read_json, write_json
+from models.contract import Model, Retrieval
+from models.errors import CorruptArtifact, TooFewRows
+from models.evaluation import Evaluation
+from models.plots import bars
+from models.purchases import Purchases, fewest_buyers
+from models.ranking import Recommendation, judge
+
+__all__ = ["Popularity", "PopularityParameters"]
+
+_K = 10
+
+
+@dataclass(frozen=True, slots=True)
+class PopularityParameters:
+    """Section `popularity` of training.yaml; what each means is said there."""
+
+    horizon_days: int
+    weeks: int
+    min_buyers: int
+    most_items: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Popularity(Model[Interactions, PopularityParameters]):
+    """Items by their share of recent buyers."""
+
+    name: ClassVar[str] = "popularity"
+    service: ClassVar[str] = "recommendation"
+    parameters_type: ClassVar[type] = PopularityParameters
+
+    features: tuple[str, ...]
+    item_ids: tuple[str, ...]
+    """Best first."""
+    shares: tuple[float, ...]
+    """Share of the people who bought anything that bought this, 0 to 1, one an item."""
+    buyers_needed: int
+
+    @classmethod
+    def examples(
+        cls, retrieval: Retrieval, *, until: datetime, as_of: datetime, parameters: PopularityParameters
+    ) -> Interactions:
+        """Purchases of the last `weeks` before `until`."""
+        since = until - timedelta(weeks=parameters.weeks)
+        return retrieval.interactions(cls.service, as_of=as_of, since=since, until=until)
+
+    @classmethod
+    def held_out(
+        cls, retrieval: Retrieval, *, cut: datetime, until: datetime, as_of: datetime, parameters: PopularityParameters
+    ) -> Interactions:
+        """Purchases after the cut."""
+        return retrieval.interactions(cls.service, as_of=as_of, since=cut, until=until)
+
+    @classmethod
+    def fit(cls, data: Interactions, *, parameters: PopularityParameters, seed: int) -> Self:
+        """Count distinct buyers; `seed` is not used, nothing is drawn."""
+        bought = Purchases.of(data)
+        needed = fewest_buyers(parameters.min_buyers, people=len(bought.user_keys))
+        buyers = bought.distinct_buyers()
+        order = np.argsort(-buyers, kind="stable")
+        kept = [int(i) for i in order if buyers[i] >= needed][: parameters.most_items]
+        if not kept:
+            what = f"Most buyers of any one item in the last {parameters.weeks} weeks"
+            raise TooFewRows(what, found=int(buyers.max(initial=0)), needed=needed)
+        shares = tuple(float(buyers[i]) / len(bought.user_keys) for i in kept)
+        return cls((), tuple(bought.item_ids[i] for i in kept), shares, needed)
+
+    def top(self, n: int) -> list[Recommendation]:
+        """The `n` most popular items, best first; fewer when there are fewer. The score is the share of buyers."""
+        best = zip(self.item_ids[:n], self.shares[:n], strict=True)
+        return [Recommendation(item, share, "popular") for item, share in best]
+
+    def evaluate(
+        self, held_out: Interactions, *, train: Interactions, parameters: PopularityParameters, seed: int
+    ) -> Evaluation:
+        """How well one list for all does for everyone who bought a listed item later. Nothing is simpler."""
+        known = set(self.item_ids)
+        bought = {user: items & known for user, items in Purchases.of(held_out).baskets().items() if items & known}
+        if not bought:
+            raise TooFewRows("People who bought a popular item after the cut", found=0, needed=1)
+        top = [r.item_id for r in self.top(_K)]
+        scores = judge(dict.fromkeys(bought, top), bought=bought, k=_K, catalogue_size=len(known))
+        shown = dict(zip(self.item_ids[:15], self.shares[:15], strict=True))
+        title = f"Most popular items of the last {parameters.weeks} weeks"
+        return Evaluation(
+            model=self.name,
+            headline=f"ndcg_at_{_K}",
+            metrics={**scores.to_metrics(k=_K), "items": float(len(known)), "buyers_needed": float(self.buyers_needed)},
+            baselines={},
+            gains={},
+            rows=len(bought),
+            notes=(f"An item is listed when {self.buyers_needed} people or more bought it.",),
+            plots={"popular_items": bars(shown, title=title, axis="share of customers who bought it")},
+        )
+
+    def save(self, folder: Path) -> None:
+        """One JSON file."""
+        write_json(folder / "model.json", asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read `model.json`."""
+        content: dict[str, Any] = read_json(folder / "model.json")
+        try:
+            return cls((), tuple(content["item_ids"]), tuple(content["shares"]), int(content["buyers_needed"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptArtifact(f"model.json of {cls.name} lacks {error}; retrain or roll back.") from None

@@ -1,0 +1,261 @@
+"""The registry: every version of every model with what it was made of, and which one is the champion. MLflow inside.
+
+The only module that knows MLflow. A version's files are stored with their SHA-256 digests as a tag, and `load` refuses
+files that differ. Aliases: `champion` answers, `previous` is what `rollback` returns to.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities.model_registry import ModelVersion as StoredVersion
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
+
+from models.artifact import digests, verify
+from models.contract import AnyModel
+from models.errors import CorruptArtifact, NoChampion, StoreUnavailable, UnknownVersion
+from models.evaluation import Evaluation
+from models.roster import model_class
+
+__all__ = ["CHAMPION", "PREVIOUS", "ModelVersion", "Registry", "Run"]
+
+CHAMPION, PREVIOUS = "champion", "previous"
+_EXPERIMENT = "aap"
+_DIGESTS = "artifact_digests"
+_MODEL_FOLDER = "model"
+
+for _noisy in ("mlflow", "alembic"):  # after the import, which sets levels of its own
+    logging.getLogger(_noisy).setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One registered version."""
+
+    name: str
+    version: int
+    run_id: str
+    source: str
+    """Where its files are, as a URI."""
+    created_at: datetime
+    aliases: tuple[str, ...]
+    tags: dict[str, str]
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Metrics of its evaluation, by name; baselines are `baseline/<name>/<metric>`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One open run: a place to log to. `Registry.run` makes it."""
+
+    id: str
+    client: MlflowClient
+    uri: str
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
+        """Numbers by name; those that are not finite are left out, since MLflow's pages can't show them."""
+        at = int(datetime.now(UTC).timestamp() * 1000)
+        finite = [Metric(k, float(v), at, step) for k, v in metrics.items() if abs(v) < float("inf")]
+        with _reaching(self.uri):
+            self.client.log_batch(self.id, metrics=finite)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Parameters by name, as text."""
+        with _reaching(self.uri):
+            self.client.log_batch(self.id, params=[Param(key, str(value)) for key, value in params.items()])
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Tags by name."""
+        with _reaching(self.uri):
+            self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def log_dict(self, content: Mapping[str, Any], *, path: str) -> None:
+        """A JSON file in the run."""
+        with _reaching(self.uri):
+            self.client.log_dict(self.id, dict(content), path)
+
+    def log_artifact(self, file: Path, *, folder: str | None = None) -> None:
+        """A copy of `file` in the run."""
+        with _reaching(self.uri):
+            self.client.log_artifact(self.id, str(file), folder)
+
+    def log_evaluation(self, evaluation: Evaluation) -> None:
+        """Metrics, baselines, gains and plots."""
+        theirs = {f"baseline/{n}/{k}": v for n, found in evaluation.baselines.items() for k, v in found.items()}
+        gains = {
+            f"gain/{n}/{k}": getattr(g, k) for n, g in evaluation.gains.items() for k in ("estimate", "low", "high")
+        }
+        self.log_metrics({**evaluation.metrics, **theirs, **gains})
+        self.log_dict(evaluation.to_dict(), path="evaluation.json")
+        with _reaching(self.uri):
+            for name, figure in evaluation.plots.items():
+                self.client.log_figure(self.id, figure, f"plots/{name}.png")
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Runs and model versions under one tracking URI."""
+
+    tracking_uri: str
+    """`sqlite:////…/mlflow.db`, another SQLAlchemy URL, or an MLflow server's address."""
+    artifact_root: Path
+    """Folder of new experiments' files."""
+
+    @contextmanager
+    def run(self, name: str, *, parent: Run | None = None, tags: Mapping[str, str] | None = None) -> Iterator[Run]:
+        """An open run, below `parent` if given; finished when the block ends, failed when it raises."""
+        with _reaching(self.tracking_uri):
+            client = self._client()
+            labels = dict(tags or {}) | ({"mlflow.parentRunId": parent.id} if parent else {})
+            run = Run(
+                client.create_run(self._experiment(client), run_name=name, tags=labels).info.run_id,
+                client,
+                self.tracking_uri,
+            )
+        try:
+            yield run
+        except BaseException:
+            with _reaching(self.tracking_uri):
+                client.set_terminated(run.id, status="FAILED")
+            raise
+        with _reaching(self.tracking_uri):
+            client.set_terminated(run.id)
+
+    def register(self, model: AnyModel, *, run: Run, tags: Mapping[str, str] | None = None) -> ModelVersion:
+        """Store `model` in `run` and make it the next version of its name. It is nobody's champion yet."""
+        with _reaching(self.tracking_uri), tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            model.save(folder)
+            stamps = {**(tags or {}), _DIGESTS: json.dumps(digests(folder), sort_keys=True)}
+            run.client.log_artifacts(run.id, scratch, _MODEL_FOLDER)
+            run.set_tags(stamps)
+            if not run.client.search_registered_models(f"name = '{model.name}'"):
+                run.client.create_registered_model(model.name)
+            source = f"{run.client.get_run(run.id).info.artifact_uri}/{_MODEL_FOLDER}"
+            stored = run.client.create_model_version(model.name, source=source, run_id=run.id, tags=stamps)
+            return self._version(run.client, stored)
+
+    def champion(self, name: str) -> ModelVersion | None:
+        """The version that answers, or None before the first promotion."""
+        return self._alias(name, CHAMPION)
+
+    def previous(self, name: str) -> ModelVersion | None:
+        """The champion before this one, or None."""
+        return self._alias(name, PREVIOUS)
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """All versions, newest first; none for a model never trained."""
+        with _reaching(self.tracking_uri):
+            client = self._client()
+            found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"])
+            return [self._version(client, client.get_model_version(name, stored.version)) for stored in found]
+
+    def version(self, name: str, version: int) -> ModelVersion:
+        """One version; raises `UnknownVersion`."""
+        with _reaching(self.tracking_uri):
+            client = self._client()
+            try:
+                return self._version(client, client.get_model_version(name, str(version)))
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    raise UnknownVersion(f"{name} has no version {version}; see its versions.") from None
+                raise
+
+    def promote(self, name: str, version: int, *, reasons: tuple[str, ...] = ()) -> ModelVersion:
+        """Make `version` the champion; the one it replaces becomes `previous`. The reasons are kept with it."""
+        self.version(name, version)
+        current = self.champion(name)
+        with _reaching(self.tracking_uri):
+            client = self._client()
+            if current is not None and current.version != version:
+                client.set_registered_model_alias(name, PREVIOUS, str(current.version))
+            if reasons:
+                client.set_model_version_tag(name, str(version), "promotion_reasons", json.dumps(list(reasons)))
+            client.set_registered_model_alias(name, CHAMPION, str(version))
+        return self.version(name, version)
+
+    def rollback(self, name: str) -> ModelVersion:
+        """Swap champion and previous; raises `NoChampion` when there is no previous."""
+        before = self.previous(name)
+        if before is None:
+            raise NoChampion(f"{name} has no previous champion to roll back to; promote a version instead.")
+        return self.promote(name, before.version)
+
+    def load(self, version: ModelVersion) -> AnyModel:
+        """The model itself, after checking the digest of every file; raises `CorruptArtifact`."""
+        expected = version.tags.get(_DIGESTS)
+        if expected is None:
+            raise CorruptArtifact(f"{version.name} version {version.version} has no digests to check; retrain it.")
+        with _reaching(self.tracking_uri):
+            folder = self._files(version)
+        verify(folder, expected=json.loads(expected))
+        return model_class(version.name).load(folder)
+
+    def _files(self, version: ModelVersion) -> Path:
+        try:
+            return Path(download_artifacts(artifact_uri=version.source, tracking_uri=self.tracking_uri))
+        except (OSError, MlflowException) as error:
+            if isinstance(error, MlflowException) and error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            gone = f"The files of {version.name} version {version.version} are gone"
+            raise CorruptArtifact(f"{gone} ({error}); retrain or roll back.") from None
+
+    def _alias(self, name: str, alias: str) -> ModelVersion | None:
+        with _reaching(self.tracking_uri):
+            client = self._client()
+            try:
+                stored = client.get_model_version_by_alias(name, alias)
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+            return self._version(client, stored)
+
+    def _client(self) -> MlflowClient:
+        prefix = "sqlite:///"
+        if self.tracking_uri.startswith(prefix):
+            Path(self.tracking_uri.removeprefix(prefix)).parent.mkdir(parents=True, exist_ok=True)
+        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
+
+    def _experiment(self, client: MlflowClient) -> str:
+        found = client.get_experiment_by_name(_EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        return str(client.create_experiment(_EXPERIMENT, artifact_location=self.artifact_root.resolve().as_uri()))
+
+    def _version(self, client: MlflowClient, stored: StoredVersion) -> ModelVersion:
+        return ModelVersion(
+            name=stored.name,
+            version=int(stored.version),
+            run_id=stored.run_id,
+            source=stored.source,
+            created_at=datetime.fromtimestamp(stored.creation_timestamp / 1000, tz=UTC),
+            aliases=tuple(sorted(stored.aliases)),
+            tags=dict(stored.tags),
+            metrics=dict(client.get_run(stored.run_id).data.metrics),
+        )
+
+
+@contextmanager
+def _reaching(uri: str) -> Iterator[None]:
+    """Turn the store's own failures into one sentence that names it without any password."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, ConnectionError, PermissionError, NotADirectoryError) as error:
+        if isinstance(error, StoreUnavailable):  # which is a ConnectionError itself
+            raise
+        shown = uri.split("@")[-1]
+        why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise StoreUnavailable(f"Can't use the model registry at {shown} ({why}); check AAP_MLFLOW_URL.") from error

@@ -1,0 +1,139 @@
+"""Training one model: judge it on a global time split, refit it on everything, register what came out.
+
+The figures of a version are those of a model fitted with the same parameters on data up to a horizon before `as_of`,
+and judged on that horizon; the version itself is then fitted on everything up to `as_of`. Nothing is promoted here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from feature_repo.frame import Manifest
+from models.contract import AnyModel, Retrieval
+from models.evaluation import Evaluation
+from models.parameters import TrainingSettings
+from models.registry import ModelVersion, Registry, Run
+from models.roster import model_class
+from models.splits import global_split
+
+__all__ = ["TrainedModel", "code_revision", "feature_hash", "train"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """What training made."""
+
+    name: str
+    version: ModelVersion
+    model: AnyModel
+    evaluation: Evaluation
+    manifest: Manifest
+    """Of the data the version was fitted on."""
+    seconds: dict[str, float]
+    """Wall-clock time of each stage."""
+
+
+def train(
+    name: str,
+    *,
+    retrieval: Retrieval,
+    registry: Registry,
+    settings: TrainingSettings,
+    as_of: datetime,
+    seed: int | None = None,
+    parent: Run | None = None,
+    revision: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> TrainedModel:
+    """Train, judge, refit and register the model called `name` as of `as_of`.
+
+    `seed` defaults to the settings' own; `parent` is the run to nest below; `progress` is told each stage.
+    Raises `UnknownModel`, `TooFewRows`, `OneClassOnly`, `StoreUnavailable`, and what the door raises.
+    """
+    kind, chosen = model_class(name), settings.seed if seed is None else seed
+    parameters = settings.models[name]
+    stages = _Stages(progress or (lambda stage: None))
+    split = global_split(as_of, horizon_days=parameters.horizon_days)
+    with registry.run(f"train {name}", parent=parent, tags={"model": name, "as_of": as_of.isoformat()}) as run:
+        stages.enter("read the past")
+        past = kind.examples(retrieval, until=split.cut, as_of=as_of, parameters=parameters)
+        held_out = kind.held_out(retrieval, cut=split.cut, until=split.until, as_of=as_of, parameters=parameters)
+        stages.enter("fit on the past")
+        trial = kind.fit(past, parameters=parameters, seed=chosen)
+        stages.enter("judge on what came after")
+        evaluation = trial.evaluate(held_out, train=past, parameters=parameters, seed=chosen)
+        stages.enter("refit on everything")
+        data = kind.examples(retrieval, until=as_of, as_of=as_of, parameters=parameters)
+        model = kind.fit(data, parameters=parameters, seed=chosen)
+        stages.enter("register")
+        run.log_params({**settings.flat(name), "seed": chosen, "cut": split.cut.isoformat()})
+        run.log_dict(data.manifest.to_dict(), path="manifest.json")
+        run.log_dict(past.manifest.to_dict(), path="manifest_of_evaluation.json")
+        run.log_evaluation(evaluation)
+        version = registry.register(model, run=run, tags=_tags(model, data.manifest, seed=chosen, revision=revision))
+    return TrainedModel(name, version, model, evaluation, data.manifest, stages.done())
+
+
+def feature_hash(features: tuple[str, ...]) -> str:
+    """SHA-256 of a feature list, order included."""
+    return hashlib.sha256(json.dumps(list(features)).encode()).hexdigest()
+
+
+def code_revision(folder: Path) -> str | None:
+    """The git commit checked out in `folder`, with `+changes` if files differ from it; None without git."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return f"{commit}+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else commit
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+
+
+def _tags(model: AnyModel, manifest: Manifest, *, seed: int, revision: str | None) -> dict[str, str]:
+    return {
+        "service": manifest.service,
+        "purpose": manifest.purpose,
+        "requires": json.dumps(list(manifest.requires)),
+        "features": json.dumps(list(model.features)),
+        "feature_hash": feature_hash(model.features),
+        "data_hash": manifest.rows_root,
+        "rows": str(manifest.rows),
+        "ledger_root": manifest.ledger_root,
+        "ledger_size": str(manifest.ledger_size),
+        "seed": str(seed),
+        "git_revision": revision or "unknown",
+        "as_of": manifest.as_of.isoformat(),
+    }
+
+
+class _Stages:
+    """Tells each stage as it begins and times it."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell, self._seconds, self._stage, self._since = tell, {}, "", time.perf_counter()  # type: ignore[var-annotated]
+
+    def enter(self, stage: str) -> None:
+        self._close()
+        self._stage = stage
+        self._tell(stage)
+
+    def done(self) -> dict[str, float]:
+        self._close()
+        return dict(self._seconds)
+
+    def _close(self) -> None:
+        now = time.perf_counter()
+        if self._stage:
+            self._seconds[self._stage] = now - self._since
+        self._since = now

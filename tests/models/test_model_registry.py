@@ -1,0 +1,151 @@
+"""Training into, promoting in and reading from a real MLflow on SQLite."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+
+from models.artifact import digests
+from models.errors import CorruptArtifact, NoChampion, StoreUnavailable, UnknownModel, UnknownVersion
+from models.registry import Registry
+from models.training import code_revision, train
+from tests.models.conftest import AS_OF
+
+
+def put(registry, model, count=1):
+    for _ in range(count):
+        with registry.run("test") as run:
+            run.log_metrics({"ndcg_at_10": 0.5, "endless": float("inf"), "nothing": float("nan")})
+            version = registry.register(model, run=run)
+    return version
+
+
+def files_of(version) -> Path:
+    return Path(urlparse(version.source).path)
+
+
+def test_versions_count_up_and_none_is_champion_before_it_is_promoted(registry, fitted):
+    assert registry.versions("popularity") == []
+    assert registry.champion("popularity") is None
+    put(registry, fitted["popularity"], count=2)
+    assert [v.version for v in registry.versions("popularity")] == [2, 1]
+    assert registry.champion("popularity") is None
+    assert registry.versions("popularity")[0].metrics == {"ndcg_at_10": 0.5}
+
+
+def test_promoting_moves_the_champion_to_previous_and_rolling_back_swaps_them(registry, fitted):
+    put(registry, fitted["popularity"], count=3)
+    registry.promote("popularity", 1)
+    with pytest.raises(NoChampion, match="no previous champion"):
+        registry.rollback("popularity")
+    registry.promote("popularity", 3, reasons=("beats popularity",))
+    assert (registry.champion("popularity").version, registry.previous("popularity").version) == (3, 1)
+    assert json.loads(registry.champion("popularity").tags["promotion_reasons"]) == ["beats popularity"]
+    assert registry.rollback("popularity").version == 1
+    assert (registry.champion("popularity").version, registry.previous("popularity").version) == (1, 3)
+
+
+def test_promoting_the_champion_again_keeps_the_way_back(registry, fitted):
+    put(registry, fitted["popularity"], count=2)
+    for version in (1, 2, 2):
+        registry.promote("popularity", version)
+    assert registry.previous("popularity").version == 1
+
+
+def test_a_version_that_does_not_exist_is_refused_and_changes_nothing(registry, fitted):
+    put(registry, fitted["popularity"])
+    registry.promote("popularity", 1)
+    with pytest.raises(UnknownVersion, match="popularity has no version 9"):
+        registry.promote("popularity", 9)
+    assert registry.champion("popularity").version == 1
+    with pytest.raises(UnknownVersion):
+        registry.version("nothing", 1)
+
+
+@pytest.mark.parametrize("name", ["anomaly", "churn", "popularity", "recommendation", "segments"])
+def test_what_is_loaded_is_what_was_registered(name, registry, fitted, tmp_path):
+    version = put(registry, fitted[name])
+    (tmp_path / "one").mkdir()
+    registry.load(version).save(tmp_path / "one")
+    assert digests(tmp_path / "one") == json.loads(version.tags["artifact_digests"])
+
+
+@pytest.mark.parametrize("damage", ["changed", "added", "missing"])
+def test_a_damaged_artifact_is_detected_before_it_is_read(damage, registry, fitted):
+    version = put(registry, fitted["segments"])
+    file = files_of(version) / "segments.npz"
+    if damage == "changed":
+        content = bytearray(file.read_bytes())
+        content[-200] ^= 1
+        file.write_bytes(content)
+    elif damage == "added":
+        (file.parent / "code.py").write_text("print('hello')")
+    else:
+        file.unlink()
+    with pytest.raises(CorruptArtifact, match=f"{damage}"):
+        registry.load(version)
+
+
+def test_a_version_whose_folder_is_gone_is_corrupt(registry, fitted):
+    version = put(registry, fitted["popularity"])
+    (files_of(version) / "model.json").unlink()
+    files_of(version).rmdir()
+    with pytest.raises(CorruptArtifact, match="retrain or roll back"):
+        registry.load(version)
+
+
+def test_a_store_that_cannot_be_used_is_named_without_its_password(tmp_path):
+    (tmp_path / "mlflow.db").write_text("this is no database, and long enough to be read as one" * 100)
+    with pytest.raises(StoreUnavailable, match=r"Can't use the model registry at .*mlflow\.db"):
+        Registry(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "a").champion("churn")
+
+
+def test_a_run_that_raises_is_marked_failed_and_nested_below_its_parent(registry):
+    with registry.run("retrain") as parent, pytest.raises(RuntimeError), registry.run("train", parent=parent) as child:
+        raise RuntimeError("no")
+    stored = child.client.get_run(child.id)
+    assert stored.info.status == "FAILED"
+    assert stored.data.tags["mlflow.parentRunId"] == parent.id
+    assert parent.client.get_run(parent.id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("name", ["churn", "popularity"])
+def test_training_judges_refits_and_registers_with_everything_it_was_made_of(name, registry, shop, settings):
+    told: list[str] = []
+    done = train(
+        name, retrieval=shop, registry=registry, settings=settings, as_of=AS_OF, revision="abc", progress=told.append
+    )
+    assert told == ["read the past", "fit on the past", "judge on what came after", "refit on everything", "register"]
+    assert list(done.seconds) == told
+    version = registry.versions(name)[0]
+    assert version == done.version
+    assert registry.champion(name) is None
+    assert version.tags["data_hash"] == done.manifest.rows_root
+    assert version.tags["git_revision"] == "abc"
+    assert json.loads(version.tags["features"]) == list(done.model.features)
+    assert version.metrics[done.evaluation.headline] == pytest.approx(done.evaluation.metrics[done.evaluation.headline])
+    kept = {path.relative_to(files_of(version).parent).as_posix() for path in files_of(version).parent.rglob("*.*")}
+    assert {"manifest.json", "evaluation.json"} <= kept
+    assert any(path.startswith("plots/") for path in kept)
+
+
+def test_training_twice_registers_the_same_bytes(registry, shop, settings):
+    for _ in range(2):
+        train("anomaly", retrieval=shop, registry=registry, settings=settings, as_of=AS_OF)
+    second, first = registry.versions("anomaly")
+    assert first.tags["artifact_digests"] == second.tags["artifact_digests"]
+    assert first.tags["data_hash"] == second.tags["data_hash"]
+
+
+def test_an_unknown_model_is_refused_by_name(registry, shop, settings):
+    with pytest.raises(UnknownModel, match=r"No model 'astrology'; choose one of: anomaly, churn"):
+        train("astrology", retrieval=shop, registry=registry, settings=settings, as_of=AS_OF)
+
+
+def test_the_code_revision_is_that_of_the_checkout_or_nothing(tmp_path):
+    assert code_revision(tmp_path) is None
+    found = code_revision(Path(__file__).parent)
+    assert found is None or len(found.removesuffix("+changes")) == 40
