@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -45,10 +46,16 @@ _records = sa.Table(
     sa.Column("leaf", sa.LargeBinary(32), nullable=False),
     sa.UniqueConstraint("subject", "purpose", "status", "indicated_at", name="a_choice_is_recorded_once"),
 )
+_SIZE = sa.select(sa.func.coalesce(sa.func.max(_records.c.seq), 0))
 _SQLITE_APPEND_ONLY = (
     "CREATE TRIGGER IF NOT EXISTS consent_no_update BEFORE UPDATE ON consent_records "
     "BEGIN SELECT RAISE(ABORT, 'the consent ledger is append-only'); END",
     "CREATE TRIGGER IF NOT EXISTS consent_no_delete BEFORE DELETE ON consent_records "
+    "BEGIN SELECT RAISE(ABORT, 'the consent ledger is append-only'); END",
+    # INSERT OR REPLACE deletes without asking the trigger above; so a record may only be the next one, and a new one.
+    "CREATE TRIGGER IF NOT EXISTS consent_no_replace BEFORE INSERT ON consent_records "
+    "WHEN NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM consent_records) OR EXISTS (SELECT 1 FROM consent_records "
+    "WHERE subject = NEW.subject AND purpose = NEW.purpose AND status = NEW.status AND indicated_at = NEW.indicated_at) "
     "BEGIN SELECT RAISE(ABORT, 'the consent ledger is append-only'); END",
 )
 
@@ -96,7 +103,7 @@ class Ledger:
     """The ledger in one SQL database (SQLite by default, any SQLAlchemy URL)."""
 
     def __init__(self, url: str) -> None:
-        self._engine = sa.create_engine(url)
+        self._engine = _engine(url)
         if self._engine.dialect.name == "sqlite":
             # SQLAlchemy must not open transactions by itself: appends take the write lock first (BEGIN IMMEDIATE).
             sa.event.listen(self._engine, "connect", _sqlite_pragmas)
@@ -123,7 +130,7 @@ class Ledger:
             _check(entry, received_at=received_at)
         with _unavailable(str(self._engine.url)), self._exclusive() as connection:
             known = self._known(connection, {e.subject for e in entries})
-            seq = connection.execute(sa.select(sa.func.coalesce(sa.func.max(_records.c.seq), 0))).scalar_one()
+            seq = connection.execute(_SIZE).scalar_one()
             made: list[Record] = []
             for entry in entries:
                 key = (entry.subject, entry.purpose.value, entry.status.value, _micros(entry.indicated_at))
@@ -131,7 +138,7 @@ class Ledger:
                     continue
                 known.add(key)
                 seq += 1
-                made.append(Record(seq, entry, received_at, merkle.leaf_hash(_canonical(seq, entry, received_at))))
+                made.append(Record(seq, entry, received_at, merkle.leaf_hash(_canonical(_fields(seq, entry, received_at)))))
             if made:
                 connection.execute(sa.insert(_records), [_row(r) for r in made])
         return made
@@ -147,7 +154,7 @@ class Ledger:
     def size(self) -> int:
         """Number of records."""
         with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
-            return connection.execute(sa.select(sa.func.coalesce(sa.func.max(_records.c.seq), 0))).scalar_one()
+            return connection.execute(_SIZE).scalar_one()
 
     def checkpoint(self) -> Checkpoint:
         """Size and Merkle root now."""
@@ -157,11 +164,10 @@ class Ledger:
 
     def first_altered(self) -> int | None:
         """The `seq` of the first record whose content no longer gives its leaf, or that is missing; None if all hold."""
-        expected = 0
-        for record in self.records():
-            expected += 1
-            leaf = merkle.leaf_hash(_canonical(record.seq, record.entry, record.received_at))
-            if record.seq != expected or leaf != record.leaf:
+        for expected, row in enumerate(self._rows(sa.true()), start=1):
+            told = dict(row._mapping)
+            leaf = bytes(told.pop("leaf"))
+            if told["seq"] != expected or merkle.leaf_hash(_canonical(told)) != leaf:
                 return expected
         return None
 
@@ -179,9 +185,11 @@ class Ledger:
         }
 
     def _select(self, where: sa.ColumnElement[bool]) -> Iterator[Record]:
+        return (_record(row) for row in self._rows(where))
+
+    def _rows(self, where: sa.ColumnElement[bool]) -> Sequence[sa.Row[Any]]:
         with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
-            rows = connection.execute(sa.select(_records).where(where).order_by(_records.c.seq)).all()
-        return (_record(row) for row in rows)
+            return connection.execute(sa.select(_records).where(where).order_by(_records.c.seq)).all()
 
     @contextmanager
     def _exclusive(self) -> Iterator[sa.Connection]:
@@ -201,6 +209,15 @@ class Ledger:
         if len(subjects) <= 500:
             query = query.where(_records.c.subject.in_(subjects))
         return {(r[0], r[1], r[2], r[3]) for r in connection.execute(query)}
+
+
+def _engine(url: str) -> sa.Engine:
+    try:
+        return sa.create_engine(url)
+    except (sa.exc.ArgumentError, ModuleNotFoundError):
+        raise LedgerUnavailable(
+            f"The ledger's URL {url.split(':')[0]!r}:… can't be used: write sqlite:///FILE, or install the database's driver."
+        ) from None
 
 
 @contextmanager
@@ -231,9 +248,8 @@ def _check(entry: Entry, *, received_at: datetime) -> None:
         )
 
 
-def _canonical(seq: int, entry: Entry, received_at: datetime) -> bytes:
+def _canonical(row: Mapping[str, object]) -> bytes:
     """The bytes a leaf is made of: JSON with sorted keys, no spaces, times in microseconds."""
-    row = _fields(seq, entry, received_at)
     return json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -257,12 +273,16 @@ def _row(record: Record) -> dict[str, object]:
     return {**_fields(record.seq, record.entry, record.received_at), "leaf": record.leaf}
 
 
-def _record(row: sa.Row[tuple[object, ...]]) -> Record:
+def _record(row: sa.Row[Any]) -> Record:
     r = row._mapping
+    try:
+        purpose, status = Purpose(r["purpose"]), Status(r["status"])
+    except ValueError as error:
+        raise LedgerUnavailable(f"Record {r['seq']} of the consent ledger was altered: {error}.") from None
     entry = Entry(
         subject=r["subject"],
-        purpose=Purpose(r["purpose"]),
-        status=Status(r["status"]),
+        purpose=purpose,
+        status=status,
         indicated_at=_moment(r["indicated_at"]),
         said_by=r["said_by"],
         method=r["method"],

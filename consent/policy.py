@@ -106,11 +106,12 @@ class Decision:
 def grants(choices: Iterable[Choice], *, subject: str, purpose: Purpose) -> tuple[list[Grant], Reason]:
     """The grants of one person for one purpose, oldest first, and the reason that holds outside of them now.
 
-    The order of `choices` does not matter; a duplicate changes nothing; at one moment a withdrawal wins over a grant.
+    The order of `choices` does not matter; a duplicate changes nothing; at one moment a withdrawal wins over a grant, and
+    of two grants the one that ends sooner.
     """
     ours = sorted(
         {c for c in choices if c.subject == subject and c.purpose is purpose},
-        key=lambda c: (c.indicated_at, not c.status.permits, c.status),
+        key=lambda c: (c.indicated_at, not c.status.permits, -(c.expires_at or FOREVER).timestamp(), c.status),
     )
     by_interest = not spec(purpose).needs_consent
     start: datetime | None = BEGINNING if by_interest else None

@@ -26,12 +26,20 @@ _GRANT = np.dtype([("start", "<i8"), ("end", "<i8"), ("reason", "<i8")])
 ROW = np.dtype([("seq", "<i8"), ("grants", _GRANT, (len(_PURPOSES),))])
 """Layout of one projection: `seq`, then one (start, end, reason index) a purpose."""
 
-# Newest wins: a slow writer never overwrites what a later ledger position said. KEYS: projection, then what to delete.
+# Newest wins: a slow writer never overwrites what a later ledger position said. KEYS: projection, then the feature keys of
+# every purpose, two each, in enum order. ARGV: projection, now. What a purpose knew is deleted unless the grant it was
+# learned under is still the one in force.
 _WRITE = """
-local now = redis.call('GET', KEYS[1])
-if now and #now >= 8 and struct.unpack('<l', now) > struct.unpack('<l', ARGV[1]) then return 0 end
+local held = redis.call('GET', KEYS[1])
+if held and #held >= 8 and struct.unpack('<l', held) > struct.unpack('<l', ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1])
-for i = 2, #KEYS do redis.call('DEL', KEYS[i]) end
+local now = tonumber(ARGV[2])
+for i = 2, #KEYS, 2 do
+  local at = 9 + 24 * (i / 2 - 1)
+  local start, finish = struct.unpack('<ll', ARGV[1], at)
+  local same = held and #held >= at + 15 and struct.unpack('<l', held, at) == start
+  if not (same and start <= now and now < finish) then redis.call('DEL', KEYS[i], KEYS[i + 1]) end
+end
 return 1
 """
 
@@ -73,17 +81,14 @@ def write(
     now: datetime,
     batch: int = 1_000,
 ) -> None:
-    """Write projections, and in the same atomic step delete the features of every purpose that is not granted at `now`."""
+    """Write projections, and in the same atomic step delete the features of every purpose not granted at `now`, or anew."""
     script = client.register_script(_WRITE)
     people = list(standings.items())
     for at in range(0, len(people), batch):
         with client.pipeline(transaction=False) as pipe:
             for user_key, standing in people[at : at + batch]:
-                keys = [consent_key(user_key)]
-                for purpose, (found, _) in standing.items():
-                    if not any(g.start <= now < g.end for g in found):
-                        keys.extend(feature_keys(user_key, purpose))
-                script(keys=keys, args=[pack(standing, seq=seq)], client=pipe)
+                keys = [consent_key(user_key), *(k for p in _PURPOSES for k in feature_keys(user_key, p))]
+                script(keys=keys, args=[pack(standing, seq=seq), _micros(now)], client=pipe)
             pipe.execute()
 
 
@@ -115,10 +120,12 @@ def decisions(blobs: Sequence[bytes | None], *, purpose: Purpose, now: datetime)
     for i in range(len(blobs)):
         if yes[i]:
             made.append(Decision(True, purpose, held, seqs[i]))
-        elif sound[i]:
+        elif not there[i]:
+            made.append(Decision(False, purpose, Reason.NO_RECORD, -1))
+        elif sound[i] and 0 <= why[i] < len(_REASONS):
             made.append(Decision(False, purpose, _REASONS[why[i]], seqs[i]))
         else:
-            made.append(unavailable(purpose) if there[i] else Decision(False, purpose, Reason.NO_RECORD, -1))
+            made.append(unavailable(purpose))
     return made
 
 

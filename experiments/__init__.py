@@ -1,0 +1,1 @@
+"""Who sees which: flags, sticky assignment, exposures."""

@@ -28,8 +28,10 @@ from models.contract import AnyModel
 from models.errors import CorruptArtifact, NoChampion, StoreUnavailable, UnknownVersion
 from models.evaluation import Evaluation
 from models.roster import model_class
+from settings.config import Settings
+from storage.layout import Layout
 
-__all__ = ["CHAMPION", "PREVIOUS", "ModelVersion", "Registry", "Run"]
+__all__ = ["CHAMPION", "PREVIOUS", "ModelVersion", "Registry", "Run", "open_registry"]
 
 CHAMPION, PREVIOUS = "champion", "previous"
 _EXPERIMENT = "aap"
@@ -114,16 +116,19 @@ class Registry:
     """Folder of new experiments' files."""
 
     @contextmanager
-    def run(self, name: str, *, parent: Run | None = None, tags: Mapping[str, str] | None = None) -> Iterator[Run]:
-        """An open run, below `parent` if given; finished when the block ends, failed when it raises."""
+    def run(
+        self, name: str, *, parent: Run | None = None, tags: Mapping[str, str] | None = None, resume: str | None = None
+    ) -> Iterator[Run]:
+        """An open run, below `parent` if given; finished when the block ends, failed when it raises.
+
+        `resume` is the id of a run to go on with; a new one is made when the store doesn't have it.
+        """
         with _reaching(self.tracking_uri):
             client = self._client()
             labels = dict(tags or {}) | ({"mlflow.parentRunId": parent.id} if parent else {})
-            run = Run(
-                client.create_run(self._experiment(client), run_name=name, tags=labels).info.run_id,
-                client,
-                self.tracking_uri,
-            )
+            found = self._reopened(client, resume) if resume else None
+            made = found or client.create_run(self._experiment(client), run_name=name, tags=labels).info.run_id
+            run = Run(made, client, self.tracking_uri)
         try:
             yield run
         except BaseException:
@@ -186,6 +191,12 @@ class Registry:
             client.set_registered_model_alias(name, CHAMPION, str(version))
         return self.version(name, version)
 
+    def explain(self, version: ModelVersion, *, reasons: tuple[str, ...]) -> None:
+        """Keep with `version` why it was not promoted."""
+        with _reaching(self.tracking_uri):
+            client = self._client()
+            client.set_model_version_tag(version.name, str(version.version), "promotion_reasons", json.dumps(list(reasons)))
+
     def rollback(self, name: str) -> ModelVersion:
         """Swap champion and previous; raises `NoChampion` when there is no previous."""
         before = self.previous(name)
@@ -229,6 +240,16 @@ class Registry:
             Path(self.tracking_uri.removeprefix(prefix)).parent.mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
+    @staticmethod
+    def _reopened(client: MlflowClient, run_id: str) -> str | None:
+        try:
+            client.update_run(run_id, status="RUNNING")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return run_id
+
     def _experiment(self, client: MlflowClient) -> str:
         found = client.get_experiment_by_name(_EXPERIMENT)
         if found is not None:
@@ -246,6 +267,12 @@ class Registry:
             tags=dict(stored.tags),
             metrics=dict(client.get_run(stored.run_id).data.metrics),
         )
+
+
+def open_registry(settings: Settings) -> Registry:
+    """The registry these settings name: MLflow's SQLite under home by default."""
+    folder = Layout(settings.home).mlflow
+    return Registry(settings.mlflow_url or f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
 
 
 @contextmanager

@@ -55,7 +55,7 @@ class IdMap:
             return None
         try:
             return self._cipher.decrypt(sealed[:12], sealed[12:], user_key.encode()).decode()
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             raise IdMapDamaged("An entry of the id map was altered or sealed under another key.") from None
 
     def forget(self, user_key: str) -> None:

@@ -72,6 +72,9 @@ def test_the_server_outlives_the_process_that_started_it(settings: Settings) -> 
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
     assert status(settings).running
+    pid = status(settings).pid
+    assert pid is not None
+    assert os.getsid(pid) != os.getsid(0)  # so that a Ctrl-C or a closed terminal doesn't reach it
 
 
 def test_a_killed_server_comes_back_with_its_data(settings: Settings) -> None:

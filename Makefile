@@ -1,0 +1,60 @@
+# Everything a contributor types. `make help` lists the targets; each says what it does.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+MADE   := $(VENV)/.made-from-lock
+PYTEST ?= $(BIN)/pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full lint format types layers env up down lock clean
+
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: env ## Import real shop data, train, serve, withdraw consent: the whole platform in minutes
+	@$(BIN)/aap demo
+
+test: lint types layers ## Check style, types and layers, then run the tests
+	@$(PYTEST) -m "not full"
+
+test-full: lint types layers ## The same, with the tests that need the whole demo data
+	@$(PYTEST)
+
+lint: env ## Check style and formatting (ruff)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
+
+format: env ## Put style and formatting right (ruff)
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+types: env ## Check types (mypy, strict)
+	@$(BIN)/mypy
+
+layers: env ## Check that imports point one way (import-linter)
+	@$(BIN)/lint-imports --no-logo
+
+up: env ## Start Redis, the prediction service and the MLflow and Feast pages
+	@$(BIN)/aap up
+
+down: env ## Stop them
+	@$(BIN)/aap down
+
+env: $(MADE) ## Make .venv from requirements.lock; nothing to do unless the lock changed
+
+$(MADE): requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v < (3, 11) and sys.exit("$(PYTHON) is Python %d.%d, and 3.11 or newer is needed: name another, as in make PYTHON=python3.11 env" % v)'
+	@echo "Making $(VENV) from requirements.lock: about a minute the first time."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+lock: env ## Choose versions anew and write requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet --upgrade \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o requirements.lock
+
+clean: ## Remove .venv and caches; the data under var/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,62 @@
+"""`aap features`: build, publish and look at features."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.console import console, counted, table
+from settings.config import load_settings
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Build, publish and look at features.", no_args_is_help=True)
+
+
+@app.command()
+def build() -> None:
+    """Compute every feature from the archive, as known now, and register it with Feast."""
+    from pipelines.publish import build_features
+
+    settings = load_settings()
+    with counted("Building features") as report:
+        made = build_features(settings, as_of=settings.now(), progress=lambda _view, done, total: report(done, total))
+    rows = [(b.view, f"{b.entities:,}", f"{b.rows:,}", f"{b.seconds:.1f}") for b in made]
+    table("view", "entities", "change points", "seconds", rows=rows, numbers=["entities", "change points", "seconds"])
+
+
+@app.command()
+def materialize() -> None:
+    """Bring the features online, as of now."""
+    from pipelines.publish import bring_online
+
+    settings = load_settings()
+    as_of = settings.now()
+    bring_online(settings, as_of=as_of)
+    console.print(f"Online as of {as_of:%Y-%m-%d %H:%M} UTC.")
+
+
+@app.command("list")
+def list_features() -> None:
+    """List every feature: what it is, and for which purposes."""
+    from feature_repo.definitions import FEATURES
+
+    rows = [(f.name, f.entity, f.unit, ", ".join(sorted(f.purposes)), f.description) for f in FEATURES]
+    table("feature", "of", "unit", "purposes", "what", rows=rows)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A feature's name; `aap features list` shows them.")]) -> None:
+    """Show one feature: its definition and who reads it."""
+    from feature_repo.definitions import FEATURES
+    from feature_repo.errors import UnknownFeature
+    from feature_repo.views import services
+
+    found = next((f for f in FEATURES if f.name == name), None)
+    if found is None:
+        raise UnknownFeature(f"Unknown feature {name!r}; `aap features list` shows the ones there are.")
+    readers = [s.name for s in services().values() if name in (*s.features, *s.sequences) and s.purpose in found.purposes]
+    shown = {slot: getattr(found, slot) for slot in found.__slots__} | {"read by": ", ".join(readers) or "no model"}
+    shown["purposes"] = ", ".join(sorted(found.purposes))
+    table("", "", rows=[(key, value) for key, value in shown.items() if value not in ("", None)])

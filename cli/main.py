@@ -1,0 +1,180 @@
+"""The `aap` command: its table of contents, its global options, and how it ends.
+
+A command's module is imported when the command runs, so `aap --help` doesn't wait for the libraries behind it. Whatever
+goes wrong ends in one sentence on standard error; `AAP_DEBUG=1` shows the traceback as well.
+
+Exit codes: 0 done, 1 it failed, 2 the command, a setting or an input file is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from cli.console import print_error
+
+if TYPE_CHECKING:
+    from typer._click.core import Command, Context
+
+__all__ = ["ENTRIES", "Entry", "app", "main", "sentence"]
+
+_OURS = frozenset(
+    {
+        *("settings", "storage", "security", "consent", "events", "feature_repo"),
+        *("models", "experiments", "serving", "pipelines", "cli", "benchmarks"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the table of contents: where the command is, and what it is for.
+
+    `attribute` of `module` is a function (one command) or a `typer.Typer` (a group of commands).
+    """
+
+    name: str
+    module: str
+    attribute: str
+    panel: str
+    help: str
+
+    def is_present(self) -> bool:
+        """Whether the module exists."""
+        return importlib.util.find_spec(self.module) is not None
+
+    def line(self) -> TyperCommand:
+        """The entry as `aap --help` shows it, without importing its module."""
+        return TyperCommand(self.name, help=self.help, rich_help_panel=self.panel)
+
+    def load(self) -> Command:
+        """The command itself, its module imported."""
+        found = getattr(importlib.import_module(self.module), self.attribute)
+        if isinstance(found, typer.Typer):
+            command: Command = typer.main.get_group(found)
+        else:
+            single = typer.Typer(add_completion=False)
+            single.command(self.name)(found)
+            command = typer.main.get_command(single)
+        command.name = self.name
+        command.help = command.help or self.help
+        return command
+
+
+ENTRIES: Mapping[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry("demo", "cli.demo", "demo", "Start", "See it all: real shop data to live predictions, in minutes."),
+        Entry("up", "cli.up", "up", "Start", "Start Redis, the prediction service and the MLflow and Feast pages."),
+        Entry("down", "cli.up", "down", "Start", "Stop everything that `up` started."),
+        Entry("status", "cli.up", "status", "Start", "What runs, where, since when."),
+        Entry("import", "cli.imports", "import_", "Data", "Import a CSV, Parquet file or SQL table by a mapping."),
+        Entry("rejected", "cli.imports", "rejected", "Data", "List or replay the rows that didn't fit."),
+        Entry("features", "cli.features", "app", "Features", "Build, publish and look at features."),
+        Entry("train", "cli.train", "train", "Models", "Train one model, or all, beside their baselines."),
+        Entry("models", "cli.models", "app", "Models", "List model versions; promote or roll back."),
+        Entry("retrain", "cli.retrain", "retrain", "Models", "The weekly job: import, features, drift, train, gate."),
+        Entry("serve", "cli.serve", "serve", "Serve", "Run the prediction service in this terminal."),
+        Entry("keys", "cli.keys", "app", "Serve", "Create and revoke the API keys of applications."),
+        Entry("consent", "cli.consent", "app", "Consent", "Grant, withdraw and look up consent; verify the ledger."),
+    )
+}
+
+
+class _Contents(TyperGroup):
+    """A group that knows its commands by their entries and imports one only to run it."""
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        return [entry.name for entry in ENTRIES.values() if entry.is_present()]
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        entry = ENTRIES.get(cmd_name)
+        return entry.line() if entry is not None and entry.is_present() else None
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, ENTRIES[name].load() if name is not None and name in ENTRIES else command, rest
+
+
+app = typer.Typer(cls=_Contents, no_args_is_help=True, rich_markup_mode="rich", add_completion=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"aap {importlib.metadata.version('aap')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    home: Annotated[
+        Path | None,
+        typer.Option(help="Folder for all data; [dim]AAP_HOME, else ./var[/].", show_default=False, file_okay=False),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """A consent-aware feature store and model-serving platform.
+
+    Every command obeys the consent that people gave, and says so when it refuses. Start with [bold]aap demo[/].
+    """
+    if home is not None:
+        os.environ["AAP_HOME"] = str(home.expanduser().resolve())
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        typer.main.get_command(app)()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("AAP_DEBUG"):
+            raise
+        print_error(sentence(error))
+        sys.exit(2 if _is_wrong_input(error) else 1)
+
+
+def sentence(error: Exception) -> str:
+    """What to tell a person about an error.
+
+    An exception declared in one of our packages carries its sentence; of others, the ones that a person can do
+    something about are explained.
+    """
+    text = " ".join(str(error).split())
+    if _is_ours(error):
+        return text
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"No space left on the disk{f' for {error.filename}' if error.filename else ''}: free some and try again."
+        )
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {(error.strerror or type(error).__name__).lower()}; check the path and its owner."
+    if type(error).__module__.startswith("redis."):
+        return f"Redis can't be used ({text.rstrip('.')}): see `aap status`, and start it with `aap up`."
+    return f"Something unexpected happened ({type(error).__name__}: {text}); run again with AAP_DEBUG=1 to see where."
+
+
+def _is_ours(error: Exception) -> bool:
+    return any(base.__module__.partition(".")[0] in _OURS for base in type(error).__mro__)
+
+
+def _is_wrong_input(error: Exception) -> bool:
+    """Whether the caller can put it right by changing the command, a setting or a file: ours are `ValueError`s then."""
+    return isinstance(error, FileNotFoundError) or (_is_ours(error) and isinstance(error, ValueError))
+
+
+if __name__ == "__main__":
+    main()

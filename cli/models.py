@@ -1,0 +1,69 @@
+"""`aap models`: the versions there are, and which one answers."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from cli.console import console, table
+from settings.config import load_settings
+
+__all__ = ["app"]
+
+app = typer.Typer(help="List model versions; promote or roll back.", no_args_is_help=True)
+
+_Model = Annotated[str, typer.Argument(help="A model's name.")]
+_Version = Annotated[int, typer.Argument(help="A version's number.", min=1)]
+
+
+@app.command("list")
+def list_models() -> None:
+    """List every version of every model, newest first."""
+    from models.registry import open_registry
+    from models.roster import MODELS
+
+    registry = open_registry(load_settings())
+    rows = [
+        (v.name, v.version, ", ".join(v.aliases) or None, v.tags.get("as_of", "")[:16], v.tags.get("rows"), _headline(v.metrics))
+        for name in MODELS
+        for v in registry.versions(name)
+    ]
+    if rows:
+        table("model", "version", "alias", "as of", "rows", "measured", rows=rows, numbers=["version", "rows"])
+    else:
+        console.print("No model is trained yet; run `aap train all` or `aap retrain`.")
+
+
+@app.command()
+def why(model: _Model, version: _Version) -> None:
+    """Say why a version was promoted or not."""
+    from models.registry import open_registry
+
+    found = open_registry(load_settings()).version(model, version)
+    reasons = json.loads(found.tags.get("promotion_reasons", "[]"))
+    console.print("\n".join(reasons) or "No decision is recorded for it.", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def promote(model: _Model, version: _Version) -> None:
+    """Make a version the champion, whatever the gate said; the service takes it up within seconds."""
+    from models.registry import open_registry
+
+    found = open_registry(load_settings()).promote(model, version, reasons=("Promoted by hand.",))
+    console.print(f"{found.name} version {found.version} is the champion.")
+
+
+@app.command()
+def rollback(model: _Model) -> None:
+    """Go back to the champion before this one."""
+    from models.registry import open_registry
+
+    found = open_registry(load_settings()).rollback(model)
+    console.print(f"{found.name} version {found.version} is the champion again.")
+
+
+def _headline(metrics: dict[str, float]) -> str:
+    own = {k: v for k, v in metrics.items() if "/" not in k}
+    return ", ".join(f"{k} {v:.3f}" for k, v in sorted(own.items())[:3])

@@ -1,0 +1,27 @@
+"""What can go wrong with experiments.
+
+ExperimentError
+├── FlagsUnusable     flags.json has a mistake; the message says where
+├── UnknownFlag       nobody declared a flag of that name
+└── MissingUser       an assignment was asked for nobody
+"""
+
+from __future__ import annotations
+
+__all__ = ["ExperimentError", "FlagsUnusable", "MissingUser", "UnknownFlag"]
+
+
+class ExperimentError(Exception):
+    """Anything that goes wrong with experiments; the message is one sentence for a person."""
+
+
+class FlagsUnusable(ExperimentError, ValueError):
+    """The flag file can't be used."""
+
+
+class UnknownFlag(ExperimentError):
+    """A flag that is not in the file."""
+
+
+class MissingUser(ExperimentError, ValueError):
+    """No user was named: bucketing nobody would silently send everyone to one arm."""

@@ -1,0 +1,113 @@
+"""Bringing data in, and remembering from where, so that the weekly retrain can bring in what is new."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from consent.choices import open_desk
+from events.archive import Archive
+from events.importer import Importer, ImportReport, Progress
+from events.mapping import load_mapping, resolve
+from events.rejected import RejectedLog
+from security.id_map import open_id_map
+from security.pseudonyms import load_pseudonyms
+from settings.config import Settings
+from storage.files import write_atomically
+from storage.layout import Layout
+from storage.locks import hold
+
+__all__ = ["RememberedSource", "import_again", "import_source", "open_importer", "remembered_sources"]
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedSource:
+    """A table that was imported once, and what it looked like then."""
+
+    location: str
+    mapping: str
+    table: str | None
+    fingerprint: str
+    """Size and time of the file's last change, or empty for a database: those are always read again."""
+
+
+def open_importer(settings: Settings) -> Importer:
+    """The importer over the stores these settings name."""
+    layout = Layout(settings.home)
+    return Importer(
+        archive=Archive(layout.archive),
+        rejected=RejectedLog(layout.rejected),
+        desk=open_desk(settings),
+        pseudonyms=load_pseudonyms(layout),
+        id_map=open_id_map(layout),
+        catalogue=layout.catalogue,
+    )
+
+
+def import_source(
+    settings: Settings,
+    location: str,
+    *,
+    mapping: Path,
+    table: str | None = None,
+    now: datetime,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Import the table at `location` and remember it. One import at a time; a second raises `LockHeld`."""
+    layout = Layout(settings.home)
+    with hold(layout.run / "import.lock", what="an import"):
+        report = open_importer(settings).run(
+            location,
+            load_mapping(mapping),
+            beside=mapping.parent,
+            now=now,
+            table=table,
+            progress=progress,
+            door=str(mapping.resolve()),
+        )
+        _remember(layout, RememberedSource(_lasting(location), str(mapping.resolve()), table, _fingerprint(location)))
+    return report
+
+
+def remembered_sources(settings: Settings) -> list[RememberedSource]:
+    """Every table imported so far, in the order of its first import."""
+    file = _file(Layout(settings.home))
+    return [RememberedSource(**entry) for entry in json.loads(file.read_text())] if file.is_file() else []
+
+
+def import_again(settings: Settings, *, now: datetime) -> list[ImportReport]:
+    """Import every remembered table that changed since; what is known already adds nothing."""
+    changed = [s for s in remembered_sources(settings) if not s.fingerprint or s.fingerprint != _fingerprint(s.location)]
+    return [
+        import_source(settings, s.location, mapping=Path(s.mapping), table=s.table, now=now)
+        for s in changed
+        if s.fingerprint == "" or Path(resolve(s.location)).exists()
+    ]
+
+
+def _file(layout: Layout) -> Path:
+    return layout.run / "imports.json"
+
+
+def _remember(layout: Layout, source: RememberedSource) -> None:
+    file = _file(layout)
+    known = [RememberedSource(**entry) for entry in json.loads(file.read_text())] if file.is_file() else []
+    same = (source.location, source.mapping, source.table)
+    kept = [source if (k.location, k.mapping, k.table) == same else k for k in known]
+    if source not in kept:
+        kept.append(source)
+    write_atomically(file, json.dumps([asdict(k) for k in kept], indent=1).encode(), private=True)
+
+
+def _lasting(location: str) -> str:
+    """The location as it can be found again from any folder."""
+    return location if "://" in location or location.startswith("package:") else str(Path(location).resolve())
+
+
+def _fingerprint(location: str) -> str:
+    if "://" in location:
+        return ""
+    path = Path(resolve(location))
+    return f"{path.stat().st_size}:{path.stat().st_mtime_ns}" if path.exists() else "missing"

@@ -1,0 +1,40 @@
+"""Publishing features: build them from the archive, register them with Feast, bring them online."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from consent.choices import open_desk
+from events.archive import Archive
+from feature_repo.build import Built, build
+from feature_repo.store import apply, materialize
+from settings.config import Settings
+from storage.layout import Layout
+from storage.locks import hold
+
+__all__ = ["build_features", "bring_online"]
+
+
+def build_features(
+    settings: Settings, *, as_of: datetime, progress: Callable[[str, int, int], None] | None = None
+) -> list[Built]:
+    """Compute every view as known at `as_of`, and register it. One build at a time; a second raises `LockHeld`."""
+    layout = Layout(settings.home)
+    with hold(layout.run / "features.lock", what="a feature build"):
+        desk = open_desk(settings)
+        made = build(
+            archive=Archive(layout.archive),
+            folder=layout.features,
+            standing=desk.ledger.standing(),
+            as_of=as_of,
+            progress=progress,
+        )
+        apply(settings)
+    return made
+
+
+def bring_online(settings: Settings, *, as_of: datetime) -> None:
+    """Project consent, then materialize every view as of `as_of`; readers see both from then on."""
+    open_desk(settings).catch_up(now=as_of)
+    materialize(settings, as_of=as_of)

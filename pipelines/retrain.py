@@ -1,0 +1,178 @@
+"""The weekly retrain: one idempotent command that brings everything up to date, and says what it did.
+
+Import what is new → build features and bring them online → drift report → for each model train, judge, gate, promote or
+keep → summary. Each finished step is written down before the next begins; a run that was killed goes on from the step it
+was in, under the same moment (`as_of`) and the same MLflow run. Two at once: the second says so and leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from feature_repo.retrieval import open_retrieval
+from models.registry import Registry, Run, open_registry
+from models.roster import MODELS
+from pipelines.drift import report_drift
+from pipelines.errors import StepFailed
+from pipelines.ingest import import_again
+from pipelines.promotion import Outcome, train_and_decide, training_settings
+from pipelines.publish import bring_online, build_features
+from pipelines.summary import write_summary
+from settings.config import Settings
+from storage.files import write_atomically
+from storage.layout import Layout
+from storage.locks import hold
+
+__all__ = ["RetrainResult", "StepRecord", "retrain"]
+
+Say = Callable[[str, int, int], None]
+"""Called with (step, steps done, steps in all)."""
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """One finished step: what it found, JSON-ready, and how long it took."""
+
+    result: dict[str, Any]
+    seconds: float
+
+
+@dataclass(slots=True)
+class RetrainResult:
+    """A run of the retrain so far; what its state file holds."""
+
+    as_of: str
+    run_id: str
+    steps: dict[str, StepRecord] = field(default_factory=dict)
+    resumed: bool = False
+    summary: str = ""
+
+
+def retrain(settings: Settings, *, as_of: datetime, say: Say | None = None) -> RetrainResult:
+    """Run every step that is not done yet. Raises `LockHeld` while another retrain runs, `StepFailed` where one fails."""
+    layout = Layout(settings.home)
+    with hold(layout.run / "retrain.lock", what="a retrain"):
+        registry = open_registry(settings)
+        with _parent(registry, layout, as_of=as_of) as (run, result):
+            moment = datetime.fromisoformat(result.as_of)
+            steps = _steps(settings, registry=registry, run=run, as_of=moment)
+            for done, (name, step) in enumerate(steps.items()):
+                if say:
+                    say(name, done, len(steps) + 1)
+                if name not in result.steps:
+                    _do(name, step, result=result, layout=layout)
+            pages = write_summary(result, folder=layout.reports)
+            for page in pages:
+                run.log_artifact(page, folder="summary")
+            result.summary = str(pages[0])
+            if say:
+                say("summary", len(steps) + 1, len(steps) + 1)
+        _state_file(layout).unlink(missing_ok=True)
+    return result
+
+
+def _do(name: str, step: Callable[[], dict[str, Any]], *, result: RetrainResult, layout: Layout) -> None:
+    started = time.perf_counter()
+    try:
+        found = step()
+    except Exception as error:
+        raise StepFailed(
+            f"The retrain stopped at step {name!r}: {' '.join(str(error).split()).rstrip('.')}. "
+            "Run it again to go on from there."
+        ) from error
+    result.steps[name] = StepRecord(found, round(time.perf_counter() - started, 2))
+    _save(result, layout)
+
+
+def _steps(
+    settings: Settings, *, registry: Registry, run: Run, as_of: datetime
+) -> dict[str, Callable[[], dict[str, Any]]]:
+    """The steps in order. Each may be repeated: doing one twice leaves what doing it once leaves."""
+    layout = Layout(settings.home)
+    training = training_settings(settings)
+
+    def import_new() -> dict[str, Any]:
+        return {"sources": [_plain(asdict(r)) for r in import_again(settings, now=as_of)]}
+
+    def features() -> dict[str, Any]:
+        built = build_features(settings, as_of=as_of)
+        bring_online(settings, as_of=as_of)
+        return {"views": [asdict(b) for b in built]}
+
+    def drift() -> dict[str, Any]:
+        folder = layout.reports / f"{as_of:%Y-%m-%dT%H%M}"
+        report = report_drift(open_retrieval(settings), folder=folder, as_of=as_of, seed=training.seed)
+        for page in (*report.html, *report.json):
+            run.log_artifact(page, folder="drift")
+        return {"drifted": report.drifted, "compared": report.compared, "pages": [str(p) for p in report.html]}
+
+    def model(name: str) -> Callable[[], dict[str, Any]]:
+        def train_it() -> dict[str, Any]:
+            outcome = train_and_decide(
+                name,
+                retrieval=open_retrieval(settings),
+                registry=registry,
+                settings=training,
+                as_of=as_of,
+                parent=run,
+            )
+            return describe(outcome)
+
+        return train_it
+
+    return {"import": import_new, "features": features, "drift": drift, **{f"train {n}": model(n) for n in MODELS}}
+
+
+def describe(outcome: Outcome) -> dict[str, Any]:
+    """One model's outcome, JSON-ready."""
+    evaluation = outcome.trained.evaluation
+    return {
+        "model": outcome.trained.name,
+        "version": outcome.trained.version.version,
+        "promoted": outcome.promoted,
+        "replaced": outcome.replaced,
+        "reasons": list(outcome.reasons),
+        "headline": evaluation.headline,
+        "metrics": evaluation.metrics,
+        "baselines": evaluation.baselines,
+        "rows": outcome.trained.manifest.rows,
+        "excluded": outcome.trained.manifest.excluded,
+    }
+
+
+@contextmanager
+def _parent(registry: Registry, layout: Layout, *, as_of: datetime) -> Iterator[tuple[Run, RetrainResult]]:
+    """The run to log to: the unfinished one if there is any, else a new one."""
+    left = _load(layout)
+    with registry.run(f"retrain {as_of:%Y-%m-%d}", resume=left.run_id if left else None) as run:
+        result = left or RetrainResult(as_of.isoformat(), run.id)
+        _save(result, layout)
+        yield run, result
+
+
+def _state_file(layout: Layout) -> Path:
+    return layout.run / "retrain.json"
+
+
+def _save(result: RetrainResult, layout: Layout) -> None:
+    write_atomically(_state_file(layout), json.dumps(asdict(result), indent=1).encode())
+
+
+def _load(layout: Layout) -> RetrainResult | None:
+    file = _state_file(layout)
+    if not file.is_file():
+        return None
+    found = json.loads(file.read_text())
+    steps = {name: StepRecord(**step) for name, step in found["steps"].items()}
+    return RetrainResult(found["as_of"], found["run_id"], steps, resumed=True)
+
+
+def _plain(report: dict[str, Any]) -> dict[str, Any]:
+    return {k: dict(v) if isinstance(v, dict) else v for k, v in report.items()}

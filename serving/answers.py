@@ -1,0 +1,125 @@
+"""Answers: what a prediction call gives back, one for each person asked about, in the order they were named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from consent.purposes import Purpose
+
+__all__ = [
+    "AnomalyResult",
+    "Answer",
+    "ChurnResult",
+    "ConsentAnswer",
+    "ConsentRecorded",
+    "Experiment",
+    "Item",
+    "ModelUsed",
+    "Outcome",
+    "Result",
+    "SegmentResult",
+]
+
+
+class Outcome(StrEnum):
+    """What an answer rests on."""
+
+    ANSWERED = "answered"
+    """On what we know of the person."""
+    DENIED = "denied"
+    """On nothing about them: consent says no, and `consent.reason` why."""
+    NOT_FOUND = "not_found"
+    """They said yes, but nothing is known of them yet."""
+    EXPIRED = "expired"
+    """They said yes, but what is known of them is too old to be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUsed:
+    """The model that made an answer, or would have."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """The variant the answer was made with, and why this one: `split` the first time, `sticky` after."""
+
+    flag: str
+    variant: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentAnswer:
+    """Whether this use of the person's data is allowed, and why."""
+
+    allowed: bool
+    purpose: Purpose
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One recommended item; higher scores come first and mean nothing across people."""
+
+    item_id: str
+    name: str | None
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChurnResult:
+    """The probability, 0 to 1, of no purchase in the next `horizon_days`, and what pushes it up, strongest first."""
+
+    probability: float
+    horizon_days: int
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentResult:
+    """The nearest segment, and the distance to its centre in scaled features."""
+
+    segment: int
+    name: str
+    distance: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnomalyResult:
+    """How unusual a person's activity is (higher is more), the score above which it counts, and what drives it."""
+
+    score: float
+    threshold: float
+    is_anomaly: bool
+    drivers: tuple[str, ...]
+
+
+Result = tuple[Item, ...] | ChurnResult | SegmentResult | AnomalyResult
+R = TypeVar("R", bound=Result)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[R]):
+    """One person's answer. `result` is null when there is none, and `outcome` says why."""
+
+    prediction_id: str
+    model: ModelUsed
+    experiment: Experiment | None
+    consent: ConsentAnswer
+    outcome: Outcome
+    result: R | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentRecorded:
+    """A choice that is in force: every answer from now on obeys it."""
+
+    purpose: Purpose
+    choice: str
+    ledger_seq: int

@@ -1,0 +1,203 @@
+"""The models in use: the champion of each model, loaded, and swapped for a new one while calls go on.
+
+A thread asks the registry every `poll_s` seconds which version each alias names. A new champion is loaded aside
+(which verifies its hash), answers a smoke test, and then replaces the old one by one reference: a call that has begun
+ends with the model it began with. A version that can't be loaded or fails its smoke test is not used.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Protocol
+
+import numpy as np
+
+from models.errors import ModelError, NoChampion
+from serving.errors import FeaturesDiffer, NoModel
+
+__all__ = ["MODELS", "InUse", "ModelsInUse", "SmokeFailed", "smoke_test"]
+
+_log = logging.getLogger("aap.serving")
+
+MODELS = ("recommendation", "churn", "segments", "anomaly", "popularity")
+
+
+class Version(Protocol):
+    """What is needed of `models.registry.ModelVersion`."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def tags(self) -> dict[str, str]: ...
+
+
+class ModelSource(Protocol):
+    """What is needed of `models.registry.Registry`."""
+
+    def champion(self, name: str) -> Any: ...
+    def load(self, version: Any, /) -> Any: ...
+
+
+class SmokeFailed(Exception):
+    """A model that loads but doesn't answer as it must."""
+
+
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """One loaded champion."""
+
+    name: str
+    version: str
+    sha256: str
+    """Of the list of its files' SHA-256 digests, which loading it has checked."""
+    model: Any
+
+    def require(self, features: Sequence[str]) -> None:
+        """Raise `FeaturesDiffer` unless what is served is what the model was trained on, in the same order."""
+        expected, given = tuple(self.model.features), tuple(features)
+        if expected != given:
+            lacking = [f for f in expected if f not in given] or "none"
+            extra = [f for f in given if f not in expected] or "none"
+            raise FeaturesDiffer(
+                f"Model {self.name} version {self.version} was trained on other features than are served now "
+                f"(lacking: {lacking}, new: {extra}): run `aap retrain`."
+            )
+
+
+class ModelsInUse:
+    """Holds the champions of `names`; `open_source` opens the registry, and is called in the background."""
+
+    def __init__(
+        self, open_source: Callable[[], ModelSource], *, names: Sequence[str] = MODELS, poll_s: float = 2.0
+    ) -> None:
+        self._open_source, self._poll_s = open_source, poll_s
+        self._source: ModelSource | None = None
+        self._held: dict[str, InUse] = {}
+        self._why_not: dict[str, str] = dict.fromkeys(names, "the service is still loading its models")
+        self._rejected: dict[str, tuple[str, str]] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="models-in-use", daemon=True)
+
+    def get(self, name: str) -> InUse:
+        """The champion of `name`. Raises `NoModel` with a sentence that says what to do."""
+        held = self._held.get(name)
+        if held is None:
+            raise NoModel(
+                f"Model {name} can't answer yet: {self._why_not.get(name, 'nobody serves a model of that name')}."
+            )
+        return held
+
+    def missing(self) -> dict[str, str]:
+        """Models that can't answer, each with the reason."""
+        return {name: why for name, why in self._why_not.items() if name not in self._held}
+
+    def versions(self) -> dict[str, str]:
+        """The version in use of each model that can answer."""
+        return {name: held.version for name, held in self._held.items()}
+
+    def item_ids(self) -> set[str]:
+        """Every item that a model in use may name."""
+        return {item for held in self._held.values() for item in getattr(held.model, "item_ids", ())}
+
+    def start(self) -> None:
+        """Load the champions in the background, and keep to them."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop asking the registry."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=1.0)  # it may be in the middle of a slow import, and is a daemon
+
+    def refresh(self) -> list[str]:
+        """Ask the registry once; returns the names of the models that were swapped. Never raises."""
+        try:
+            self._source = self._source or self._open_source()
+        except Exception as error:
+            self._unknown(self._why_not, f"the model registry can't be opened ({_short(error)})")
+            return []
+        return [name for name in self._why_not if self._refresh_one(self._source, name)]
+
+    def _refresh_one(self, source: ModelSource, name: str) -> bool:
+        try:
+            version = source.champion(name)
+        except NoChampion:
+            version = None
+        except Exception as error:  # a registry that is down must not take down the models that answer
+            self._unknown([name], f"the model registry can't be asked ({_short(error)})")
+            return False
+        if version is None:
+            self._why_not[name] = "it has no champion; run `aap train` or `aap retrain`"
+            self._held = {k: v for k, v in self._held.items() if k != name}
+            return False
+        held, mark = self._held.get(name), _mark(version)
+        if mark == self._rejected.get(name) or (held and (held.version, held.sha256) == mark):
+            return False
+        return self._swap(source, name, version, mark=mark)
+
+    def _swap(self, source: ModelSource, name: str, version: Version, *, mark: tuple[str, str]) -> bool:
+        try:
+            model = source.load(version)
+            smoke_test(name, model)
+        except Exception as error:
+            kept = f"version {self._held[name].version} stays in use" if name in self._held else "no version is in use"
+            self._why_not[name] = f"version {version.version} can't be used ({_short(error)}); run `aap retrain`"
+            if isinstance(error, (SmokeFailed, ModelError)):
+                self._rejected[name] = mark  # it would fail again; anything else may pass at the next try
+            _log.error("Champion %s version %s is refused (%s); %s.", name, version.version, _short(error), kept)
+            return False
+        self._held = {**self._held, name: InUse(name, *mark, model)}
+        _log.info("Model %s now answers with version %s.", name, version.version)
+        return True
+
+    def _unknown(self, names: Any, why: str) -> None:
+        for name in names:
+            if name not in self._held:
+                self._why_not[name] = why
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self.refresh()
+            self._stopping.wait(self._poll_s)
+
+
+def smoke_test(name: str, model: Any) -> None:
+    """Ask the model one question of each kind it will be asked. Raises `SmokeFailed` when an answer isn't usable."""
+    if name == "popularity":
+        _expect(len(model.top(1)) == 1, name, "top(1) is not one item")
+        return
+    if name == "recommendation":
+        for strategy in ("buy_again", "discover"):
+            _expect(len(model.recommend([[]], n=1, strategy=strategy)) == 1, name, f"{strategy} gives no list")
+        return
+    values = np.zeros((2, len(model.features)), dtype=np.float64)
+    if name == "segments":
+        _expect(len(model.assign(values)) == 2, name, "assign gives no segment")
+        return
+    scores = np.asarray(model.score(values), dtype=np.float64)
+    _expect(scores.shape == (2,) and bool(np.isfinite(scores).all()), name, "a score is not a number")
+    _expect(scores[0] == scores[1], name, "the same row has two scores")
+    if name == "churn":
+        _expect(bool(((scores >= 0) & (scores <= 1)).all()), name, "a probability is not between 0 and 1")
+    if name == "anomaly":
+        _expect(math.isfinite(model.threshold) and len(model.drivers(values)) == 2, name, "no threshold or drivers")
+
+
+def _mark(version: Version) -> tuple[str, str]:
+    """What tells one champion from another: its number and the hash over its files."""
+    return str(version.version), sha256(version.tags.get("artifact_digests", "").encode()).hexdigest()
+
+
+def _expect(holds: bool, name: str, otherwise: str) -> None:
+    if not holds:
+        raise SmokeFailed(f"{name} fails its smoke test: {otherwise}")
+
+
+def _short(error: Exception) -> str:
+    first = (str(error) or type(error).__name__).splitlines()[0]
+    return first.rstrip(".")[:300]

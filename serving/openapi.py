@@ -1,0 +1,187 @@
+"""The OpenAPI document and the page that shows it, made from the very types the endpoints read and write.
+
+The page is Swagger UI from the files BentoML brings along: it loads nothing from another host.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from serving.answers import (
+    AnomalyResult,
+    Answer,
+    ChurnResult,
+    ConsentRecorded,
+    Item,
+    SegmentResult,
+)
+from serving.health import Readiness
+from serving.requests import ChoiceRequest, PredictionRequest, RecommendationRequest
+
+__all__ = ["ASSETS", "DOCS_HTML", "DOCS_JS", "DOCS_POLICY", "Problem", "asset", "document"]
+
+ASSETS = {
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "favicon-light-32x32.png": "image/png",
+}
+DOCS_HTML = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>AAP: predictions with consent</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="docs/swagger-ui.css"><link rel="icon" href="docs/favicon-light-32x32.png"></head>
+<body><div id="page"><p>The endpoints are described in <a href="openapi.json">openapi.json</a>.</p></div>
+<script src="docs/swagger-ui-bundle.js"></script><script src="docs/start.js"></script></body></html>
+"""
+DOCS_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src 'self' data:"
+)
+DOCS_JS = (
+    'SwaggerUIBundle({url: "openapi.json", dom_id: "#page", deepLinking: true, validatorUrl: null, '
+    "presets: [SwaggerUIBundle.presets.apis]});\n"
+)
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why a call was refused, in one sentence."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the document says of one endpoint."""
+
+    path: str
+    summary: str
+    takes: Any
+    gives: Any
+    example: dict[str, Any]
+    about: str = ""
+
+
+_PAGES = (
+    Page(
+        "/v1/recommendations",
+        "What each person may buy next",
+        RecommendationRequest,
+        list[Answer[tuple[Item, ...]]],
+        {"user_ids": ["1", "2"], "n": 5},
+        "Their own items for those who allow `personalize.profiled`; what is popular for everyone else.",
+    ),
+    Page(
+        "/v1/churn",
+        "How likely each person is to stop buying",
+        PredictionRequest,
+        list[Answer[ChurnResult]],
+        {"user_ids": ["1"]},
+    ),
+    Page(
+        "/v1/segments",
+        "The group of customers each person is most like",
+        PredictionRequest,
+        list[Answer[SegmentResult]],
+        {"user_ids": ["1"]},
+    ),
+    Page(
+        "/v1/anomalies",
+        "How unusual each person's activity is",
+        PredictionRequest,
+        list[Answer[AnomalyResult]],
+        {"user_ids": ["1"]},
+    ),
+    Page(
+        "/v1/consent",
+        "Grant or withdraw one purpose for one person",
+        ChoiceRequest,
+        ConsentRecorded,
+        {"user_id": "1", "purpose": "personalize.profiled", "choice": "withdraw"},
+        "Needs a key with the scope `consent`. When it answers 200, every later answer obeys the choice.",
+    ),
+)
+_PROBLEMS = {
+    "400": "The body is not JSON",
+    "401": "No valid API key",
+    "403": "The key is not for this",
+    "413": "The body is too large",
+    "415": "The body is not said to be JSON",
+    "422": "The fields can't be used",
+    "503": "Redis or a model is not there (yet)",
+}
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI 3.1 document."""
+    kinds = [t for page in _PAGES for t in (page.takes, page.gives)] + [Problem, Readiness]
+    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    paths = {page.path: {"post": _post(page, schemas[2 * i], schemas[2 * i + 1])} for i, page in enumerate(_PAGES)}
+    ready = {"200": _json("Every endpoint can answer", schemas[-1]), "503": _json("What is missing", schemas[-1])}
+    health: dict[str, Any] = {
+        "/livez": {
+            "get": {"summary": "Does the process live?", "security": [], "responses": {"200": _json("Yes", {})}}
+        },
+        "/readyz": {"get": {"summary": "Can it answer, and if not, why?", "security": [], "responses": ready}},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "AAP",
+            "version": _version(),
+            "description": "Predictions that carry their consent decision. Denied consent is an answer, not an error.",
+        },
+        "paths": {**paths, **health},
+        "security": [{"bearer": []}, {"header": []}],
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+    }
+
+
+def asset(name: str) -> bytes | None:
+    """One of `ASSETS`, or None where the installed BentoML has no such file."""
+    found = importlib.util.find_spec("bentoml")
+    if name not in ASSETS or found is None or found.origin is None:
+        return None
+    path = Path(found.origin).parent / "_internal" / "server" / "static_content" / name
+    return path.read_bytes() if path.is_file() else None
+
+
+def _post(page: Page, takes: dict[str, Any], gives: dict[str, Any]) -> dict[str, Any]:
+    if page.gives is not ConsentRecorded:
+        about = "One answer a person, in the order of `user_ids`."
+        gives = {"type": "object", "properties": {"answers": gives}, "required": ["answers"]}
+    else:
+        about = ""
+    problem = {"$ref": "#/components/schemas/Problem"}
+    return {
+        "summary": page.summary,
+        "description": f"{page.about} {about}".strip(),
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": takes, "example": page.example}},
+        },
+        "responses": {
+            "200": _json("Answered", gives),
+            **{status: _json(meaning, problem) for status, meaning in _PROBLEMS.items()},
+        },
+    }
+
+
+def _json(meaning: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": meaning, "content": {"application/json": {"schema": schema}}}
+
+
+def _version() -> str:
+    try:
+        return version("aap")
+    except PackageNotFoundError:
+        return "0"

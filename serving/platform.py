@@ -1,0 +1,135 @@
+"""What one serving process holds: keys, flags, models, logs, and its connections to the stores.
+
+Nothing here waits for Redis or the registry when the process starts. The stores are opened at the first call that needs
+them, and again at the next call if that failed; from then on their clients reconnect by themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from consent.choices import ConsentDesk, open_desk
+from experiments.assignment import Assigner
+from experiments.exposures import Exposures
+from experiments.flags import Flags
+from security.api_keys import ApiKeys
+from security.pseudonyms import Pseudonyms, load_pseudonyms
+from serving import metrics
+from serving.item_names import ItemNames
+from serving.models_in_use import ModelsInUse, ModelSource
+from serving.predictor import Predictor
+from serving.records import PredictionRecords
+from settings.config import Settings
+from storage.layout import Layout
+from storage.redis_server import connect
+
+__all__ = ["Platform", "Stores"]
+
+_log = logging.getLogger("aap.serving")
+_EVERY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What needs Redis."""
+
+    client: redis.Redis
+    assigner: Assigner
+    desk: ConsentDesk
+    names: ItemNames
+    predictor: Predictor
+
+
+class Platform:
+    """One process's hold on everything; `start` and `stop` bracket its life.
+
+    `open_features` and `open_registry` open what answers are made from. Raises `FlagsUnusable` or a `StorageError` when
+    made, for mistakes that a person must correct first.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        open_features: Callable[[Settings], Any] | None = None,
+        open_registry: Callable[[Settings], ModelSource] | None = None,
+    ) -> None:
+        self._open_features = open_features or _open_retrieval
+        self.settings, self.layout = settings, Layout(settings.home)
+        self.keys = ApiKeys(self.layout.api_keys)
+        self.pseudonyms: Pseudonyms = load_pseudonyms(self.layout)
+        self.flags = Flags(settings.settings_dir / "flags.json", checked=self.layout.run / "flags.json")
+        self.exposures = Exposures(self.layout.exposures)
+        self.records = PredictionRecords(self.layout.predictions)
+        self.models = ModelsInUse(lambda: (open_registry or _open_registry)(settings))
+        self._stores: Stores | None = None
+        self._opening = threading.Lock()
+        self._stopping = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="platform-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load models, and to keep flags and consent up to date."""
+        self.models.start()
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """Write what is waiting and let go of everything."""
+        self._stopping.set()
+        self.models.stop()
+        self.exposures.close()
+        self.records.close()
+        self.flags.close()
+        self.keys.close()
+
+    def stores(self) -> Stores:
+        """The stores, opened now if they are not. Raises what says that Redis is down, until it is back."""
+        if self._stores is None:
+            with self._opening:
+                if self._stores is None:
+                    self._stores = self._open_stores()
+        return self._stores
+
+    def _open_stores(self) -> Stores:
+        client = connect(self.settings, start=False)
+        client.ping()
+        assigner = Assigner(client, flags=self.flags, exposures=self.exposures)
+        features = self._open_features(self.settings)
+        names = ItemNames(features.item_names, stamp=self._catalogue_stamp)
+        predictor = Predictor(features, self.models, assigner, names, self.records.add)
+        return Stores(client, assigner, open_desk(self.settings), names, predictor)
+
+    def _catalogue_stamp(self) -> object:
+        path = self.layout.catalogue
+        return path.stat().st_mtime_ns if path.exists() else None
+
+    def _keep(self) -> None:
+        """Every two seconds: take up edited flags, project choices that Redis missed, learn the names of new items."""
+        while not self._stopping.wait(_EVERY_S):
+            self.flags.refresh()
+            metrics.count_dropped("exposures", self.exposures.dropped)
+            metrics.count_dropped("predictions", self.records.dropped)
+            try:
+                stores = self.stores()
+                stores.desk.catch_up(now=self.settings.now())
+                stores.names.warm(self.models.item_ids())
+            except Exception as error:  # calls say so themselves, with the reason
+                _log.debug("Choices can't be caught up with, or items named, now: %s", error)
+
+
+def _open_retrieval(settings: Settings) -> Any:
+    from feature_repo.retrieval import open_retrieval  # slow to import, so not before the process is up
+
+    return open_retrieval(settings)
+
+
+def _open_registry(settings: Settings) -> ModelSource:
+    from models.registry import Registry  # slow to import, so not before the process is up
+
+    folder = Layout(settings.home).mlflow
+    return Registry(settings.mlflow_url or f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")

@@ -1,0 +1,77 @@
+"""The BentoML service: one process that serves the application of `serving.app`.
+
+BentoML gives the server, its workers and a graceful end. Its own pages (/metrics, /schema.json, /) know nothing of API
+keys, so every HTTP call is handed straight to our application and they can't be reached.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from typing import Any
+
+import bentoml
+
+from serving.app import build_app
+from serving.platform import Platform
+from settings.config import load_settings
+
+__all__ = ["AAP", "application"]
+
+_log = logging.getLogger("aap.serving")
+
+
+def _open_platform() -> Platform:
+    """The platform of this worker. When it can't be made the whole server ends: a new worker would fare no better."""
+    try:
+        settings = load_settings()
+        _configure_logs(as_json=settings.log_json)
+        return Platform(settings)
+    except Exception as error:
+        _log.error("The service can't start: %s", error)
+        if os.getppid() != 1:
+            os.kill(os.getppid(), signal.SIGTERM)
+        raise
+
+
+def _configure_logs(*, as_json: bool) -> None:
+    """Our own log lines go to standard error whatever BentoML does with its own."""
+    line = '{"time":"%(asctime)s","level":"%(levelname)s","logger":"%(name)s","event":"%(message)s"}'
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(line if as_json else "%(asctime)s %(levelname)s %(message)s"))
+    ours = logging.getLogger("aap")
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(logging.INFO)
+
+
+application = build_app(_open_platform)
+
+
+class OurPagesOnly:
+    """ASGI middleware: HTTP goes to our application, everything else (the server's start and stop) to BentoML's."""
+
+    def __init__(self, app: Any) -> None:
+        self._bentoml = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Hand one connection on."""
+        if scope["type"] == "http":
+            await application(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._bentoml(scope, receive, send)
+
+
+@bentoml.asgi_app(application, path="/")
+@bentoml.service(
+    name="aap",
+    workers=1,
+    traffic={"timeout": 60},
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+)
+class AAP:
+    """Predictions that carry their consent decision."""
+
+
+AAP.add_asgi_middleware(OurPagesOnly)  # type: ignore[attr-defined]

@@ -1,0 +1,129 @@
+"""What every test may ask for: a home of its own, its settings, and real Redis servers. Nothing is mocked."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+import redis
+
+from settings.config import Settings, load_settings
+from storage import detached, embedded, redis_server as server
+from storage.layout import Layout
+
+_NOBODY = 65534
+
+# Two shared cores: how long one example takes says nothing. In CI the examples are the same each time.
+hypothesis.settings.register_profile("aap", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("aap")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_server_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Stop, at the end, every embedded server that a test started in its own folder and didn't stop."""
+    yield
+    for state in tmp_path_factory.getbasetemp().glob("**/redis/server.json"):
+        embedded.stop(Layout(state.parent.parent))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home that `AAP_HOME` names; no other `AAP_*` variable of the caller's reaches the test."""
+    for name in [name for name in os.environ if name.startswith("AAP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AAP_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def settings(home: Path) -> Iterator[Settings]:
+    """Default settings of that home; an embedded Redis that the test starts is stopped after it."""
+    loaded = load_settings(home)
+    yield loaded
+    server.stop(loaded)
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder that the test's user may enter but not write; root becomes `nobody` meanwhile."""
+    folder = Path(tempfile.mkdtemp())
+    root = os.geteuid() == 0
+    folder.chmod(0o755 if root else 0o555)
+    try:
+        if root:
+            os.seteuid(_NOBODY)
+        yield folder
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["embedded", "redis-server"])
+def redis_server(
+    request: pytest.FixtureRequest, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Settings]:
+    """Settings of a home whose Redis runs: once with the embedded server, once with a real `redis-server`.
+
+    A test that takes this doesn't take `settings`, which always mean the embedded server.
+    """
+    if request.param == "embedded":
+        loaded = load_settings(home)
+        server.ensure_running(loaded)
+        yield loaded
+        server.stop(loaded)
+        return
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("no redis-server on this machine: install the package redis-server")
+    with _RealServer(program, tmp_path) as url:
+        monkeypatch.setenv("AAP_REDIS_URL", url)
+        yield load_settings(home)
+
+
+@pytest.fixture
+def redis_client(redis_server: Settings) -> Iterator[redis.Redis]:
+    """A client of each server in turn."""
+    client = server.connect(redis_server)
+    yield client
+    client.close()
+
+
+class _RealServer:
+    """A `redis-server` of its own on a free port, with a password and no files; the context is its URL."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self._port, self._password = detached.free_port(), secrets.token_urlsafe(16)
+        options = {
+            "port": self._port,
+            "bind": "127.0.0.1",
+            "requirepass": self._password,
+            "save": "",
+            "appendonly": "no",
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        self._process = detached.spawn([program, *words], log=folder / "redis-server.log", cwd=folder)
+
+    def __enter__(self) -> str:
+        url = f"redis://:{self._password}@127.0.0.1:{self._port}/0"
+        deadline = time.monotonic() + 10.0
+        with redis.Redis.from_url(url) as client:
+            while True:
+                try:
+                    client.ping()
+                    return url
+                except redis.exceptions.ConnectionError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.02)
+
+    def __exit__(self, *_: object) -> None:
+        detached.terminate(self._process, timeout_s=10.0)

@@ -1,0 +1,98 @@
+"""The models in use: a new champion is swapped in only when it works, and never in the middle of a call."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from models.errors import CorruptArtifact
+from serving.errors import NoModel
+from serving.models_in_use import ModelsInUse
+from tests.serving.shop_window import Shop, Spend
+
+
+@pytest.fixture
+def shop() -> Shop:
+    return Shop.open()
+
+
+@pytest.fixture
+def models(shop: Shop) -> ModelsInUse:
+    made = ModelsInUse(lambda: shop)
+    made.refresh()
+    return made
+
+
+def test_champions_are_loaded_and_a_new_one_takes_over(shop: Shop, models: ModelsInUse) -> None:
+    begun = models.get("churn")
+    shop.champions["churn"] = (2, Spend(shift=0.1))
+    assert models.refresh() == ["churn"]
+    assert (begun.version, models.get("churn").version) == ("1", "2")
+    assert models.refresh() == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        (CorruptArtifact("A file of churn version 2 was altered."), "was altered"),
+        (OSError("disk gone"), "disk gone"),
+        (Spend(shift=float("nan")), "a score is not a number"),
+    ],
+)
+def test_a_champion_that_does_not_work_leaves_the_old_one_in_use(
+    shop: Shop, models: ModelsInUse, broken: object, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop.champions["churn"] = (2, broken)
+    assert models.refresh() == []
+    assert models.get("churn").version == "1"
+    assert models.missing() == {}
+    assert says in caplog.text
+    assert "version 1 stays in use" in caplog.text
+    shop.champions["churn"] = (3, Spend())
+    assert models.refresh() == ["churn"]
+
+
+def test_a_version_that_failed_for_good_is_not_tried_again(shop: Shop, models: ModelsInUse) -> None:
+    tries = 0
+
+    class Counting(Spend):
+        def score(self, values: np.ndarray) -> np.ndarray:
+            nonlocal tries
+            tries += 1
+            return np.full(len(values), 7.0)
+
+    shop.champions["churn"] = (2, Counting())
+    for _ in range(3):
+        models.refresh()
+    assert tries == 1
+
+
+def test_a_registry_that_is_down_takes_no_model_away(shop: Shop, models: ModelsInUse) -> None:
+    shop.down = True
+    models.refresh()
+    assert models.get("churn").version == "1"
+    fresh = ModelsInUse(lambda: shop)
+    fresh.refresh()
+    with pytest.raises(NoModel, match="the model registry can't be asked"):
+        fresh.get("churn")
+
+
+def test_a_champion_that_is_taken_away_stops_answering(shop: Shop, models: ModelsInUse) -> None:
+    del shop.champions["churn"]
+    models.refresh()
+    with pytest.raises(NoModel, match="no champion"):
+        models.get("churn")
+    assert list(models.missing()) == ["churn"]
+
+
+def test_the_thread_takes_up_a_new_champion_by_itself(shop: Shop) -> None:
+    models = ModelsInUse(lambda: shop, poll_s=0.02)
+    models.start()
+    shop.champions["churn"] = (2, Spend())
+    deadline = time.monotonic() + 10
+    while models.versions().get("churn") != "2" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    models.stop()
+    assert models.versions()["churn"] == "2"

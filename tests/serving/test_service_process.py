@@ -1,0 +1,160 @@
+"""The service as it runs in production: `serve` in a process of its own, BentoML below it, HTTP in front."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from security.api_keys import ApiKeys, Scope
+from serving.run import Listening, listening
+from settings.config import Settings
+from storage.layout import Layout
+from storage.redis_server import connect, stop
+
+ROOT = Path(__file__).parents[2]
+COMMAND = (
+    "from pathlib import Path; from settings.config import load_settings; from serving.run import serve; "
+    "import sys; sys.exit(serve(load_settings(Path(sys.argv[1]))))"
+)
+
+
+class Service:
+    """One running service and where it is."""
+
+    def __init__(self, home: Path) -> None:
+        self.settings = Settings(home=home)
+        self.output = home / "output.log"
+        with self.output.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", COMMAND, str(home)], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+            )
+        self.place = self._wait()
+
+    def _wait(self) -> Listening:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            found = listening(self.settings)
+            if found is not None:
+                return found
+            time.sleep(0.05)
+        raise AssertionError(f"The service did not start:\n{self.output.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    made = Service(tmp_path_factory.mktemp("home"))
+    yield made
+    made.process.terminate()
+    made.process.wait(30)
+    stop(made.settings)
+
+
+@pytest.fixture(scope="module")
+def key(service: Service) -> str:
+    keys = ApiKeys(Layout(service.settings.home).api_keys)
+    return keys.create("test", scopes=[Scope.PREDICT, Scope.CONSENT], now=service.settings.now())
+
+
+@pytest.fixture
+def http(service: Service, key: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.place.url, timeout=30, headers={"X-API-Key": key}) as client:
+        yield client
+
+
+def test_it_listens_on_the_loopback_alone_and_says_where(service: Service) -> None:
+    stored = json.loads((Layout(service.settings.home).run / "serve.json").read_text())
+    assert stored == {"pid": service.process.pid, "port": service.place.port, "url": service.place.url}
+    assert service.place.url == f"http://127.0.0.1:{service.place.port}"
+    listeners = subprocess.run(["cat", "/proc/net/tcp"], capture_output=True, text=True, check=True).stdout
+    bound = {line.split()[1] for line in listeners.splitlines()[1:] if line.split()[3] == "0A"}
+    assert {b.split(":")[0] for b in bound if int(b.split(":")[1], 16) == service.place.port} == {"0100007F"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/metrics", "/schema.json", "/docs.json", "/healthz", "/static_content/index.css"]
+)
+def test_nothing_of_bentoml_is_served_without_a_key(service: Service, path: str) -> None:
+    response = httpx.get(service.place.url + path)
+    assert response.status_code == 401
+    assert set(response.json()) == {"error"}
+
+
+def test_it_lives_and_says_what_it_is_waiting_for(http: httpx.Client) -> None:
+    assert http.get("/livez").json() == {"alive": True}
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        ready = http.get("/readyz")
+        if "aap train" in ready.text:
+            break
+        time.sleep(0.2)
+    assert ready.status_code == 503
+    assert ready.json()["missing"]["model churn"] == "it has no champion; run `aap train` or `aap retrain`."
+
+
+@pytest.mark.parametrize("endpoint", ["recommendations", "churn", "segments", "anomalies"])
+def test_before_the_first_training_every_endpoint_says_what_to_run(http: httpx.Client, endpoint: str) -> None:
+    test_it_lives_and_says_what_it_is_waiting_for(http)
+    response = http.post(f"/v1/{endpoint}", json={"user_ids": ["1"]})
+    assert response.status_code == 503
+    assert "aap train" in response.json()["error"]
+
+
+@pytest.mark.parametrize("kind", ["application/vnd.bentoml+pickle", "multipart/form-data; boundary=x", "text/plain"])
+def test_pickles_and_forms_are_refused(http: httpx.Client, kind: str) -> None:
+    assert http.post("/v1/churn", content=b"\x80\x04N.", headers={"Content-Type": kind}).status_code == 415
+
+
+def test_a_choice_is_recorded_over_http(http: httpx.Client) -> None:
+    body = {"user_id": "1", "purpose": "marketing.retention", "choice": "grant"}
+    assert http.post("/v1/consent", json=body).json()["ledger_seq"] == 1
+    assert http.post("/v1/consent", json={**body, "choice": "withdraw"}).json()["ledger_seq"] == 2
+
+
+def test_metrics_of_the_worker_can_be_read_with_a_key(http: httpx.Client) -> None:
+    http.post("/v1/churn", json={})
+    assert 'aap_requests_total{endpoint="churn",status="422"}' in http.get("/metrics").text
+
+
+def test_it_ends_gracefully_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    connect(service.settings).close()
+    children = _group(service.process.pid)
+    assert len(children) >= 2
+    os.kill(service.place.pid, signal.SIGTERM)
+    assert service.process.wait(30) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    assert listening(service.settings) is None
+    assert not (Layout(tmp_path).run / "serve.json").exists()
+    assert "Traceback" not in service.output.read_text()
+    stop(service.settings)
+
+
+def test_a_mistake_in_the_flags_is_said_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "flags.json").write_text("{")
+    environment = {**os.environ, "AAP_SETTINGS_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, str(tmp_path / "home")],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "is not JSON" in done.stderr
+
+
+def _group(pid: int) -> set[int]:
+    """The processes below `pid`."""
+    import psutil
+
+    return {child.pid for child in psutil.Process(pid).children(recursive=True)}
