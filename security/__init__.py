@@ -1,0 +1,1 @@
+"""Shared by every door: pseudonyms, the encrypted id map, API keys."""

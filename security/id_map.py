@@ -50,7 +50,9 @@ class IdMap:
     def reveal(self, user_key: str) -> str | None:
         """The id behind `user_key`, or None. Raises `IdMapDamaged` when the row was altered."""
         with self._engine.connect() as connection:
-            sealed = connection.execute(sa.select(_ids.c.sealed).where(_ids.c.user_key == user_key)).scalar_one_or_none()
+            sealed = connection.execute(
+                sa.select(_ids.c.sealed).where(_ids.c.user_key == user_key)
+            ).scalar_one_or_none()
         if sealed is None:
             return None
         try:
