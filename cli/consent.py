@@ -28,7 +28,9 @@ def purposes() -> None:
 
 
 @app.command()
-def grant(user: _User, purpose: _PurposeName, notice: Annotated[str, typer.Option(help="Notice they read.")] = "1") -> None:
+def grant(
+    user: _User, purpose: _PurposeName, notice: Annotated[str, typer.Option(help="Notice they read.")] = "1"
+) -> None:
     """Record that a person allows one purpose."""
     _record(user, purpose, "given", notice=notice)
 
@@ -61,7 +63,14 @@ def history(user: _User) -> None:
     settings = load_settings()
     records = open_ledger(settings).history(load_pseudonyms(Layout(settings.home)).user_key(user))
     rows = [
-        (r.seq, r.entry.purpose, r.entry.status, f"{r.entry.indicated_at:%Y-%m-%d %H:%M}", r.entry.said_by, r.entry.method)
+        (
+            r.seq,
+            r.entry.purpose,
+            r.entry.status,
+            f"{r.entry.indicated_at:%Y-%m-%d %H:%M}",
+            r.entry.said_by,
+            r.entry.method,
+        )
         for r in records
     ]
     table("no.", "purpose", "status", "indicated", "by", "how", rows=rows, numbers=["no."])
@@ -75,7 +84,9 @@ def verify() -> None:
     ledger = open_ledger(load_settings())
     altered = ledger.first_altered()
     if altered is not None:
-        print_error(f"Record {altered} of the consent ledger was changed or is missing; restore the ledger from a backup.")
+        print_error(
+            f"Record {altered} of the consent ledger was changed or is missing; restore the ledger from a backup."
+        )
         raise typer.Exit(1)
     checkpoint = ledger.checkpoint()
     console.print(f"{checkpoint.size:,} records, none changed. Merkle root {checkpoint.root}", soft_wrap=True)

@@ -57,7 +57,9 @@ def _tell(story: "Story", *, seed: int) -> None:  # type: ignore[name-defined]  
         result = story.retrain(lambda _step, done, total: report(done, total))
     built = result.steps["features"]
     for view in built.result["views"]:
-        console.print(f"{view['view']}: {view['rows']:,} change points of {view['entities']:,} in {view['seconds']:.1f} s")
+        console.print(
+            f"{view['view']}: {view['rows']:,} change points of {view['entities']:,} in {view['seconds']:.1f} s"
+        )
     console.print()
     for name, record in result.steps.items():
         if name.startswith("train "):
@@ -102,7 +104,9 @@ def _where(home: Path) -> None:
     settings = load_settings(home)
     _heading("Where to look")
     shown = home.relative_to(Path.cwd()) if home.is_relative_to(Path.cwd()) else home
-    console.print(f"aap --home {shown} up      brings everything up again (down stops it):", soft_wrap=True, highlight=False)
+    console.print(
+        f"aap --home {shown} up      brings everything up again (down stops it):", soft_wrap=True, highlight=False
+    )
     console.print(f"  API page   http://127.0.0.1:{settings.port}/docs", highlight=False)
     console.print(f"  MLflow     http://127.0.0.1:{settings.mlflow_port}", highlight=False)
     console.print(f"  Feast UI   http://127.0.0.1:{settings.feast_port}", highlight=False)

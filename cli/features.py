@@ -56,7 +56,9 @@ def show(name: Annotated[str, typer.Argument(help="A feature's name; `aap featur
     found = next((f for f in FEATURES if f.name == name), None)
     if found is None:
         raise UnknownFeature(f"Unknown feature {name!r}; `aap features list` shows the ones there are.")
-    readers = [s.name for s in services().values() if name in (*s.features, *s.sequences) and s.purpose in found.purposes]
+    readers = [
+        s.name for s in services().values() if name in (*s.features, *s.sequences) and s.purpose in found.purposes
+    ]
     shown = {slot: getattr(found, slot) for slot in found.__slots__} | {"read by": ", ".join(readers) or "no model"}
     shown["purposes"] = ", ".join(sorted(found.purposes))
     table("", "", rows=[(key, value) for key, value in shown.items() if value not in ("", None)])

@@ -22,7 +22,9 @@ rejected = typer.Typer(help="List or replay the rows that didn't fit.", no_args_
 def import_(
     source: Annotated[str, typer.Argument(help="A .csv or .parquet file, or a database URL like sqlite:///shop.db.")],
     mapping: Annotated[Path, typer.Option(help="YAML file that says which column is what; see docs/import.md.")],
-    table_name: Annotated[str | None, typer.Option("--table", help="Table to read, when the source is a database.")] = None,
+    table_name: Annotated[
+        str | None, typer.Option("--table", help="Table to read, when the source is a database.")
+    ] = None,
 ) -> None:
     """Import a CSV, Parquet file or SQL table by a mapping. Importing the same rows again adds nothing."""
     from pipelines.ingest import import_source
@@ -45,7 +47,9 @@ def print_report(report: ImportReport) -> None:
     rows += [("recorded", "consent choices", report.choices)] if report.choices else []
     rows += [("catalogued", "new items", report.items)] if report.items else []
     rate = report.rows / report.seconds if report.seconds else 0.0
-    console.print(f"{report.rows:,} rows of {report.name} in {report.seconds:.1f} s ({rate:,.0f} rows/s)", soft_wrap=True)
+    console.print(
+        f"{report.rows:,} rows of {report.name} in {report.seconds:.1f} s ({rate:,.0f} rows/s)", soft_wrap=True
+    )
     table("rows", "what", "count", rows=[(a, b, f"{c:,}") for a, b, c in rows], numbers=["count"])
     for line, problem in report.malformed[:_MALFORMED_SHOWN]:
         console.print(f"Line {line} is not a row: {problem}.")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import importlib
 import importlib.metadata
-import importlib.util
 import os
 import sys
 from collections.abc import Mapping
@@ -49,10 +48,6 @@ class Entry:
     attribute: str
     panel: str
     help: str
-
-    def is_present(self) -> bool:
-        """Whether the module exists."""
-        return importlib.util.find_spec(self.module) is not None
 
     def line(self) -> TyperCommand:
         """The entry as `aap --help` shows it, without importing its module."""
@@ -96,11 +91,11 @@ class _Contents(TyperGroup):
     """A group that knows its commands by their entries and imports one only to run it."""
 
     def list_commands(self, ctx: Context) -> list[str]:
-        return [entry.name for entry in ENTRIES.values() if entry.is_present()]
+        return list(ENTRIES)
 
     def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
         entry = ENTRIES.get(cmd_name)
-        return entry.line() if entry is not None and entry.is_present() else None
+        return None if entry is None else entry.line()
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)

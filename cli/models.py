@@ -26,7 +26,14 @@ def list_models() -> None:
 
     registry = open_registry(load_settings())
     rows = [
-        (v.name, v.version, ", ".join(v.aliases) or None, v.tags.get("as_of", "")[:16], v.tags.get("rows"), _headline(v.metrics))
+        (
+            v.name,
+            v.version,
+            ", ".join(v.aliases) or None,
+            v.tags.get("as_of", "")[:16],
+            v.tags.get("rows"),
+            _headline(v.metrics),
+        )
         for name in MODELS
         for v in registry.versions(name)
     ]

@@ -30,7 +30,9 @@ def desk(redis_server: Settings) -> ConsentDesk:
     return open_desk(redis_server)
 
 
-def say(desk: ConsentDesk, status: Status, *, at: datetime = NOW, subject: str = ANA, purpose: Purpose = REPORTING) -> int:
+def say(
+    desk: ConsentDesk, status: Status, *, at: datetime = NOW, subject: str = ANA, purpose: Purpose = REPORTING
+) -> int:
     return desk.record(
         subject, purpose, status, said_by="the person", method="web form", indicated_at=at, received_at=at
     )
@@ -115,13 +117,19 @@ def test_the_newest_projection_wins_however_late_an_older_one_is_written(
     redis_client.set(projection.feature_keys(ANA, TRAINING)[0], b"values")
     projection.write(redis_client, old, seq=1, now=NOW)
     assert seen(redis_client, now=NOW + MINUTE) == Decision(False, REPORTING, Reason.WITHDRAWN, 2)
-    assert redis_client.exists(projection.feature_keys(ANA, TRAINING)[0]) == 1, "an outdated write deletes nothing either"
+    assert redis_client.exists(projection.feature_keys(ANA, TRAINING)[0]) == 1, (
+        "an outdated write deletes nothing either"
+    )
 
 
-@pytest.mark.parametrize("blob", [b"", b"short", b"\x00" * (projection.ROW.itemsize - 1), b"\x01" * (projection.ROW.itemsize + 8)])
+@pytest.mark.parametrize(
+    "blob", [b"", b"short", b"\x00" * (projection.ROW.itemsize - 1), b"\x01" * (projection.ROW.itemsize + 8)]
+)
 def test_a_misshapen_projection_denies_everything_as_unavailable(blob: bytes) -> None:
     for purpose in Purpose:
-        assert projection.decisions([blob], purpose=purpose, now=NOW)[0] == Decision(False, purpose, Reason.UNAVAILABLE, -1)
+        assert projection.decisions([blob], purpose=purpose, now=NOW)[0] == Decision(
+            False, purpose, Reason.UNAVAILABLE, -1
+        )
 
 
 @given(st.binary(min_size=projection.ROW.itemsize, max_size=projection.ROW.itemsize))

@@ -63,7 +63,11 @@ def test_a_choice_already_recorded_adds_nothing_however_often_it_comes(ledger: L
 
 @pytest.mark.parametrize(
     "statement",
-    ["UPDATE consent_records SET status = 'given'", "DELETE FROM consent_records", "DELETE FROM consent_records WHERE seq = 1"],
+    [
+        "UPDATE consent_records SET status = 'given'",
+        "DELETE FROM consent_records",
+        "DELETE FROM consent_records WHERE seq = 1",
+    ],
 )
 def test_the_database_itself_refuses_to_change_or_delete_a_record(ledger: Ledger, path: Path, statement: str) -> None:
     ledger.append([entry(status=Status.REFUSED)], received_at=NOW)
@@ -107,8 +111,12 @@ def tamper(path: Path, statement: str) -> None:
         ("UPDATE consent_records SET seq = 9 WHERE seq = 4", 4),
     ],
 )
-def test_the_first_record_that_was_tampered_with_is_named(ledger: Ledger, path: Path, statement: str, first: int) -> None:
-    ledger.append([entry(minutes_ago=m, status=s) for m, s in enumerate([Status.WITHDRAWN, Status.REFUSED] * 2)], received_at=NOW)
+def test_the_first_record_that_was_tampered_with_is_named(
+    ledger: Ledger, path: Path, statement: str, first: int
+) -> None:
+    ledger.append(
+        [entry(minutes_ago=m, status=s) for m, s in enumerate([Status.WITHDRAWN, Status.REFUSED] * 2)], received_at=NOW
+    )
     assert ledger.first_altered() is None
     before = ledger.checkpoint()
     tamper(path, statement)
@@ -117,10 +125,14 @@ def test_the_first_record_that_was_tampered_with_is_named(ledger: Ledger, path: 
     assert not rehashed or ledger.checkpoint() != before
 
 
-def test_a_ledger_with_a_record_nobody_can_have_made_is_not_read_as_if_it_were_sound(ledger: Ledger, path: Path) -> None:
+def test_a_ledger_with_a_record_nobody_can_have_made_is_not_read_as_if_it_were_sound(
+    ledger: Ledger, path: Path
+) -> None:
     ledger.append([entry()], received_at=NOW)
     tamper(path, "UPDATE consent_records SET status = 'sure'")
-    with pytest.raises(LedgerUnavailable, match=r"^Record 1 of the consent ledger was altered: 'sure' is not a valid Status\.$"):
+    with pytest.raises(
+        LedgerUnavailable, match=r"^Record 1 of the consent ledger was altered: 'sure' is not a valid Status\.$"
+    ):
         ledger.standing()
 
 
@@ -201,7 +213,9 @@ def test_a_file_that_is_no_ledger_is_said_to_be_unavailable_in_one_sentence(
 ) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"this is not a database, it only has its name" * 100)
-    with pytest.raises(LedgerUnavailable, match=rf"^The consent ledger at sqlite:///{path} can't be used: file is not a database\.$"):
+    with pytest.raises(
+        LedgerUnavailable, match=rf"^The consent ledger at sqlite:///{path} can't be used: file is not a database\.$"
+    ):
         use(path)
 
 

@@ -60,7 +60,9 @@ def test_neither_the_order_of_records_nor_a_duplicate_changes_anything(
 ) -> None:
     told_otherwise = choices + choices[: len(choices) // 2]
     shuffle.shuffle(told_otherwise)
-    assert grants(told_otherwise, subject="ana", purpose=BY_CONSENT) == grants(choices, subject="ana", purpose=BY_CONSENT)
+    assert grants(told_otherwise, subject="ana", purpose=BY_CONSENT) == grants(
+        choices, subject="ana", purpose=BY_CONSENT
+    )
 
 
 @given(histories())
@@ -91,7 +93,9 @@ def test_without_a_yes_before_it_nothing_is_allowed(choices: list[Choice], at: d
 
 
 @given(histories(), moments, moments)
-def test_what_is_said_later_never_changes_what_held_before(choices: list[Choice], at: datetime, later: datetime) -> None:
+def test_what_is_said_later_never_changes_what_held_before(
+    choices: list[Choice], at: datetime, later: datetime
+) -> None:
     at, later = min(at, later), max(at, later) + DAY
     assert held(choices, at) == held([*choices, no(later)], at) == held([*choices, yes(later)], at)
 
@@ -136,7 +140,10 @@ def test_legitimate_interest_of_a_known_person_reaches_back_to_the_beginning_and
 
 
 def test_choices_about_other_people_and_other_purposes_count_for_nothing() -> None:
-    others = [Choice("bob", BY_CONSENT, Status.GIVEN, START), Choice("ana", Purpose.TRAIN_AI_SYSTEM, Status.GIVEN, START)]
+    others = [
+        Choice("bob", BY_CONSENT, Status.GIVEN, START),
+        Choice("ana", Purpose.TRAIN_AI_SYSTEM, Status.GIVEN, START),
+    ]
     assert grants(others, subject="ana", purpose=BY_CONSENT) == ([], Reason.NOT_GRANTED)
 
 
@@ -188,7 +195,9 @@ def test_a_decision_says_why(choices: list[Choice], reason: Reason) -> None:
 
 def test_a_decision_by_legitimate_interest_says_so_and_an_objection_says_that() -> None:
     assert decided([], START, BY_INTEREST).reason is Reason.LEGITIMATE_INTEREST
-    assert decided([no(START, purpose=BY_INTEREST)], START, BY_INTEREST) == Decision(False, BY_INTEREST, Reason.OBJECTED, 7)
+    assert decided([no(START, purpose=BY_INTEREST)], START, BY_INTEREST) == Decision(
+        False, BY_INTEREST, Reason.OBJECTED, 7
+    )
 
 
 def test_every_purpose_is_explained_has_a_retention_and_can_be_parsed_back() -> None:
@@ -199,5 +208,7 @@ def test_every_purpose_is_explained_has_a_retention_and_can_be_parsed_back() -> 
 
 
 def test_an_unknown_purpose_is_refused_with_the_list_of_known_ones() -> None:
-    with pytest.raises(UnknownPurpose, match=r"^Unknown purpose 'whatever we like'; choose one of: .*train_ai_system.*\.$"):
+    with pytest.raises(
+        UnknownPurpose, match=r"^Unknown purpose 'whatever we like'; choose one of: .*train_ai_system.*\.$"
+    ):
         parse_purpose("whatever we like")

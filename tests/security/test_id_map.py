@@ -48,7 +48,9 @@ def test_who_is_forgotten_is_gone_and_the_others_stay(id_map: IdMap) -> None:
 def test_a_row_moved_to_another_person_is_recognised(id_map: IdMap, path: Path) -> None:
     id_map.remember({ANA: "ana", BOB: "bob"})
     with sqlite3.connect(path) as other:
-        other.execute("UPDATE ids SET sealed = (SELECT sealed FROM ids WHERE user_key = ?) WHERE user_key = ?", (ANA, BOB))
+        other.execute(
+            "UPDATE ids SET sealed = (SELECT sealed FROM ids WHERE user_key = ?) WHERE user_key = ?", (ANA, BOB)
+        )
     assert id_map.reveal(ANA) == "ana"
     with pytest.raises(IdMapDamaged, match="altered or sealed under another key"):
         id_map.reveal(BOB)

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,29 +21,34 @@ HOLD_FOR_EVER = (
 )
 
 
-def another_holder(path: Path) -> subprocess.Popen[str]:
+@contextmanager
+def another_holder(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock until it is killed, at the latest after the block."""
     process = subprocess.Popen([sys.executable, "-c", HOLD_FOR_EVER, path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    return process
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def test_the_second_is_told_who_holds_the_lock_and_since_when(tmp_path: Path) -> None:
-    with another_holder(tmp_path / "run" / "retrain.lock") as holder:
-        with (
-            pytest.raises(LockHeld, match=f"A retrain is running already, as process {holder.pid} since ") as caught,
-            hold(tmp_path / "run" / "retrain.lock", what="A retrain"),
-        ):
-            pass
-        holder.kill()
+    with (
+        another_holder(tmp_path / "run" / "retrain.lock") as holder,
+        pytest.raises(LockHeld, match=f"A retrain is running already, as process {holder.pid} since ") as caught,
+        hold(tmp_path / "run" / "retrain.lock", what="A retrain"),
+    ):
+        pass
     assert caught.value.pid == holder.pid
     assert caught.value.since is not None
     assert datetime.now(UTC) - caught.value.since < timedelta(minutes=1)
 
 
 def test_a_killed_holder_leaves_no_lock_behind(tmp_path: Path) -> None:
-    with another_holder(tmp_path / "job.lock") as holder:
-        holder.kill()
+    with another_holder(tmp_path / "job.lock"):
+        pass
     with hold(tmp_path / "job.lock", what="A retrain"):
         assert (tmp_path / "job.lock").read_text() == str(os.getpid())
 
@@ -65,6 +72,8 @@ def test_a_child_process_does_not_inherit_the_lock(tmp_path: Path) -> None:
     with hold(tmp_path / "job.lock", what="A retrain"):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     with child:
-        with hold(tmp_path / "job.lock", what="A retrain"):
-            pass
-        child.kill()
+        try:
+            with hold(tmp_path / "job.lock", what="A retrain"):
+                pass
+        finally:
+            child.kill()

@@ -81,7 +81,8 @@ def test_a_program_that_is_missing_is_reported(layout: Layout) -> None:
 
 
 def test_a_recycled_pid_is_never_killed(layout: Layout) -> None:
-    with subprocess.Popen(SLEEP) as bystander:
+    bystander = subprocess.Popen(SLEEP)
+    try:
         start_sleeper(layout)
         state = layout.run / "sleeper.process.json"
         stored = json.loads(state.read_text())
@@ -90,7 +91,9 @@ def test_a_recycled_pid_is_never_killed(layout: Layout) -> None:
         assert processes.status("sleeper", layout=layout).state == "died"
         assert not processes.stop("sleeper", layout=layout)
         assert bystander.poll() is None
+    finally:
         bystander.kill()
+        bystander.wait()
 
 
 def test_a_process_that_died_is_told_from_one_that_was_stopped(layout: Layout) -> None:

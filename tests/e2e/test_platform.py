@@ -1,0 +1,146 @@
+"""The main job, end to end: another shop's history becomes features, models and answers that obey consent, over HTTP."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+
+from models.registry import open_registry
+from models.roster import MODELS
+from security.pseudonyms import load_pseudonyms
+from storage import redis_server
+from storage.layout import Layout
+from tests.e2e.conftest import Running
+
+PERSONAL = ("churn", "segments", "anomalies")
+
+
+def test_every_model_of_another_shop_has_a_champion_made_by_one_mapping_file(running: Running) -> None:
+    registry = open_registry(running.settings)
+    assert {name: registry.champion(name) is not None for name in MODELS} == dict.fromkeys(MODELS, True)
+
+
+def test_a_person_who_agreed_to_everything_is_answered_by_every_endpoint(running: Running) -> None:
+    for endpoint in ("recommendations", *PERSONAL):
+        (answer,) = running.ask(endpoint, "client-0")
+        assert answer["outcome"] == "answered", answer
+        assert answer["consent"]["allowed"] is True
+        assert answer["result"]
+
+
+def test_a_person_who_agreed_to_part_is_answered_for_that_part_only(running: Running) -> None:
+    (recommended,) = running.ask("recommendations", "client-1")
+    assert recommended["outcome"] == "denied"
+    assert recommended["consent"] == {"allowed": False, "purpose": "personalize.profiling", "reason": "refused"}
+    assert {item["reason"] for item in recommended["result"]} == {"popular"}
+    assert running.ask("churn", "client-1")[0]["outcome"] == "answered"
+
+
+def test_a_person_who_refused_gets_no_answer_made_from_their_data(running: Running) -> None:
+    for endpoint in PERSONAL:
+        (answer,) = running.ask(endpoint, "client-2")
+        assert (answer["result"], answer["outcome"]) == (None, "denied")
+    (refused,) = running.ask("recommendations", "client-2", n=10)
+    (unknown,) = running.ask("recommendations", "nobody-we-know", n=10)
+    assert refused["result"] == unknown["result"], "the same as somebody we know nothing of"
+
+
+def test_nothing_is_stored_of_a_person_who_refused(running: Running) -> None:
+    layout = Layout(running.settings.home)
+    key = load_pseudonyms(layout).user_key("client-2")
+    for file in (*layout.archive.rglob("*.parquet"), *layout.features.rglob("*.parquet")):
+        columns = pq.read_schema(file).names
+        if "user_key" in columns:
+            assert key not in pq.read_table(file, columns=["user_key"], partitioning=None)["user_key"].to_pylist()
+    client = redis_server.connect(running.settings)
+    assert list(client.scan_iter(f"*{key}*")) == [f"{{u:{key}}}:c".encode()]
+
+
+def test_an_unknown_user_is_denied_with_a_reason_and_not_an_error(running: Running) -> None:
+    (answer,) = running.ask("churn", "nobody-we-know")
+    assert answer["consent"]["reason"] == "no_record"
+    assert answer["result"] is None
+
+
+def test_a_withdrawal_is_obeyed_by_the_very_next_call_and_a_new_grant_starts_afresh(running: Running) -> None:
+    assert running.ask("churn", "client-5")[0]["consent"]["allowed"] in (True, False)
+    running.choose("client-0", "marketing.retention", "withdraw")
+    (after,) = running.ask("churn", "client-0")
+    assert (after["outcome"], after["result"]) == ("denied", None)
+    assert after["consent"]["reason"] == "withdrawn"
+    assert running.ask("segments", "client-0")[0]["outcome"] == "answered", "no other purpose is touched"
+    running.choose("client-0", "marketing.retention", "grant")
+    (again,) = running.ask("churn", "client-0")
+    assert again["consent"]["allowed"] is True
+    assert (again["outcome"], again["result"]) == ("not_found", None), "what was known before is gone"
+
+
+def test_many_people_in_one_call_are_answered_in_order(running: Running) -> None:
+    users = [f"client-{i}" for i in range(100)]
+    together = running.ask("segments", *users)
+    assert len(together) == 100
+    alone = running.ask("segments", users[42])[0]
+    assert together[42]["result"] == alone["result"]
+
+
+def test_the_experiment_variant_of_a_person_never_changes_and_is_logged_once(running: Running) -> None:
+    seen = {running.ask("recommendations", "client-4")[0]["experiment"]["variant"] for _ in range(5)}
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"\x80\x04K\x01.", "application/vnd.bentoml+pickle", 415),
+        (b'{"user_ids": []}', "application/json", 422),
+        (b'{"user_ids": ["a"], "limit": 3}', "application/json", 422),
+    ],
+)
+def test_wrong_input_is_answered_by_one_sentence(running: Running, content: bytes, kind: str, status: int) -> None:
+    answer = running.client.post("/v1/churn", content=content, headers={"Content-Type": kind})
+    assert answer.status_code in (400, 413, 415, 422)
+    assert answer.status_code == status or status in (400, 422)
+    assert set(answer.json()) == {"error"}
+    assert "Traceback" not in answer.text
+
+
+def test_ten_thousand_users_in_one_call_are_refused(running: Running) -> None:
+    answer = running.client.post("/v1/churn", json={"user_ids": [f"u{i}" for i in range(10_000)]})
+    assert answer.status_code in (413, 422)
+    assert "10000" in answer.json()["error"].replace(",", "")
+
+
+def test_without_a_key_nothing_is_answered(running: Running) -> None:
+    with httpx.Client(base_url=running.client.base_url) as stranger:
+        assert stranger.post("/v1/churn", json={"user_ids": ["client-0"]}).status_code == 401
+        assert stranger.get("/metrics").status_code == 401
+        assert stranger.get("/livez").status_code == 200
+
+
+def test_while_redis_is_down_the_service_says_so_and_recovers_by_itself(running: Running) -> None:
+    redis_server.stop(running.settings)
+    answer = running.client.post("/v1/segments", json={"user_ids": ["client-0"]})
+    assert answer.status_code == 503
+    assert "Redis" in answer.json()["error"]
+    assert running.client.get("/readyz").status_code == 503
+    redis_server.ensure_running(running.settings)
+    deadline = time.monotonic() + 20
+    while running.client.get("/readyz").status_code != 200 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert running.ask("segments", "client-0")[0]["outcome"] == "answered"
+
+
+def test_feast_knows_the_views_and_services(running: Running) -> None:
+    feast = Path(sys.executable).parent / "feast"
+    folder = Layout(running.settings.home).feast_registry.parent
+    listed = subprocess.run(
+        [feast, "-c", folder, "feature-services", "list"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert {"recommendation", "churn", "segments", "anomaly"} <= set(listed.stdout.split())

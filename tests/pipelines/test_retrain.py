@@ -1,0 +1,109 @@
+"""The weekly retrain: killed anywhere it goes on, two at once don't, nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from events.archive import Archive
+from models.registry import open_registry
+from models.roster import MODELS
+from pipelines.errors import StepFailed
+from pipelines.ingest import import_again, import_source, remembered_sources
+from pipelines.retrain import retrain
+from settings.config import Settings
+from storage.errors import LockHeld
+from storage.layout import Layout
+from storage.locks import hold
+
+_AAP = (sys.executable, "-m", "cli.main")
+
+
+def _steps_done(settings: Settings) -> list[str]:
+    try:
+        return list(json.loads((Layout(settings.home).run / "retrain.json").read_text())["steps"])
+    except (OSError, ValueError):
+        return []
+
+
+def test_a_retrain_that_was_killed_goes_on_from_the_step_it_was_in_under_the_same_run(shop: Settings) -> None:
+    environment = {**os.environ, "AAP_HOME": str(shop.home), "PYTHONPATH": str(Path(__file__).parents[2])}
+    running = subprocess.Popen([*_AAP, "retrain"], env=environment, start_new_session=True)
+    deadline = time.monotonic() + 90
+    while "features" not in _steps_done(shop) and time.monotonic() < deadline and running.poll() is None:
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    state = json.loads((Layout(shop.home).run / "retrain.json").read_text())
+    assert "train anomaly" not in state["steps"], "it was killed before its end"
+
+    result = retrain(shop, as_of=shop.now())
+
+    assert result.resumed
+    assert (result.run_id, result.as_of) == (state["run_id"], state["as_of"])
+    assert result.steps["features"].seconds == state["steps"]["features"]["seconds"], "not done again"
+    assert set(result.steps) == {"import", "features", "drift", *(f"train {name}" for name in MODELS)}
+    assert Path(result.summary).is_file()
+    assert not _steps_done(shop), "nothing is left to resume"
+
+
+def test_the_next_retrain_begins_anew_and_replaces_champions_only_through_the_gate(shop: Settings) -> None:
+    before = {name: open_registry(shop).champion(name) for name in MODELS}
+    result = retrain(shop, as_of=shop.now())
+    assert not result.resumed
+    for name in MODELS:
+        found = result.steps[f"train {name}"].result
+        champion = open_registry(shop).champion(name)
+        assert found["replaced"] == (before[name].version if before[name] else None)
+        if found["promoted"]:
+            assert champion is not None
+            assert champion.version == found["version"]
+        assert found["reasons"], "every decision says why"
+
+
+def test_a_second_retrain_at_the_same_time_says_so_and_leaves(shop: Settings) -> None:
+    with hold(Layout(shop.home).run / "retrain.lock", what="a retrain"):
+        with pytest.raises(LockHeld, match="retrain"):
+            retrain(shop, as_of=shop.now())
+        environment = {**os.environ, "AAP_HOME": str(shop.home), "PYTHONPATH": str(Path(__file__).parents[2])}
+        second = subprocess.run([*_AAP, "retrain"], env=environment, capture_output=True, text=True, timeout=60)
+    assert second.returncode != 0
+    assert second.stderr.startswith("Error:")
+    assert "Traceback" not in second.stderr
+
+
+def test_what_did_not_change_is_not_imported_again_and_what_grew_adds_only_what_is_new(shop: Settings) -> None:
+    assert import_again(shop, now=shop.now()) == []
+    (source,) = remembered_sources(shop)
+    table = Path(source.location)
+    held = Archive(Layout(shop.home).archive).count("product_purchased")
+    with table.open("a", encoding="utf-8") as file:
+        file.write("C999999,client-0,ART-001,2,3.50,30/12/2023 10:00,R1\n")
+    (report,) = import_again(shop, now=shop.now())
+    assert report.accepted == {"product_purchased": 1}
+    assert Archive(Layout(shop.home).archive).count("product_purchased") == held + 1
+
+
+def test_a_step_that_fails_is_named_and_the_run_can_go_on_once_the_cause_is_gone(shop: Settings) -> None:
+    features = Layout(shop.home).features
+    hidden = features.with_name("hidden")
+    features.rename(hidden)
+    features.write_text("in the way")
+    with pytest.raises(StepFailed, match="'features'.*Run it again"):
+        retrain(shop, as_of=shop.now())
+    features.unlink()
+    hidden.rename(features)
+    assert retrain(shop, as_of=shop.now()).resumed
+
+
+def test_an_import_while_another_runs_says_so(shop: Settings) -> None:
+    (source,) = remembered_sources(shop)
+    with hold(Layout(shop.home).run / "import.lock", what="an import"), pytest.raises(LockHeld, match="import"):
+        import_source(shop, source.location, mapping=Path(source.mapping), now=shop.now())
