@@ -1,0 +1,1 @@
+"""One file a benchmark, with its peers in the same run."""

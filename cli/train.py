@@ -43,6 +43,9 @@ def train(model: Annotated[str, typer.Argument(help="A model's name, or all; `aa
 
 def print_outcome(outcome: dict[str, Any]) -> None:
     """One model beside its baselines, and what was decided."""
+    if "version" not in outcome:
+        console.print(f"{outcome['model']}: {' '.join(outcome['reasons'])}\n", soft_wrap=True, highlight=False)
+        return
     headline = outcome["headline"]
     shown = [k for k in outcome["metrics"] if any(k in b for b in outcome["baselines"].values())] or [headline]
     shown = [headline, *(k for k in shown if k != headline)][:5]

@@ -138,7 +138,9 @@ class Ledger:
                     continue
                 known.add(key)
                 seq += 1
-                made.append(Record(seq, entry, received_at, merkle.leaf_hash(_canonical(_fields(seq, entry, received_at)))))
+                made.append(
+                    Record(seq, entry, received_at, merkle.leaf_hash(_canonical(_fields(seq, entry, received_at))))
+                )
             if made:
                 connection.execute(sa.insert(_records), [_row(r) for r in made])
         return made

@@ -1,0 +1,1 @@
+"""What happened: event types, the archive, the importer, the demo's data set."""

@@ -37,7 +37,9 @@ def admissions(
         for subject, by_purpose in standing.items():
             current = [g.start for p in purposes for g in by_purpose[p][0] if g.start <= now < g.end]
             since = min(current) if current else None
-            made.append(Admission(subject, event, since, _reason(by_purpose, purposes) if since is None else Reason.GRANTED))
+            made.append(
+                Admission(subject, event, since, _reason(by_purpose, purposes) if since is None else Reason.GRANTED)
+            )
     return made
 
 

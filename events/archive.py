@@ -7,7 +7,7 @@ end. Files are never rewritten except to erase a person.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import duckdb
@@ -29,7 +29,9 @@ class Archive:
 
     def types(self) -> list[str]:
         """The event types that have any event."""
-        return sorted(p.name for p in self.root.glob("*") if not p.name.startswith(".") and any(p.glob("day=*/*.parquet")))
+        return sorted(
+            p.name for p in self.root.glob("*") if not p.name.startswith(".") and any(p.glob("day=*/*.parquet"))
+        )
 
     def sql(self, event: str) -> str:
         """A DuckDB table expression over all events of one type, with the declared columns."""
@@ -40,25 +42,24 @@ class Archive:
             return f"(SELECT {columns} WHERE false)"
         return f"read_parquet('{_escaped(pattern)}', hive_partitioning = false, union_by_name = true)"
 
-    def append(self, connection: duckdb.DuckDBPyConnection, table: str, *, event: str, batch: str) -> None:
-        """Add the rows of `table` (a table of `connection` with the declared columns) as one batch.
+    def append(self, connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str], *, batch: str) -> None:
+        """Add, for each event type, the rows of a table of `connection` (with the declared columns): together one batch.
 
-        `batch` names the files; a batch of the same name is replaced, so that a repeated write adds nothing.
+        `batch` names the files; a batch of the same name is replaced, so that a repeated write adds nothing. Raises
+        `DiskFull` with the archive as it was.
         """
-        staging = self.root / ".staging" / f"{event}-{batch}"
+        staging = self.root / ".staging" / batch
         shutil.rmtree(staging, ignore_errors=True)
-        with explain_full_disk(self.root):
-            staging.mkdir(parents=True)
-        columns = ", ".join(event_type(event).arrow.names)
         try:
             with explain_full_disk(self.root):
-                connection.execute(
-                    f"COPY (SELECT {columns}, strftime(occurred_at AT TIME ZONE 'UTC', '%Y-%m-%d') AS day FROM {table} "
-                    f"ORDER BY day, user_key, occurred_at, id) TO '{_escaped(staging)}' "
-                    f"(FORMAT parquet, COMPRESSION zstd, PARTITION_BY (day), FILENAME_PATTERN 'part-{{i}}')"
-                )
-                for written in sorted(staging.glob("day=*/*.parquet")):
-                    place = self.root / event / written.parent.name / f"{batch}-{written.name.removeprefix('part-')}"
+                for event, table in tables.items():
+                    _write(connection, table, event=event, to=staging / event)
+                for written in sorted(staging.glob("*/day=*/*.parquet")):
+                    place = (
+                        self.root
+                        / written.parent.relative_to(staging)
+                        / f"{batch}-{written.name.removeprefix('part-')}"
+                    )
                     place.parent.mkdir(parents=True, exist_ok=True)
                     written.rename(place)
         finally:
@@ -87,6 +88,16 @@ class Archive:
         for event in events:
             for file in sorted((self.root / event).glob("day=*/*.parquet")):
                 _footer(file)
+
+
+def _write(connection: duckdb.DuckDBPyConnection, table: str, *, event: str, to: Path) -> None:
+    to.mkdir(parents=True)
+    columns = ", ".join(event_type(event).arrow.names)
+    connection.execute(
+        f"COPY (SELECT {columns}, strftime(occurred_at AT TIME ZONE 'UTC', '%Y-%m-%d') AS day FROM {table} "
+        f"ORDER BY day, user_key, occurred_at, id) TO '{_escaped(to)}' "
+        f"(FORMAT parquet, COMPRESSION zstd, PARTITION_BY (day), FILENAME_PATTERN 'part-{{i}}')"
+    )
 
 
 def _footer(file: Path) -> pq.FileMetaData:

@@ -27,7 +27,12 @@ def update_catalogue(path: Path, items: pa.Table) -> tuple[int, int]:
     Returns how many items are new, and how many there are.
     """
     before = read_catalogue(path)
-    filled = pa.table({n: items[n].cast(pa.string()) if n in items.column_names else pa.nulls(len(items), pa.string()) for n in CATALOGUE_FIELDS})
+    filled = pa.table(
+        {
+            n: items[n].cast(pa.string()) if n in items.column_names else pa.nulls(len(items), pa.string())
+            for n in CATALOGUE_FIELDS
+        }
+    )
     connection = duckdb.connect()
     connection.register("before", before)
     connection.register("arriving", filled)

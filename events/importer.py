@@ -8,15 +8,18 @@ by reason and kept nowhere. Nothing appears in the archive before the whole sour
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from consent.choices import ConsentDesk
@@ -29,11 +32,13 @@ from events.choices_table import read_choices
 from events.errors import MappingError, SourceUnreadable
 from events.judge import Judge
 from events.mapping import ConsentTable, Mapping, resolve
+from events.people import People
 from events.rejected import Rejected, RejectedLog
 from events.tables import Source, open_source
-from events.translate import literal, quoted, translation
+from events.translate import ROW, USER_KEY, literal, quoted, translation
 from security.id_map import IdMap
 from security.pseudonyms import Pseudonyms
+from storage.files import explain_full_disk
 
 __all__ = ["ImportReport", "Importer", "Progress"]
 
@@ -101,9 +106,11 @@ class Importer:
         else:
             with _connect(mapping) as connection:
                 _load_lookups(connection, mapping, beside=beside)
-                people = self._consent(connection, location, mapping, beside=beside, now=now, table=table, report=report)
-                judge = Judge(connection, mapping, pseudonyms=self.pseudonyms, keyed=keyed, known=people)
-                self._events(connection, source, mapping, judge, now=now, progress=progress, door=door, report=report)
+                if not keyed:  # a replay rests on what the ledger says by now
+                    self._consent(location, mapping, beside=beside, now=now, table=table, report=report)
+                self._admit(connection, mapping, now=now)
+                people = People(self.pseudonyms, keyed=keyed)
+                self._events(connection, source, mapping, people, now=now, progress=progress, door=door, report=report)
         report.malformed = source.malformed
         report.seconds = time.perf_counter() - started
         return report
@@ -114,13 +121,12 @@ class Importer:
             report.items += update_catalogue(self.catalogue, pa.table(columns))[0]
 
     def _choices(self, table: ConsentTable, source: Source, *, now: datetime, report: ImportReport) -> None:
-        found = read_choices(table, source, pseudonyms=self.pseudonyms)
+        found = read_choices(table, source, pseudonyms=self.pseudonyms, now=now)
         report.choices += len(self.desk.record_many(found.entries, received_at=now))
         report.rejected.update(found.rejected)
 
     def _consent(
         self,
-        connection: duckdb.DuckDBPyConnection,
         location: str,
         mapping: Mapping,
         *,
@@ -128,61 +134,62 @@ class Importer:
         now: datetime,
         table: str | None,
         report: ImportReport,
-    ) -> dict[str, str]:
-        """Put the choices this history rests on into the ledger, then load who is admitted from when on."""
-        assert mapping.consent is not None and mapping.event is not None and mapping.user_id is not None  # noqa: S101
-        keys: dict[str, str] = {}
+    ) -> None:
+        """Put the choices this history rests on into the ledger."""
+        assert mapping.consent is not None  # noqa: S101
         if mapping.consent.table is not None:
             choices = mapping.consent.table
             path = resolve(choices.path or "", beside=beside)
-            self._choices(choices, open_source(path, choices.columns), now=now, report=report)
+            self._choices(choices, open_source(path, choices.columns, table=choices.table), now=now, report=report)
         elif mapping.consent.grant is not None:
-            keys = self._stated(location, mapping, now=now, table=table, report=report)
+            self._stated(location, mapping, now=now, table=table, report=report)
+
+    def _admit(self, connection: duckdb.DuckDBPyConnection, mapping: Mapping, *, now: datetime) -> None:
+        """Make the table `admitted`: who is admitted from when on."""
+        assert mapping.event is not None  # noqa: S101
         events = [mapping.event, *([mapping.negative.event] if mapping.negative else [])]
         made = admissions(self.desk.ledger.standing(), events=events, now=now)
         admitted = pa.table(
             {
-                "subject": [a.subject for a in made],
-                "admitted_event": [a.event for a in made],
+                "subject": pa.array([a.subject for a in made], pa.string()),
+                "admitted_event": pa.array([a.event for a in made], pa.string()),
                 "since": pa.array([a.since for a in made], pa.timestamp("us", tz="UTC")),
-                "why": [a.reason.value for a in made],
+                "why": pa.array([a.reason.value for a in made], pa.string()),
             }
         )
         connection.register("admitted_now", admitted)
         connection.execute("CREATE TEMP TABLE admitted AS SELECT * FROM admitted_now")
-        return keys
 
     def _stated(
         self, location: str, mapping: Mapping, *, now: datetime, table: str | None, report: ImportReport
-    ) -> dict[str, str]:
+    ) -> None:
         grant = mapping.consent.grant if mapping.consent else None
-        assert grant is not None and mapping.user_id is not None  # noqa: S101
-        people: set[str] = set()
+        assert grant is not None  # noqa: S101
+        assert mapping.user_id is not None  # noqa: S101
+        people = People(self.pseudonyms)
         for batch in open_source(resolve(location), (mapping.user_id,), table=table or mapping.table).batches:
-            people.update(str(v).strip() for v in batch.column(0).unique().to_pylist() if v is not None)
-        people.discard("")
-        keys = dict(zip(sorted(people), self.pseudonyms.user_keys(sorted(people)), strict=True))
+            people.keys(batch.column(0), name=mapping.user_id)
         at = grant.indicated_at if grant.indicated_at.tzinfo else grant.indicated_at.replace(tzinfo=ZoneInfo("UTC"))
         entries = [
             Entry(key, p, Status.GIVEN, at, grant.by, f"stated for an import: {grant.basis}", grant.notice_version)
-            for key in keys.values()
+            for key in people.all_keys()
             for p in grant.purposes
         ]
         report.choices = len(self.desk.record_many(entries, received_at=now))
-        return keys
 
     def _events(
         self,
         connection: duckdb.DuckDBPyConnection,
         source: Source,
         mapping: Mapping,
-        judge: Judge,
+        people: People,
         *,
         now: datetime,
         progress: Progress | None,
         door: str,
         report: ImportReport,
     ) -> None:
+        judge = Judge(connection, mapping)
         for event in judge.events:
             self.archive.check([event])
             judge.load_known_ids(self.archive.sql(event))
@@ -190,27 +197,44 @@ class Importer:
         done = 0
         kept: list[Rejected] = []
         for batch in source.batches:
-            connection.register("chunk_now", batch)
-            connection.execute(
-                "CREATE OR REPLACE TEMP TABLE chunk AS SELECT row_number() OVER () AS row, * FROM chunk_now"
-            )
-            counts = judge.judge(select)
+            connection.register("chunk", _chunk(batch, mapping, people, first=done))
+            with explain_full_disk(self.archive.root), _untypeable(source):
+                counts = judge.judge(select)
+                kept += judge.rejected_rows(door=door, at=now) if counts.rejected else []
             report.duplicates += counts.duplicates
             report.refused.update(counts.refused)
             report.rejected.update(counts.rejected)
-            kept += judge.rejected_rows(door=door, at=now)
             done += len(batch)
             if progress:
                 progress(done, source.rows)
-        batch_name = f"{now:%Y%m%dT%H%M%S%f}-{re.sub(r'[^A-Za-z0-9]+', '_', mapping.source)}"
-        self.id_map.remember(judge.accepted_people())
-        for event in judge.events:
-            count = judge.accepted(event)
-            if count:
-                self.archive.append(connection, judge.table(event), event=event, batch=batch_name)
-                report.accepted[event] += count
+        accepted = {event: count for event in judge.events if (count := judge.accepted(event))}
+        self.id_map.remember(people.ids(judge.accepted_people()))
+        # The name is new each time: two files imported at one moment are two batches, and neither replaces the other.
+        batch_name = f"{now:%Y%m%dT%H%M%S%f}-{re.sub(r'[^A-Za-z0-9]+', '_', mapping.source)}-{secrets.token_hex(4)}"
+        self.archive.append(connection, {event: judge.table(event) for event in accepted}, batch=batch_name)
+        report.accepted.update(accepted)
         if kept:
             self.rejected.add(kept)
+
+
+def _chunk(batch: pa.Table, mapping: Mapping, people: People, *, first: int) -> pa.Table:
+    """`batch` with numbered rows and user keys."""
+    assert mapping.user_id is not None  # noqa: S101
+    numbered = batch.append_column(ROW, pa.array(np.arange(first, first + len(batch))))
+    return numbered.append_column(USER_KEY, people.keys(batch[mapping.user_id], name=mapping.user_id))
+
+
+@contextmanager
+def _untypeable(source: Source) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        if isinstance(error, (duckdb.IOException, duckdb.OutOfMemoryException)):
+            raise
+        # Its message may quote a row, so it is not passed on.
+        raise SourceUnreadable(
+            f"The rows of {source.name} can't be read as the mapping says ({type(error).__name__}): check the columns' kinds."
+        ) from None
 
 
 def _connect(mapping: Mapping) -> duckdb.DuckDBPyConnection:
@@ -219,7 +243,15 @@ def _connect(mapping: Mapping) -> duckdb.DuckDBPyConnection:
     except (ZoneInfoNotFoundError, ValueError):
         raise MappingError(f"Unknown time zone {mapping.time_zone!r}; write one like Europe/Paris.") from None
     connection = duckdb.connect()
-    connection.execute(f"SET TimeZone = {literal(mapping.time_zone)}; SET preserve_insertion_order = true")
+    # Rows carry their number, so DuckDB may handle them in any order.
+    connection.execute(f"SET TimeZone = {literal(mapping.time_zone)}; SET preserve_insertion_order = false")
+    if mapping.time_format not in (None, "epoch", "epoch_ms"):
+        try:
+            connection.execute(f"SELECT try_strptime('', {literal(mapping.time_format or '')})")
+        except duckdb.Error:
+            raise MappingError(
+                f"The time format {mapping.time_format!r} can't be used; write one like %d/%m/%Y %H:%M."
+            ) from None
     return connection
 
 
@@ -227,12 +259,13 @@ def _load_lookups(connection: duckdb.DuckDBPyConnection, mapping: Mapping, *, be
     for name, lookup in mapping.lookups.items():
         key = lookup.key or lookup.by
         wanted = [v.column for v in (*mapping.fields.values(), mapping.occurred_at) if v and v.lookup == name]
-        source = open_source(resolve(lookup.path, beside=beside), tuple(dict.fromkeys((key, *wanted))))
-        connection.register("lookup_now", pa.concat_tables(list(source.batches)))
+        columns = tuple(dict.fromkeys((key, *wanted)))
+        source = open_source(resolve(lookup.path, beside=beside), columns, table=lookup.table)
+        connection.register("lookup_now", pa.concat_tables(list(source.batches), promote_options="permissive"))
         table = quoted(f"lookup_{name}")
         connection.execute(f"CREATE TEMP TABLE {table} AS SELECT * FROM lookup_now WHERE {quoted(key)} IS NOT NULL")
         doubled = connection.execute(f"SELECT count(*) - count(DISTINCT {quoted(key)}) FROM {table}").fetchall()[0][0]
         if doubled:
-            raise SourceUnreadable(f"The lookup {name!r} has {doubled} rows whose {key!r} is there already; make it unique.")
-
-
+            raise SourceUnreadable(
+                f"The lookup {name!r} has {doubled} rows whose {key!r} is there already; make it unique."
+            )

@@ -65,6 +65,7 @@ class Lookup(_Strict):
     path: str
     by: str = Field(description="Column of the main table.")
     key: str | None = Field(default=None, description="Column of the lookup table; the same name by default.")
+    table: str | None = Field(default=None, description="Table to read when `path` is a database.")
 
 
 class Negative(_Strict):
@@ -78,6 +79,7 @@ class ConsentTable(_Strict):
     """People's own choices, one row a choice. `path` is left out when the table itself is what is imported."""
 
     path: str | None = None
+    table: str | None = None
     user_id: str
     purpose: str
     status: str
@@ -155,7 +157,9 @@ class Mapping(_Strict):
     def _whole_items(self) -> Self:
         unknown = set(self.fields) - set(CATALOGUE_FIELDS)
         if unknown or "item_id" not in self.fields:
-            raise ValueError(f"an item has `item_id` and any of {', '.join(CATALOGUE_FIELDS[1:])}, not {sorted(unknown)}")
+            raise ValueError(
+                f"an item has `item_id` and any of {', '.join(CATALOGUE_FIELDS[1:])}, not {sorted(unknown)}"
+            )
         return self
 
     def _whole_event(self) -> Self:
@@ -166,6 +170,11 @@ class Mapping(_Strict):
             raise ValueError(
                 "say what `consent` this history rests on: a `table` of choices, a stated `grant`, or `ledger: true`"
             )
+        for name, value in self.fields.items():
+            if self.user_id in value.columns:
+                raise ValueError(
+                    f"field {name!r} reads {self.user_id!r}, the user column; a raw user id is stored nowhere"
+                )
         for name in (self.event, *((self.negative.event,) if self.negative else ())):
             self._fits(event_type(name))
         if self.negative and self.negative.field not in self.fields:

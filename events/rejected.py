@@ -7,6 +7,7 @@ refuses is counted elsewhere and kept nowhere.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -53,20 +54,24 @@ class RejectedLog:
         _metadata.create_all(self._engine)
 
     def add(self, entries: Sequence[Rejected]) -> int:
-        """Keep `entries`; one that is already there, same door, person, reason and content, is not kept twice."""
-        known = {
+        """Keep `entries`; those already there, same door, person, reason and content, are not kept again.
+
+        Equal entries handed in together are as many rows: two equal bad lines of one table stay two.
+        """
+        known = Counter(
             (r.door, r.reason, r.user_key, r.payload)
             for door in {e.door for e in entries}
             for r in self._rows(_rejected.c.door == door)
-        }
+        )
         new = []
         for entry in entries:
             payload = json.dumps(entry.payload, sort_keys=True, default=str)
             key = (entry.door, entry.reason, entry.user_key, payload)
-            if key not in known:
-                known.add(key)
-                row = {"door": entry.door, "event": entry.event, "reason": entry.reason, "user_key": entry.user_key}
-                new.append({**row, "payload": payload, "rejected_at": entry.rejected_at.isoformat()})
+            if known[key]:
+                known[key] -= 1
+                continue
+            row = {"door": entry.door, "event": entry.event, "reason": entry.reason, "user_key": entry.user_key}
+            new.append({**row, "payload": payload, "rejected_at": entry.rejected_at.isoformat()})
         if new:
             with self._engine.begin() as connection:
                 connection.execute(sa.insert(_rejected), new)
@@ -87,8 +92,12 @@ class RejectedLog:
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Take entries out, once they were replayed."""
+        if not numbers:
+            return
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(_rejected).where(_rejected.c.number == sa.bindparam("n")), [{"n": n} for n in numbers])
+            connection.execute(
+                sa.delete(_rejected).where(_rejected.c.number == sa.bindparam("n")), [{"n": n} for n in numbers]
+            )
 
     def erase(self, user_key: str) -> int:
         """Delete every entry of one person; returns how many there were."""

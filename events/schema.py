@@ -16,7 +16,7 @@ import pyarrow as pa
 from consent.purposes import DataCategory, Purpose, spec
 from events.errors import UnknownEventType, UnusableEventType
 
-__all__ = ["EVENT_TYPES", "ENVELOPE", "EventType", "Field", "Kind", "Sensitivity", "event_type", "json_schema"]
+__all__ = ["ENVELOPE", "EVENT_TYPES", "EventType", "Field", "Kind", "Sensitivity", "event_type", "json_schema"]
 
 
 class Kind(StrEnum):
@@ -37,7 +37,7 @@ class Sensitivity(StrEnum):
 
 
 _ARROW = {Kind.TEXT: pa.string(), Kind.INTEGER: pa.int64(), Kind.MONEY: pa.int64(), Kind.NUMBER: pa.float64()}
-_JSON = {
+_JSON: dict[Kind, dict[str, Any]] = {
     Kind.TEXT: {"type": "string", "maxLength": 1_000},
     Kind.INTEGER: {"type": "integer"},
     Kind.MONEY: {"type": "number", "description": "in the currency's main unit; kept in minor units"},

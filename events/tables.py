@@ -6,11 +6,11 @@ Only the columns asked for are read. What is wrong with a source is one `SourceU
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 
@@ -49,7 +49,7 @@ def open_source(location: str, columns: Sequence[str], *, table: str | None = No
     if path.suffix.lower() in (".parquet", ".pq"):
         return _file(path, f"read_parquet({_quoted(str(path))})", columns, batch=batch)
     if path.suffix.lower() in (".csv", ".tsv", ".txt"):
-        reader = f"read_csv({_quoted(str(path))}, all_varchar = true, store_rejects = true)"
+        reader = f"read_csv({_quoted(str(path))}, header = true, all_varchar = true, store_rejects = true)"
         return _file(path, reader, columns, batch=batch)
     raise SourceUnreadable(f"The file {path} is neither .csv nor .parquet; give one of these or a database URL.")
 
@@ -104,30 +104,39 @@ def _sql(url: str, columns: Sequence[str], *, table: str | None, batch: int) -> 
     except (sa.exc.SQLAlchemyError, ModuleNotFoundError) as error:
         raise SourceUnreadable(f"The database can't be read: {_first_line(error)}.") from None
     _demand(columns, [c.name for c in known.columns], name=f"{table} in {shown}")
-    with engine.connect() as connection:
+    with _unreadable(shown), engine.connect() as connection:
         rows = connection.execute(sa.select(sa.func.count()).select_from(known)).scalar_one()
     if rows == 0:
         raise SourceUnreadable(f"The table {table} in {shown} has no rows.")
     query = sa.select(*(known.c[c] for c in columns))
-    return Source(f"{shown}/{table}", rows, tuple(c.name for c in known.columns), _stream(engine, query, batch), [])
+    return Source(
+        f"{shown}/{table}", rows, tuple(c.name for c in known.columns), _stream(engine, query, columns, batch), []
+    )
 
 
-def _stream(engine: sa.Engine, query: sa.Select[tuple[object, ...]], batch: int) -> Iterator[pa.Table]:
-    with engine.connect().execution_options(stream_results=True) as connection:
-        for frame in pd.read_sql(query, connection, chunksize=batch):
-            yield _arrow(frame)
+def _stream(
+    engine: sa.Engine, query: sa.Select[tuple[object, ...]], columns: Sequence[str], batch: int
+) -> Iterator[pa.Table]:
+    with _unreadable(engine.url.render_as_string(hide_password=True)), engine.connect() as connection:
+        for rows in connection.execution_options(stream_results=True).execute(query).partitions(batch):
+            yield pa.table({name: _array([row[i] for row in rows]) for i, name in enumerate(columns)})
     engine.dispose()
 
 
-def _arrow(frame: pd.DataFrame) -> pa.Table:
+def _array(values: list[object]) -> pa.Array:
     """Databases without strict types mix them in one column; such a column is read as text."""
-    columns = {}
-    for name in frame.columns:
-        try:
-            columns[name] = pa.Array.from_pandas(frame[name])
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            columns[name] = pa.array([None if pd.isna(v) else str(v) for v in frame[name]], pa.string())
-    return pa.table(columns)
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array([None if v is None else str(v) for v in values], pa.string())
+
+
+@contextmanager
+def _unreadable(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        raise SourceUnreadable(f"The database {shown} can't be read: {_first_line(error)}.") from None
 
 
 def _demand(columns: Sequence[str], there: Sequence[str], *, name: str) -> None:

@@ -1,8 +1,8 @@
 """From a mapping to SQL: one SELECT that turns raw rows into typed events and names what is wrong with each.
 
-Nothing here touches data. The statement reads a table `chunk` (and one table `lookup_NAME` a lookup) and gives, for each
-row in order: `row`, `event`, `user_id`, `id_base`, `occurred_at`, `available_at`, the mapped fields under their declared
-names and kinds, and `problem`, a short sentence without any value, NULL when the row fits.
+Nothing here touches data. The statement reads a table `chunk` (its columns, and `ROW` and `USER_KEY`; and one table
+`lookup_NAME` a lookup) and gives for each row: `row`, `event`, `user_key`, `name`, `occurred_at`, `available_at`, the mapped
+fields under their declared names and kinds, and `problem`, a short sentence without any value, NULL when the row fits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from datetime import datetime
 from events.mapping import Mapping, Value
 from events.schema import Field, Kind, event_type
 
-__all__ = ["LONGEST_TEXT", "SKEW_SECONDS", "literal", "quoted", "translation"]
+__all__ = ["LONGEST_TEXT", "ROW", "SKEW_SECONDS", "USER_KEY", "literal", "quoted", "translation"]
+
+ROW, USER_KEY = "aap:row", "aap:user_key"
+"""Columns the importer adds to a chunk; no table has columns of these names."""
 
 LONGEST_TEXT = 1_000
 """Characters a text field may have; the same limit as the JSON Schema states."""
@@ -33,7 +36,8 @@ def literal(text: str) -> str:
 
 def translation(mapping: Mapping, *, now: datetime) -> str:
     """The SELECT described above. `now` bounds `occurred_at`; the connection's time zone must be the mapping's."""
-    assert mapping.event is not None and mapping.occurred_at is not None and mapping.user_id is not None  # noqa: S101
+    assert mapping.event is not None  # noqa: S101
+    assert mapping.occurred_at is not None  # noqa: S101
     declared = event_type(mapping.event)
     fields = [(f, mapping.fields[f.name]) for f in declared.fields if f.name in mapping.fields]
     sign = _sign(mapping)
@@ -48,13 +52,14 @@ def translation(mapping: Mapping, *, now: datetime) -> str:
     if mapping.negative:
         event = f"CASE WHEN {sign} < 0 THEN {literal(mapping.negative.event)} ELSE {event} END"
     return (
-        f"WITH typed AS (SELECT chunk.row, {event} AS event, "
-        f"nullif(trim(CAST(chunk.{quoted(mapping.user_id)} AS VARCHAR)), '') AS user_id, {_id_base(mapping)} AS id_base, "
+        f"WITH typed AS (SELECT chunk.{quoted(ROW)} AS row, {event} AS event, chunk.{quoted(USER_KEY)} AS user_key, "
+        f"{_name(mapping)} AS name, "
         f"{_moment(_raw(mapping.occurred_at), mapping.time_format)} AS occurred_at, "
         f"{_moment(available, mapping.time_format)} AS available_stated, {', '.join(typed)}, "
         f"{', '.join(_unreadable(f, v) for f, v in fields)} "
         f"FROM chunk {joins}) "
-        f"SELECT * EXCLUDE (available_stated), greatest(coalesce(available_stated, occurred_at), occurred_at) AS available_at, "
+        f"SELECT * EXCLUDE (available_stated, {', '.join(quoted('bad_' + f.name) for f, _ in fields)}), "
+        f"greatest(coalesce(available_stated, occurred_at), occurred_at) AS available_at, "
         f"{_problem([f for f, _ in fields], now=now)} AS problem FROM typed"
     )
 
@@ -93,8 +98,8 @@ def _typed(field: Field, value: Value, *, sign: str | None) -> str:
     if sign is not None:
         number = f"CASE WHEN {sign} < 0 THEN abs({number}) ELSE {number} END"
     if field.kind is Kind.MONEY:
-        return f"CAST(round({number} * 100) AS BIGINT)"
-    return f"CAST({number} AS BIGINT)" if field.kind is Kind.INTEGER else f"CAST({number} AS DOUBLE)"
+        return f"TRY(CAST(round({number} * 100) AS BIGINT))"
+    return f"TRY(CAST({number} AS BIGINT))" if field.kind is Kind.INTEGER else f"TRY(CAST({number} AS DOUBLE))"
 
 
 def _unreadable(field: Field, value: Value) -> str:
@@ -102,11 +107,11 @@ def _unreadable(field: Field, value: Value) -> str:
     name = quoted("bad_" + field.name)
     if field.kind is Kind.TEXT:
         return f"length(CAST({_raw(value)} AS VARCHAR)) > {LONGEST_TEXT} AS {name}"
-    number, raw = _number(value), _raw(value)
-    there = f"(nullif(trim(CAST({raw} AS VARCHAR)), '') IS NOT NULL)"
+    number, raw, typed = f"TRY({_number(value)})", _raw(value), _typed(field, value, sign=None)
+    there = f"({raw} IS NOT NULL AND trim(CAST({raw} AS VARCHAR)) <> '')"
     if field.kind is Kind.INTEGER:
-        return f"({there} AND ({number} IS NULL OR {number} <> trunc({number}))) AS {name}"
-    return f"({there} AND {number} IS NULL) AS {name}"
+        return f"(({typed} IS NULL OR {number} <> trunc({number})) AND {there}) AS {name}"
+    return f"({typed} IS NULL AND {there}) AS {name}"
 
 
 def _moment(expression: str, time_format: str | None) -> str:
@@ -120,15 +125,22 @@ def _moment(expression: str, time_format: str | None) -> str:
     return f"TRY_CAST({expression} AS TIMESTAMPTZ)"
 
 
-def _id_base(mapping: Mapping) -> str:
-    """The row's own name without the person's; the user key is put in later, so no raw id ever becomes part of an id."""
-    columns = [c for c in (mapping.id or mapping.columns) if c != mapping.user_id]
+def _name(mapping: Mapping) -> str:
+    """The row's own name without the person's; the user key is put in later, so no raw id ever becomes part of an id.
+
+    NULL when every column that should name it is empty.
+    """
+    # A row's content doesn't depend on the order in which a mapping lists it.
+    columns = [c for c in (mapping.id or sorted(mapping.columns)) if c != mapping.user_id]
     if not columns:
         return "''"
-    if mapping.id and len(columns) == 1 and columns == list(mapping.id):
-        return f"nullif(trim(CAST(chunk.{quoted(columns[0])} AS VARCHAR)), '')"
-    parts = ", ".join(f"coalesce(CAST(chunk.{quoted(c)} AS VARCHAR), '')" for c in columns)
-    return f"concat_ws('|', {parts})"
+    parts = [f"CAST(chunk.{quoted(c)} AS VARCHAR)" for c in columns]
+    if mapping.id and len(parts) == 1:
+        return f"nullif(trim({parts[0]}), '')"
+    joined = " || '|' || ".join(f"coalesce({part}, '')" for part in parts)
+    if mapping.user_id in mapping.id or not mapping.id:
+        return joined
+    return f"CASE WHEN coalesce({', '.join(parts)}) IS NOT NULL THEN {joined} END"
 
 
 def _problem(fields: list[Field], *, now: datetime) -> str:
@@ -138,7 +150,7 @@ def _problem(fields: list[Field], *, now: datetime) -> str:
         "WHEN occurred_at IS NULL THEN 'occurred_at is missing or not a time'",
         f"WHEN occurred_at > {limit} THEN 'occurred_at is in the future'",
         "WHEN occurred_at < TIMESTAMPTZ '1970-01-01 00:00:00+00' THEN 'occurred_at is before 1970'",
-        "WHEN id_base IS NULL THEN 'id is missing'",
+        "WHEN name IS NULL THEN 'id is missing'",
     ]
     for field in fields:
         column, bad = quoted(field.name), quoted("bad_" + field.name)

@@ -56,7 +56,9 @@ def built_view(folder: Path, view: View) -> Path:
     except (pa.ArrowInvalid, OSError) as error:
         raise FeaturesNotBuilt(f"{file} is damaged ({error}); run `aap features build` to make it anew.") from None
     if made_by != str(view.fingerprint):
-        raise FeaturesNotBuilt(f"The features of {view.name} were built by other declarations; run `aap features build`.")
+        raise FeaturesNotBuilt(
+            f"The features of {view.name} were built by other declarations; run `aap features build`."
+        )
     return file
 
 

@@ -41,12 +41,11 @@ def build_change_points(connection: duckdb.DuckDBPyConnection, view: View, *, in
     aggregates = [f for f in view.numbers if isinstance(f, Aggregate)]
     sources = [*_additive(connection, aggregates), *_distinct(connection, aggregates)]
     if view.entity is Entity.USER:
-        sources.append('SELECT k, start AS moment FROM spans')
+        sources.append("SELECT k, start AS moment FROM spans")
     columns = [c for f in aggregates for c in _delta_columns(f)]
     moments = sorted({_moment_column(f) for f in aggregates if f.op in (Op.SINCE_LAST, Op.SINCE_FIRST)})
     summed = ", ".join(
-        [f"coalesce(sum({c}), 0)::BIGINT AS {c}" for c in columns]
-        + [f"{_fold(m)}({m}) AS {m}" for m in moments]
+        [f"coalesce(sum({c}), 0)::BIGINT AS {c}" for c in columns] + [f"{_fold(m)}({m}) AS {m}" for m in moments]
     )
     running = ", ".join(
         [f"sum({c}) OVER w AS {c}" for c in columns] + [f"{_fold(m)}({m}) OVER w AS {m}" for m in moments]

@@ -147,17 +147,25 @@ class Aggregate:
         for column in filter(None, (self.column, self.where.column if self.where else None)):
             if column not in self._implied and declared.field(column) is None:
                 names = ", ".join(f.name for f in declared.fields)
-                raise UnusableDeclaration(f"Feature {self.name!r}: {self.event} has no column {column!r}; it has {names}.")
+                raise UnusableDeclaration(
+                    f"Feature {self.name!r}: {self.event} has no column {column!r}; it has {names}."
+                )
         f = declared.field(self.column) if self.column else None
         if self.op in _ON_NUMBERS and (f is None or f.kind is Kind.TEXT):
-            raise UnusableDeclaration(f"Feature {self.name!r}: {self.op} needs a column of numbers, {self.column!r} is text.")
+            raise UnusableDeclaration(
+                f"Feature {self.name!r}: {self.op} needs a column of numbers, {self.column!r} is text."
+            )
 
     def _check_windows(self) -> None:
         window = self.window_us
         if window is not None and window > 365 * DAY_US:
-            raise UnusableDeclaration(f"Feature {self.name!r}: a window is at most 365d, not {self.window}; or write ever.")
+            raise UnusableDeclaration(
+                f"Feature {self.name!r}: a window is at most 365d, not {self.window}; or write ever."
+            )
         if self.op in _EVER_ONLY and window is not None:
-            raise UnusableDeclaration(f"Feature {self.name!r}: {self.op} looks back over everything; leave the window out.")
+            raise UnusableDeclaration(
+                f"Feature {self.name!r}: {self.op} looks back over everything; leave the window out."
+            )
         if (self.op is Op.LAST_N) != (self.n > 0):
             raise UnusableDeclaration(f"Feature {self.name!r}: last_n, and nothing else, takes n of at least 1.")
         if self.op in (Op.COUNT, Op.SUM, Op.DISTINCT) and self.default != 0.0:
@@ -224,7 +232,9 @@ def _check_name(name: str) -> None:
 
 def _check_purposes(name: str, purposes: frozenset[Purpose]) -> None:
     if not purposes:
-        raise UnusableDeclaration(f"Feature {name!r} states no purpose; say what it is for, e.g. {Purpose.ANALYTICS_REPORTING}.")
+        raise UnusableDeclaration(
+            f"Feature {name!r} states no purpose; say what it is for, e.g. {Purpose.ANALYTICS_REPORTING}."
+        )
     for purpose in purposes:
         if not spec(purpose).categories:
             raise UnusableDeclaration(f"Feature {name!r}: {purpose} may touch no data at all.")

@@ -19,7 +19,9 @@ def _for(*purposes: Purpose) -> frozenset[Purpose]:
     return frozenset(purposes)
 
 
-def _baskets(window: str, *purposes: Purpose, where: Where | None = None, name: str = "", what: str = "Baskets") -> Aggregate:
+def _baskets(
+    window: str, *purposes: Purpose, where: Where | None = None, name: str = "", what: str = "Baskets"
+) -> Aggregate:
     return Aggregate(
         event=_BOUGHT, op=Op.DISTINCT, column="basket_id", window=window, purposes=_for(*purposes), where=where,
         name=name or f"basket_count_{window}", unit="baskets", description=f"{what} bought, {_span(window)}.",

@@ -36,9 +36,7 @@ class PackedComputeEngine(LocalComputeEngine):
         kwargs.pop("backend", None)
         super().__init__(backend=None, **kwargs)
 
-    def _materialize_one(
-        self, registry: BaseRegistry, task: MaterializationTask, **_: Any
-    ) -> LocalMaterializationJob:
+    def _materialize_one(self, registry: BaseRegistry, task: MaterializationTask, **_: Any) -> LocalMaterializationJob:
         job = f"{task.feature_view.name}-{task.end_time}"
         view, settings = view_of(task.feature_view), settings_of(self.repo_config)
         layout, as_of = Layout(settings.home), task.end_time

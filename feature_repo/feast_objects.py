@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any, TypeAlias
 
-from feast import Entity as FeastEntity
-from feast import FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
+from feast import Entity as FeastEntity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
 from feast.data_format import ParquetFormat
 from feast.types import Array, Float64, String
 
@@ -16,13 +16,16 @@ from storage.layout import Layout
 
 __all__ = ["FeastObject", "feast_objects", "view_of"]
 
-FeastObject = FeastEntity | FeatureView | FeatureService | FileSource | PushSource
+FeastObject: TypeAlias = Any
+"""A Feast entity, feature view or feature service; Feast has no name for what they share."""
 
 _ENTITIES = {
     Entity.USER: FeastEntity(
         name="user", join_keys=["user_key"], value_type=ValueType.STRING, description="A person, by pseudonym."
     ),
-    Entity.ITEM: FeastEntity(name="item", join_keys=["item_id"], value_type=ValueType.STRING, description="What is sold."),
+    Entity.ITEM: FeastEntity(
+        name="item", join_keys=["item_id"], value_type=ValueType.STRING, description="What is sold."
+    ),
 }
 
 
@@ -75,4 +78,6 @@ def _field(feature: Feature) -> Field:
     kind = Array(String) if feature.is_sequence else Float64
     window = getattr(feature, "window", "")
     tags = {"unit": feature.unit, "window": window, "time_to_live": feature.time_to_live}
-    return Field(name=feature.name, dtype=kind, description=feature.description, tags={k: v for k, v in tags.items() if v})
+    return Field(
+        name=feature.name, dtype=kind, description=feature.description, tags={k: v for k, v in tags.items() if v}
+    )

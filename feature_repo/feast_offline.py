@@ -109,7 +109,9 @@ class AsofOfflineStore(OfflineStore):
         end_date: datetime,
     ) -> RetrievalJob:
         """Not offered: materialization packs rows by itself, and nothing else may read values without a purpose."""
-        raise FeatureError("Use `aap features materialize` or `feast materialize`; they read the latest values themselves.")
+        raise FeatureError(
+            "Use `aap features materialize` or `feast materialize`; they read the latest values themselves."
+        )
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -126,9 +128,7 @@ class AsofOfflineStore(OfflineStore):
         raise FeatureError("All values of a view can't be read at once; ask for a training frame.")
 
 
-def _joined(
-    config: RepoConfig, table: FeatureView, entity_df: pd.DataFrame, wanted: list[str]
-) -> dict[str, pa.Array]:
+def _joined(config: RepoConfig, table: FeatureView, entity_df: pd.DataFrame, wanted: list[str]) -> dict[str, pa.Array]:
     view, settings = view_of(table), settings_of(config)
     if view.key not in entity_df:
         raise UnusableLabels(f"The data frame has no column {view.key!r}, which {view.name} is joined by.")

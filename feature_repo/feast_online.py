@@ -10,12 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 import redis
-from feast import Entity as FeastEntity
-from feast import FeatureView, RepoConfig
+from feast import Entity as FeastEntity, FeatureView, RepoConfig
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
-from feast.protos.feast.types.Value_pb2 import StringList
-from feast.protos.feast.types.Value_pb2 import Value as ValueProto
+from feast.protos.feast.types.Value_pb2 import StringList, Value as ValueProto
 from feast.repo_config import FeastConfigBaseModel
 
 from consent import projection

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -38,14 +39,19 @@ def latest_rows(
         }
         lists = sequences_at(connection, view, archive=archive, standing=standing, as_of=as_of)
     edges = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1], [True]))) if len(keys) else np.array([0])
-    for first, end in zip(edges[:-1], edges[1:], strict=True):
+    for first, end in pairwise(edges):
         key = str(keys[first])
         start = int(starts[first])
         if current.get(key) != start or moments[first] > at:
             continue
         valid_until = int(moments[first + 1]) if end - first > 1 else NEVER
         row = pack_row(
-            view, values[first], as_of=at, valid_until=valid_until, grant_start=start, sequences=lists.get(key, _none(view))
+            view,
+            values[first],
+            as_of=at,
+            valid_until=valid_until,
+            grant_start=start,
+            sequences=lists.get(key, _none(view)),
         )
         later = slice(first + 1, end)
         table = pack_timetable(view, moments[later], values[later], grant_start=start) if end - first > 1 else b""
@@ -59,7 +65,7 @@ def latest_items(view: View, *, folder: Path, as_of: datetime) -> Iterator[tuple
         connection.execute("SET TimeZone = 'UTC'")
         keys, moments, _, values = _changes(connection, view, folder=folder, at=at)
     edges = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1], [True]))) if len(keys) else np.array([0])
-    for first, end in zip(edges[:-1], edges[1:], strict=True):
+    for first, end in pairwise(edges):
         if moments[first] <= at:
             valid_until = int(moments[first + 1]) if end - first > 1 else NEVER
             yield str(keys[first]), pack_row(view, values[first], as_of=at, valid_until=valid_until, grant_start=0)
@@ -102,10 +108,12 @@ def _changes(
         f"SELECT {view.key} AS k, epoch_us(valid_from) AS m, {start} AS s, {numbers} FROM read_parquet('{file}') "
         f"WHERE epoch_us(valid_from) < {at + view.time_to_live_us} "
         f"QUALIFY m > {at} OR row_number() OVER (PARTITION BY k, m <= {at} ORDER BY m DESC) = 1 ORDER BY k, m"
-    ).fetch_arrow_table()
-    values = np.column_stack(
-        [found[f.name].to_numpy().astype(np.float64, copy=False) for f in view.numbers]
-    ) if found.num_rows else np.empty((0, len(view.numbers)))
+    ).to_arrow_table()
+    values = (
+        np.column_stack([found[f.name].to_numpy().astype(np.float64, copy=False) for f in view.numbers])
+        if found.num_rows
+        else np.empty((0, len(view.numbers)))
+    )
     return (
         np.asarray(found["k"].to_pylist(), dtype=object),
         found["m"].to_numpy(),

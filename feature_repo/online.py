@@ -108,15 +108,19 @@ def read(
     try:
         blobs: list[bytes | None] = client.mget(keys) if keys else []  # type: ignore[assignment]
     except UNREACHABLE as error:
-        raise OnlineStoreUnavailable(f"Redis can't be reached ({error}); nothing can be answered until it is.") from error
+        raise OnlineStoreUnavailable(
+            f"Redis can't be reached ({error}); nothing can be answered until it is."
+        ) from error
     decisions = _decide(blobs[:count], purposes, now=now)
     allowed = np.fromiter((d.allowed for d in decisions), dtype=bool, count=count)
-    rows, there, _ = projection.unpack(blobs[:count])
+    rows, _, _ = projection.unpack(blobs[:count])
     in_force = rows["grants"]["start"][:, projection.slot(view.purpose)]
     headers, values = _numbers(view, blobs[count:])
     ours = allowed & (headers["fingerprint"] == view.fingerprint) & (headers["grant_start"] == in_force)
     fresh = ours & (at < headers["expires_at"])
-    _catch_up(client, view, user_keys, headers, values, stale=fresh & (headers["valid_until"] <= at), now=at, fresh=fresh)
+    _catch_up(
+        client, view, user_keys, headers, values, stale=fresh & (headers["valid_until"] <= at), now=at, fresh=fresh
+    )
     _tell_time(view, values, now=at)
     status = np.where(np.isnan(values), Status.NULL, Status.PRESENT).astype(np.uint8)
     status[~fresh] = Status.EXPIRED
@@ -146,12 +150,16 @@ def write_items(client: redis.Redis, view: View, rows: Iterable[tuple[str, bytes
     return written
 
 
-def read_items(client: redis.Redis, view: View, item_ids: Sequence[str], *, now: datetime) -> tuple[np.ndarray, np.ndarray]:
+def read_items(
+    client: redis.Redis, view: View, item_ids: Sequence[str], *, now: datetime
+) -> tuple[np.ndarray, np.ndarray]:
     """Values float64 `[n_items, n_numbers]` and status of `item_ids`; items have no consent of their own."""
     try:
         blobs = client.mget([item_key(i, view.purpose) for i in item_ids]) if item_ids else []
     except UNREACHABLE as error:
-        raise OnlineStoreUnavailable(f"Redis can't be reached ({error}); nothing can be answered until it is.") from error
+        raise OnlineStoreUnavailable(
+            f"Redis can't be reached ({error}); nothing can be answered until it is."
+        ) from error
     headers, values = _numbers(view, blobs)  # type: ignore[arg-type]
     at = to_micros(now)
     found = headers["fingerprint"] == view.fingerprint
@@ -196,8 +204,8 @@ def _catch_up(
     fresh: np.ndarray,
 ) -> None:
     """Where a value has changed by itself since the row was written, take it from the timetable."""
-    places = np.flatnonzero(stale)
-    if not len(places):
+    places = np.flatnonzero(stale).tolist()
+    if not places:
         return
     blobs = client.mget([f"{{u:{user_keys[i]}}}:s:{view.purpose}" for i in places])
     for i, blob in zip(places, blobs, strict=True):  # type: ignore[arg-type]

@@ -16,7 +16,17 @@ import numpy as np
 
 from feature_repo.views import View
 
-__all__ = ["HEADER", "NEVER", "Timetable", "header_of", "numbers_size", "pack_row", "pack_timetable", "sequences_of", "unpack_timetable"]
+__all__ = [
+    "HEADER",
+    "NEVER",
+    "Timetable",
+    "header_of",
+    "numbers_size",
+    "pack_row",
+    "pack_timetable",
+    "sequences_of",
+    "unpack_timetable",
+]
 
 HEADER = np.dtype(
     [
@@ -74,7 +84,7 @@ def pack_row(
 
 def header_of(blob: bytes) -> np.void:
     """The header of one row."""
-    return np.frombuffer(blob, HEADER, count=1)[0]  # type: ignore[no-any-return]
+    return np.frombuffer(blob, HEADER, count=1)[0]
 
 
 def sequences_of(view: View, blob: bytes) -> list[list[str]]:

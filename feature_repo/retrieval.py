@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from hashlib import sha256
+from itertools import pairwise
 
 import duckdb
 import numpy as np
@@ -28,11 +29,10 @@ from events.catalogue import read_catalogue
 from feature_repo import online
 from feature_repo.build import Standing, built_view
 from feature_repo.declare import Entity, Service
-from feature_repo.errors import OnlineStoreUnavailable, UnknownFeature, UnusableLabels
+from feature_repo.errors import OnlineStoreUnavailable, UnusableLabels
 from feature_repo.frame import Interactions, Manifest, TrainingFrame, Vectors
 from feature_repo.point_in_time import point_in_time_join
-from feature_repo.views import service as service_called
-from feature_repo.views import view_for
+from feature_repo.views import service as service_called, view_for
 from security.pseudonyms import Pseudonyms, load_pseudonyms
 from settings.config import Settings
 from storage.layout import Layout
@@ -60,9 +60,7 @@ class Retrieval:
         """The user keys, sorted, of everyone who may be trained on for `service` at `as_of`."""
         return sorted(_current(self._ledger.standing(), service_called(service).training_purposes, as_of=as_of))
 
-    def training_frame(
-        self, labels: pd.DataFrame, *, service: str, as_of: datetime | None = None
-    ) -> TrainingFrame:
+    def training_frame(self, labels: pd.DataFrame, *, service: str, as_of: datetime | None = None) -> TrainingFrame:
         """The features of `service` for each label row, as they could be known at the row's moment.
 
         `labels` has `user_id` or `user_key`, `as_of` (UTC; naive times are taken as UTC) and any label columns. The
@@ -163,7 +161,7 @@ class Retrieval:
             raise UnusableLabels("Labels need the columns `as_of` and `user_key` (or `user_id`).")
         clash = {"user_key", "as_of"} & set(labels.columns[labels.columns.duplicated()])
         if clash:
-            raise UnusableLabels(f"Labels have the column {sorted(clash)[0]!r} twice.")
+            raise UnusableLabels(f"Labels have the column {min(clash)!r} twice.")
         rows = labels.copy()
         if "user_key" not in rows:
             rows.insert(0, "user_key", self._pseudonyms.user_keys(rows["user_id"].astype(str).tolist()))
@@ -267,6 +265,6 @@ def _table_leaves(table: pa.Table) -> list[bytes]:
     edges = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1], [True])))
     whole = table.combine_chunks().to_batches()[0]
     leaves = []
-    for first, end in zip(edges[:-1], edges[1:], strict=True):
+    for first, end in pairwise(edges):
         leaves.append(merkle.leaf_hash(sha256(whole.slice(first, end - first).serialize()).digest()))
     return leaves

@@ -36,7 +36,7 @@ def apply(settings: Settings) -> FeatureStore:
     names = {o.name for o in wanted}
     gone = [o for o in (*store.list_feature_services(), *store.list_feature_views()) if o.name not in names]
     with contextlib.redirect_stdout(io.StringIO()):
-        store.apply(wanted, objects_to_delete=gone, partial=not gone)  # type: ignore[arg-type]
+        store.apply(wanted, objects_to_delete=gone, partial=not gone)
     return store
 
 

@@ -78,7 +78,9 @@ def make_views(features: Iterable[Feature]) -> tuple[View, ...]:
         names = {f.name for f in view.features if isinstance(f, Aggregate)}
         for ratio in (f for f in view.features if isinstance(f, Ratio)):
             if missing := [n for n in (ratio.numerator, ratio.denominator) if n not in names]:
-                raise UnusableDeclaration(f"Ratio {ratio.name!r} divides {missing[0]!r}, which {view.purpose} doesn't have.")
+                raise UnusableDeclaration(
+                    f"Ratio {ratio.name!r} divides {missing[0]!r}, which {view.purpose} doesn't have."
+                )
     return views
 
 
@@ -102,7 +104,9 @@ def services() -> dict[str, Service]:
     for s in SERVICES:
         names = {f.name for f in view_for(Entity.USER, s.purpose).features}
         if missing := [n for n in (*s.features, *s.sequences) if n not in names]:
-            raise UnusableDeclaration(f"Service {s.name!r} reads {missing[0]!r}, which is not declared for {s.purpose}.")
+            raise UnusableDeclaration(
+                f"Service {s.name!r} reads {missing[0]!r}, which is not declared for {s.purpose}."
+            )
     return {s.name: s for s in SERVICES}
 
 

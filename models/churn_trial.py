@@ -12,7 +12,14 @@ from sklearn.preprocessing import StandardScaler
 
 from feature_repo.frame import TrainingFrame
 from models.evaluation import Evaluation, Interval
-from models.metrics import auc, average_precision, brier, expected_calibration_error, paired_bootstrap
+from models.metrics import (
+    auc,
+    average_precision,
+    brier,
+    calibration_noise,
+    expected_calibration_error,
+    paired_bootstrap,
+)
 from models.one_thread import one_thread
 from models.plots import calibration, gains, roc
 
@@ -42,7 +49,12 @@ def evaluate(model: Churn, *, held_out: TrainingFrame, train: TrainingFrame, see
     return Evaluation(
         model=model.name,
         headline="auc",
-        metrics={**_probabilistic(labels, scores["churn model"]), "churn_rate": share, "trees": float(_trees(model))},
+        metrics={
+            **_probabilistic(labels, scores["churn model"]),
+            "calibration_noise": calibration_noise(scores["churn model"], seed=seed),
+            "churn_rate": share,
+            "trees": float(_trees(model)),
+        },
         baselines=baselines,
         gains=found,
         rows=people,

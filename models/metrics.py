@@ -15,6 +15,7 @@ __all__ = [
     "auc",
     "average_precision",
     "brier",
+    "calibration_noise",
     "expected_calibration_error",
     "ndcg_at_k",
     "paired_bootstrap",
@@ -93,6 +94,17 @@ def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, *,
     parts = np.array_split(np.arange(len(order)), min(bins, max(1, len(order))))
     gaps = [abs(happened[part].mean() - said[part].mean()) * len(part) for part in parts if len(part)]
     return float(sum(gaps) / max(1, len(order)))
+
+
+def calibration_noise(probabilities: np.ndarray, *, seed: int, bins: int = 10, draws: int = 200) -> float:
+    """The calibration error that perfect probabilities would stay below in 95 of 100 samples of this size. 0 to 1.
+
+    Outcomes are drawn from `probabilities` themselves, so any error found is chance: with few rows it is not small
+    (Vaicenavicius et al. 2019, consistency resampling).
+    """
+    random = np.random.default_rng(seed)
+    drawn = (random.random(len(probabilities)) < probabilities for _ in range(draws))
+    return float(np.quantile([expected_calibration_error(d, probabilities, bins=bins) for d in drawn], 0.95))
 
 
 def silhouettes(points: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -195,7 +195,9 @@ class Registry:
         """Keep with `version` why it was not promoted."""
         with _reaching(self.tracking_uri):
             client = self._client()
-            client.set_model_version_tag(version.name, str(version.version), "promotion_reasons", json.dumps(list(reasons)))
+            client.set_model_version_tag(
+                version.name, str(version.version), "promotion_reasons", json.dumps(list(reasons))
+            )
 
     def rollback(self, name: str) -> ModelVersion:
         """Swap champion and previous; raises `NoChampion` when there is no previous."""
@@ -280,7 +282,7 @@ def _reaching(uri: str) -> Iterator[None]:
     """Turn the store's own failures into one sentence that names it without any password."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, ConnectionError, PermissionError, NotADirectoryError) as error:
+    except (MlflowException, SQLAlchemyError, ConnectionError, PermissionError, NotADirectoryError, FileExistsError) as error:
         if isinstance(error, StoreUnavailable):  # which is a ConnectionError itself
             raise
         shown = uri.split("@")[-1]

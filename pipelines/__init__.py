@@ -1,0 +1,1 @@
+"""Keeps it fresh: imports, feature publishing, drift, the weekly retrain, the demo."""

@@ -113,9 +113,7 @@ class Story:
     def visit(self) -> Iterator[str]:
         """Ask the running service about four people, by HTTP, and tell what it says."""
         layout = Layout(self.settings.home)
-        key = ApiKeys(layout.api_keys).create(
-            "demo", scopes=[Scope.PREDICT, Scope.CONSENT], now=self.settings.now()
-        )
+        key = ApiKeys(layout.api_keys).create("demo", scopes=[Scope.PREDICT, Scope.CONSENT], now=self.settings.now())
         people = self._people()
         address = f"http://127.0.0.1:{self.settings.port}"
         with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
@@ -145,7 +143,9 @@ class Story:
         ids = [str(h) for h in households]
         keys = load_pseudonyms(Layout(self.settings.home)).user_keys(ids)
         standing, now = open_desk(self.settings).ledger.standing(), self.settings.now()
-        known = open_retrieval(self.settings).online_vectors(keys, service="churn", now=now).status[:, 0] == Status.PRESENT
+        known = (
+            open_retrieval(self.settings).online_vectors(keys, service="churn", now=now).status[:, 0] == Status.PRESENT
+        )
         found: dict[str, str] = {}
         for user, key, active in zip(ids, keys, known, strict=True):
             allowed = {p for p in Purpose if any(g.start <= now < g.end for g in standing[key][p][0])}

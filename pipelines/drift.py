@@ -81,7 +81,8 @@ def _compare(now: pd.DataFrame, before: pd.DataFrame, *, stem: Path, report: Dri
         definition = DataDefinition(numerical_columns=list(now.columns))
         preset = DataDriftPreset(num_method="psi", num_threshold=PSI_THRESHOLD)
         snapshot = Report([preset]).run(
-            Dataset.from_pandas(now, data_definition=definition), Dataset.from_pandas(before, data_definition=definition)
+            Dataset.from_pandas(now, data_definition=definition),
+            Dataset.from_pandas(before, data_definition=definition),
         )
     found: dict[str, Any] = json.loads(snapshot.json())
     html, page = stem.with_suffix(".html"), stem.with_suffix(".json")

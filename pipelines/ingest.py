@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from consent.choices import open_desk
+from consent.choices import open_desk, open_ledger
 from events.archive import Archive
+from events.drain import Drained, drain
 from events.importer import Importer, ImportReport, Progress
+from events.log import RedisStreamLog
 from events.mapping import load_mapping, resolve
 from events.rejected import RejectedLog
 from security.id_map import open_id_map
@@ -18,8 +20,9 @@ from settings.config import Settings
 from storage.files import write_atomically
 from storage.layout import Layout
 from storage.locks import hold
+from storage.redis_server import connect
 
-__all__ = ["RememberedSource", "import_again", "import_source", "open_importer", "remembered_sources"]
+__all__ = ["RememberedSource", "archive_live_events", "import_again", "import_source", "open_importer", "remembered_sources"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,14 @@ def import_source(
     return report
 
 
+def archive_live_events(settings: Settings, *, now: datetime) -> Drained:
+    """Move what the live log accepted into the archive. One at a time, like an import."""
+    layout = Layout(settings.home)
+    with hold(layout.run / "import.lock", what="an import"):
+        log = RedisStreamLog(connect(settings))
+        return drain(log, Archive(layout.archive), open_ledger(settings), now=now)
+
+
 def remembered_sources(settings: Settings) -> list[RememberedSource]:
     """Every table imported so far, in the order of its first import."""
     file = _file(Layout(settings.home))
@@ -79,7 +90,9 @@ def remembered_sources(settings: Settings) -> list[RememberedSource]:
 
 def import_again(settings: Settings, *, now: datetime) -> list[ImportReport]:
     """Import every remembered table that changed since; what is known already adds nothing."""
-    changed = [s for s in remembered_sources(settings) if not s.fingerprint or s.fingerprint != _fingerprint(s.location)]
+    changed = [
+        s for s in remembered_sources(settings) if not s.fingerprint or s.fingerprint != _fingerprint(s.location)
+    ]
     return [
         import_source(settings, s.location, mapping=Path(s.mapping), table=s.table, now=now)
         for s in changed

@@ -13,7 +13,7 @@ from settings.config import Settings
 from storage.layout import Layout
 from storage.locks import hold
 
-__all__ = ["build_features", "bring_online"]
+__all__ = ["bring_online", "build_features"]
 
 
 def build_features(

@@ -1,7 +1,9 @@
 """The weekly retrain: one idempotent command that brings everything up to date, and says what it did.
 
 Import what is new → build features and bring them online → drift report → for each model train, judge, gate, promote or
-keep → summary. Each finished step is written down before the next begins; a run that was killed goes on from the step it
+keep → summary. A model that has too little to learn from keeps its champion; the others go on.
+
+Each finished step is written down before the next begins; a run that was killed goes on from the step it
 was in, under the same moment (`as_of`) and the same MLflow run. Two at once: the second says so and leaves.
 """
 
@@ -17,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from feature_repo.retrieval import open_retrieval
+from models.errors import OneClassOnly, TooFewRows
 from models.registry import Registry, Run, open_registry
 from models.roster import MODELS
 from pipelines.drift import report_drift
 from pipelines.errors import StepFailed
-from pipelines.ingest import import_again
+from pipelines.ingest import archive_live_events, import_again
 from pipelines.promotion import Outcome, train_and_decide, training_settings
 from pipelines.publish import bring_online, build_features
 from pipelines.summary import write_summary
@@ -99,7 +102,8 @@ def _steps(
     training = training_settings(settings)
 
     def import_new() -> dict[str, Any]:
-        return {"sources": [_plain(asdict(r)) for r in import_again(settings, now=as_of)]}
+        live = archive_live_events(settings, now=as_of)
+        return {"live": _plain(asdict(live)), "sources": [_plain(asdict(r)) for r in import_again(settings, now=as_of)]}
 
     def features() -> dict[str, Any]:
         built = build_features(settings, as_of=as_of)
@@ -115,14 +119,17 @@ def _steps(
 
     def model(name: str) -> Callable[[], dict[str, Any]]:
         def train_it() -> dict[str, Any]:
-            outcome = train_and_decide(
-                name,
-                retrieval=open_retrieval(settings),
-                registry=registry,
-                settings=training,
-                as_of=as_of,
-                parent=run,
-            )
+            try:
+                outcome = train_and_decide(
+                    name,
+                    retrieval=open_retrieval(settings),
+                    registry=registry,
+                    settings=training,
+                    as_of=as_of,
+                    parent=run,
+                )
+            except (TooFewRows, OneClassOnly) as error:
+                return {"model": name, "promoted": False, "reasons": [f"Not trained: {error}"]}
             return describe(outcome)
 
         return train_it

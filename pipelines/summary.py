@@ -54,8 +54,10 @@ def _html(result: RetrainResult) -> str:
 
 
 def _model_row(m: dict[str, Any]) -> list[str]:
-    measure = m["headline"]
     decision = "<span class='yes'>promoted</span>" if m["promoted"] else "<span class='no'>kept the champion</span>"
+    if "version" not in m:
+        return [escape(m["model"]), "", decision, "", "", ""]
+    measure = m["headline"]
     baselines = "<br>".join(f"{escape(n)} {v[measure]:.4f}" for n, v in m["baselines"].items() if measure in v)
     ours = _number(f"{m['metrics'][measure]:.4f}")
     return [escape(m["model"]), _number(str(m["version"])), decision, escape(measure), ours, baselines]
@@ -80,8 +82,14 @@ def _drift(found: dict[str, Any]) -> str:
         drifted = found["drifted"][service]
         told = ", ".join(f"{escape(n)} ({v:.2f})" for n, v in drifted.items()) or "none"
         rows.append([escape(service), _number(str(compared)), told])
-    pages = " · ".join(f"<a href='{escape(Path(p).parent.name)}/{escape(Path(p).name)}'>{escape(Path(p).stem)}</a>" for p in found["pages"])
-    return _table(["service", "features compared", "drifted (population stability index above 0.2)"], rows) + f"<p>{pages}</p>"
+    pages = " · ".join(
+        f"<a href='{escape(Path(p).parent.name)}/{escape(Path(p).name)}'>{escape(Path(p).stem)}</a>"
+        for p in found["pages"]
+    )
+    return (
+        _table(["service", "features compared", "drifted (population stability index above 0.2)"], rows)
+        + f"<p>{pages}</p>"
+    )
 
 
 def _number(text: str) -> str:
@@ -92,7 +100,9 @@ def _table(headings: list[str], rows: list[list[str]]) -> str:
     """Cells are HTML; one that begins with NUL is a number, set to the right."""
     head = "".join(f"<th>{escape(h)}</th>" for h in headings)
     body = "".join(
-        "<tr>" + "".join(f"<td class='n'>{c[1:]}</td>" if c.startswith("\0") else f"<td>{c}</td>" for c in row) + "</tr>"
+        "<tr>"
+        + "".join(f"<td class='n'>{c[1:]}</td>" if c.startswith("\0") else f"<td>{c}</td>" for c in row)
+        + "</tr>"
         for row in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

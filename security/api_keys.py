@@ -48,6 +48,7 @@ class Scope(StrEnum):
 
     PREDICT = "predict"
     CONSENT = "consent"
+    COLLECT = "collect"
     ADMIN = "admin"
 
 

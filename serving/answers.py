@@ -14,6 +14,7 @@ __all__ = [
     "ChurnResult",
     "ConsentAnswer",
     "ConsentRecorded",
+    "EventsCollected",
     "Experiment",
     "Item",
     "ModelUsed",
@@ -114,6 +115,17 @@ class Answer(Generic[R]):
     consent: ConsentAnswer
     outcome: Outcome
     result: R | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventsCollected:
+    """What became of a batch of events, counted; refused and rejected ones by reason."""
+
+    accepted: int
+    duplicates: int
+    choices: int
+    refused: dict[str, int]
+    rejected: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)

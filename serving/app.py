@@ -24,7 +24,7 @@ from consent.policy import Status
 from consent.purposes import parse_purpose
 from security.api_keys import KeyInfo, Scope
 from serving import metrics, openapi
-from serving.answers import Answer, ConsentRecorded
+from serving.answers import Answer, ConsentRecorded, EventsCollected
 from serving.errors import (
     BodyTooLarge,
     NoKey,
@@ -38,6 +38,7 @@ from serving.health import readiness
 from serving.platform import Platform
 from serving.requests import (
     ChoiceRequest,
+    EventsRequest,
     PredictionRequest,
     RecommendationRequest,
     check_content_type,
@@ -69,6 +70,7 @@ def build_app(make_platform: Callable[[], Platform]) -> Starlette:
         ("segments", _ask("segments"), Scope.PREDICT),
         ("anomalies", _ask("anomalies"), Scope.PREDICT),
         ("consent", _choose, Scope.CONSENT),
+        ("events", _collect, Scope.COLLECT),
     )
     routes = [Route(f"/v1/{n}", _call(n, handle, scope), methods=["POST"]) for n, handle, scope in calls]
     pages = ("/livez", _livez), ("/readyz", _readyz), ("/metrics", _metrics), ("/openapi.json", _openapi)
@@ -123,6 +125,18 @@ async def _choose(request: Request, platform: Platform, key: KeyInfo) -> tuple[A
         )
 
     return ConsentRecorded(purpose, asked.choice, await run_sync(record)), ()
+
+
+async def _collect(request: Request, platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Answer[Any]]]:
+    asked = await _body(request, platform, EventsRequest)
+
+    def collect() -> EventsCollected:
+        found = platform.stores().collector.collect(asked.events, now=platform.settings.now())
+        return EventsCollected(
+            found.accepted, found.duplicates, found.choices, dict(found.refused), dict(found.rejected)
+        )
+
+    return await run_sync(collect), ()
 
 
 def _call(endpoint: str, handle: Handler, scope: Scope) -> Callable[[Request], Awaitable[Response]]:

@@ -18,11 +18,12 @@ from serving.answers import (
     Answer,
     ChurnResult,
     ConsentRecorded,
+    EventsCollected,
     Item,
     SegmentResult,
 )
 from serving.health import Readiness
-from serving.requests import ChoiceRequest, PredictionRequest, RecommendationRequest
+from serving.requests import ChoiceRequest, EventsRequest, PredictionRequest, RecommendationRequest
 
 __all__ = ["ASSETS", "DOCS_HTML", "DOCS_JS", "DOCS_POLICY", "Problem", "asset", "document"]
 
@@ -102,6 +103,25 @@ _PAGES = (
         ConsentRecorded,
         {"user_id": "1", "purpose": "personalize.profiled", "choice": "withdraw"},
         "Needs a key with the scope `consent`. When it answers 200, every later answer obeys the choice.",
+    ),
+    Page(
+        "/v1/events",
+        "Take in what happened",
+        EventsRequest,
+        EventsCollected,
+        {
+            "events": [
+                {
+                    "source": "web",
+                    "id": "7f3a",
+                    "type": "product_viewed",
+                    "user_id": "1",
+                    "occurred_at": "2018-01-01T12:00:00Z",
+                    "properties": {"item_id": "1082185"},
+                }
+            ]
+        },
+        "Needs a key with the scope `collect`. What consent doesn't cover is counted and kept nowhere.",
     ),
 )
 _PROBLEMS = {

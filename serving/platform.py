@@ -15,10 +15,14 @@ from typing import Any
 import redis
 
 from consent.choices import ConsentDesk, open_desk
+from events.collector import Collector
+from events.log import RedisStreamLog
+from events.rejected import RejectedLog
 from experiments.assignment import Assigner
 from experiments.exposures import Exposures
 from experiments.flags import Flags
 from security.api_keys import ApiKeys
+from security.id_map import open_id_map
 from security.pseudonyms import Pseudonyms, load_pseudonyms
 from serving import metrics
 from serving.item_names import ItemNames
@@ -42,6 +46,7 @@ class Stores:
     client: redis.Redis
     assigner: Assigner
     desk: ConsentDesk
+    collector: Collector
     names: ItemNames
     predictor: Predictor
 
@@ -102,7 +107,16 @@ class Platform:
         features = self._open_features(self.settings)
         names = ItemNames(features.item_names, stamp=self._catalogue_stamp)
         predictor = Predictor(features, self.models, assigner, names, self.records.add)
-        return Stores(client, assigner, open_desk(self.settings), names, predictor)
+        desk = open_desk(self.settings)
+        collector = Collector(
+            client,
+            RedisStreamLog(client),
+            desk,
+            RejectedLog(self.layout.rejected),
+            self.pseudonyms,
+            open_id_map(self.layout),
+        )
+        return Stores(client, assigner, desk, collector, names, predictor)
 
     def _catalogue_stamp(self) -> object:
         path = self.layout.catalogue

@@ -5,13 +5,13 @@ Only JSON is read. Fields nobody knows are refused, so that a misspelt one is no
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from serving.errors import NotJson, UnusableFields, WrongContentType
 
-__all__ = ["ChoiceRequest", "PredictionRequest", "RecommendationRequest", "check_content_type", "read_body"]
+__all__ = ["ChoiceRequest", "EventsRequest", "PredictionRequest", "RecommendationRequest", "check_content_type", "read_body"]
 
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=256, description="The shop's own id of a person.")]
 
@@ -35,6 +35,12 @@ class ChoiceRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     purpose: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
     choice: Literal["grant", "withdraw"]
     notice_version: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "1"
+
+
+class EventsRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Events to take in, each as `events.collector.Envelope` declares it; a bad one doesn't stop the others."""
+
+    events: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1, max_length=1_000)]
 
 
 Request = TypeVar("Request", bound=msgspec.Struct)

@@ -30,7 +30,8 @@ class Settings(BaseSettings):
 
     home: Path = Field(default=Path("var"), description="Folder for all data; nothing is written outside it.")
     settings_dir: Path = Field(
-        default=Path(__file__).parent, description="Folder with training.yaml and flags.json (the package's own by default)."
+        default=Path(__file__).parent,
+        description="Folder with training.yaml and flags.json (the package's own by default).",
     )
     redis_url: str | None = Field(
         default=None, description="Redis to use; without it a server is started under <home>/redis."
@@ -58,7 +59,11 @@ def default_home() -> Path:
     """`AAP_HOME`, else `var` beside the packages of a checkout (wherever a command is run from), else `./var`."""
     named = os.environ.get("AAP_HOME")
     checkout = Path(__file__).resolve().parent.parent
-    return Path(named).resolve() if named else (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "var"
+    return (
+        Path(named).resolve()
+        if named
+        else (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "var"
+    )
 
 
 def load_settings(home: Path | None = None) -> Settings:

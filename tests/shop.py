@@ -64,7 +64,11 @@ def write_shop(folder: Path, *, customers: int = 320, seed: int = 5) -> tuple[Pa
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "boutique.yaml").write_text(_MAPPING)
-    _write(folder / "ventes.csv", ["Commande", "Client", "Article", "Nombre", "Prix", "Date", "Rayon"], _sales(customers, random))
+    _write(
+        folder / "ventes.csv",
+        ["Commande", "Client", "Article", "Nombre", "Prix", "Date", "Rayon"],
+        _sales(customers, random),
+    )
     _write(folder / "accords.csv", ["qui", "pourquoi", "reponse", "quand"], _answers(customers, random))
     return folder / "ventes.csv", folder / "boutique.yaml"
 
@@ -104,7 +108,17 @@ def _sales(customers: int, random: np.random.Generator) -> list[list[object]]:
                 price = f"{1 + article % 17 + 0.99:.2f}"
                 count = -1 if random.random() < 0.01 else int(random.integers(1, 4))
                 who = f"client-{customer}" if random.random() > 0.01 else ""
-                rows.append([f"C{order:06}", who, f"ART-{article:03}", count, price, at.strftime("%d/%m/%Y %H:%M"), f"R{article % 7}"])
+                rows.append(
+                    [
+                        f"C{order:06}",
+                        who,
+                        f"ART-{article:03}",
+                        count,
+                        price,
+                        at.strftime("%d/%m/%Y %H:%M"),
+                        f"R{article % 7}",
+                    ]
+                )
             day += float(random.exponential(every))
     for row in rows[50:55]:
         row[1], row[4] = "client-0", "cher"

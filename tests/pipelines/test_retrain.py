@@ -61,6 +61,10 @@ def test_the_next_retrain_begins_anew_and_replaces_champions_only_through_the_ga
     for name in MODELS:
         found = result.steps[f"train {name}"].result
         champion = open_registry(shop).champion(name)
+        if "version" not in found:
+            assert found["reasons"][0].startswith("Not trained: ")
+            assert open_registry(shop).champion(name) == before[name]
+            continue
         assert found["replaced"] == (before[name].version if before[name] else None)
         if found["promoted"]:
             assert champion is not None
@@ -96,7 +100,7 @@ def test_a_step_that_fails_is_named_and_the_run_can_go_on_once_the_cause_is_gone
     hidden = features.with_name("hidden")
     features.rename(hidden)
     features.write_text("in the way")
-    with pytest.raises(StepFailed, match="'features'.*Run it again"):
+    with pytest.raises(StepFailed, match=r"'features'.*Run it again"):
         retrain(shop, as_of=shop.now())
     features.unlink()
     hidden.rename(features)

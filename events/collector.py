@@ -1,0 +1,161 @@
+"""The collector: the door for live events. It stores an event only if some granted purpose covers it, now and then.
+
+An event is accepted into the log, recognised as a duplicate, rejected with a reason (and kept for a person to look at, if
+consent would have let it in), or refused for want of consent: counted, and kept nowhere. Good events of a batch are kept
+whatever the others are. `consent_granted` and `consent_withdrawn` go to the ledger.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import redis
+
+from consent import projection
+from consent.choices import ConsentDesk
+from consent.errors import ConsentError
+from consent.policy import Reason, Status
+from consent.purposes import Purpose, parse_purpose
+from events.errors import EventError
+from events.judge import BEFORE_GRANT
+from events.log import EventLog, LoggedEvent
+from events.properties import stored_fields
+from events.rejected import Rejected, RejectedLog
+from events.schema import event_type
+from events.translate import SKEW_SECONDS
+from security.id_map import IdMap
+from security.pseudonyms import Pseudonyms
+
+__all__ = ["Collected", "Collector", "Envelope"]
+
+_CONSENT_EVENTS = {"consent_granted": Status.GIVEN, "consent_withdrawn": Status.WITHDRAWN}
+
+
+class Envelope(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One event as it is sent. `context` is read by nobody and stored nowhere."""
+
+    id: str
+    source: str
+    type: str
+    occurred_at: datetime
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    schema_version: int = 1
+    sent_at: datetime | None = None
+    properties: dict[str, Any] = {}
+    context: dict[str, Any] = {}
+
+
+@dataclass(slots=True)
+class Collected:
+    """What became of one batch."""
+
+    accepted: int = 0
+    duplicates: int = 0
+    choices: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """Everything collecting writes to."""
+
+    client: redis.Redis
+    log: EventLog
+    desk: ConsentDesk
+    rejected: RejectedLog
+    pseudonyms: Pseudonyms
+    id_map: IdMap
+
+    def collect(self, batch: Sequence[Any], *, now: datetime) -> Collected:
+        """Take in a batch of decoded JSON events. Raises redis-py's errors when Redis can't be reached: send again."""
+        found = Collected()
+        ready: list[LoggedEvent] = []
+        ids: dict[str, str] = {}
+        for raw in batch:
+            try:
+                envelope = msgspec.convert(raw, Envelope)
+            except (msgspec.ValidationError, ValueError) as error:
+                found.rejected[f"not an event: {str(error).split(' - ')[0].lower()}"] += 1
+                continue
+            if not envelope.user_id:
+                found.refused[Reason.NO_SUBJECT] += 1
+                continue
+            key = self.pseudonyms.user_key(envelope.user_id.strip())
+            if envelope.type in _CONSENT_EVENTS:
+                self._choose(envelope, key, found, now=now)
+            else:
+                event = self._judge(envelope, key, found, now=now)
+                if event is not None:
+                    ready.append(event)
+                    ids[key] = envelope.user_id.strip()
+        if ready:
+            new = self.log.append(ready)
+            found.accepted, found.duplicates = sum(new), len(new) - sum(new)
+            self.id_map.remember(ids)
+        return found
+
+    def _judge(self, envelope: Envelope, key: str, found: Collected, *, now: datetime) -> LoggedEvent | None:
+        at = envelope.occurred_at if envelope.occurred_at.tzinfo else envelope.occurred_at.replace(tzinfo=UTC)
+        try:
+            declared = event_type(envelope.type)
+            refusal = self._refusal(key, declared.purposes, at=at, now=now)
+            if refusal is not None:
+                found.refused[refusal] += 1
+                return None
+            fields = stored_fields(declared, envelope.properties)
+            if at > now + timedelta(seconds=SKEW_SECONDS):
+                raise EventError("occurred_at is in the future")
+        except EventError as error:
+            self._reject(envelope, key, str(error), found, now=now)
+            return None
+        return LoggedEvent(envelope.source, envelope.id, declared.name, key, _micros(at), _micros(max(now, at)), fields)
+
+    def _refusal(self, key: str, purposes: Sequence[Purpose], *, at: datetime, now: datetime) -> str | None:
+        """Why an event of this person may not be stored, or None: some one grant must cover it and now."""
+        blob: Any = self.client.get(projection.consent_key(key))
+        rows, there, sound = projection.unpack([blob])
+        if not sound[0]:
+            return Reason.UNAVAILABLE if there[0] else Reason.NO_RECORD
+        made = [projection.decisions([blob], purpose=p, now=now)[0] for p in purposes]
+        starts = [rows["grants"]["start"][0, projection.slot(d.purpose)] for d in made if d.allowed]
+        if not starts:
+            return made[0].reason if made else Reason.NOT_GRANTED
+        return None if min(starts) <= _micros(at) else BEFORE_GRANT
+
+    def _reject(self, envelope: Envelope, key: str, reason: str, found: Collected, *, now: datetime) -> None:
+        found.rejected[reason] += 1
+        if any(d.allowed for d in self._decisions(key, now=now)):
+            payload = msgspec.to_builtins(envelope) | {"user_id": None, "user_key": key}
+            self.rejected.add([Rejected("collector", envelope.type[:64], reason, key, payload, now)])
+
+    def _decisions(self, key: str, *, now: datetime) -> list[Any]:
+        blob: Any = self.client.get(projection.consent_key(key))
+        return [projection.decisions([blob], purpose=p, now=now)[0] for p in Purpose]
+
+    def _choose(self, envelope: Envelope, key: str, found: Collected, *, now: datetime) -> None:
+        at = envelope.occurred_at if envelope.occurred_at.tzinfo else envelope.occurred_at.replace(tzinfo=UTC)
+        try:
+            self.desk.record(
+                key,
+                parse_purpose(str(envelope.properties.get("purpose"))),
+                _CONSENT_EVENTS[envelope.type],
+                said_by="the person",
+                method=f"event of {envelope.source}",
+                indicated_at=at,
+                received_at=now,
+                notice_version=str(envelope.properties.get("notice_version", "1"))[:64],
+            )
+            found.choices += 1
+        except (ConsentError, ValueError) as error:
+            found.rejected[str(error)] += 1
+
+
+def _micros(at: datetime) -> int:
+    return round(at.timestamp() * 1_000_000)
