@@ -42,6 +42,9 @@ from storage.files import explain_full_disk
 
 __all__ = ["ImportReport", "Importer", "Progress"]
 
+_PIECE = 50_000
+"""Rows one thread handles at a time."""
+
 Progress = Callable[[int, int], None]
 """Called with (rows done, rows in all)."""
 
@@ -221,7 +224,9 @@ def _chunk(batch: pa.Table, mapping: Mapping, people: People, *, first: int) -> 
     """`batch` with numbered rows and user keys."""
     assert mapping.user_id is not None  # noqa: S101
     numbered = batch.append_column(ROW, pa.array(np.arange(first, first + len(batch))))
-    return numbered.append_column(USER_KEY, people.keys(batch[mapping.user_id], name=mapping.user_id))
+    keyed = numbered.append_column(USER_KEY, people.keys(batch[mapping.user_id], name=mapping.user_id))
+    # DuckDB's threads each take a piece.
+    return pa.Table.from_batches(keyed.combine_chunks().to_batches(max_chunksize=_PIECE), keyed.schema)
 
 
 @contextmanager

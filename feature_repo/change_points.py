@@ -39,28 +39,28 @@ def build_change_points(connection: duckdb.DuckDBPyConnection, view: View, *, in
     tell time since a moment hold that moment in microseconds; all others are DOUBLE.
     """
     aggregates = [f for f in view.numbers if isinstance(f, Aggregate)]
-    sources = [*_additive(connection, aggregates), *_distinct(connection, aggregates)]
+    sources = [*_additive(connection, aggregates), *_distinct(connection, aggregates), *_extreme_moments(aggregates)]
     if view.entity is Entity.USER:
         sources.append("SELECT k, start AS moment FROM spans")
     columns = [c for f in aggregates for c in _delta_columns(f)]
     moments = sorted({_moment_column(f) for f in aggregates if f.op in (Op.SINCE_LAST, Op.SINCE_FIRST)})
-    summed = ", ".join(
-        [f"coalesce(sum({c}), 0)::BIGINT AS {c}" for c in columns] + [f"{_fold(m)}({m}) AS {m}" for m in moments]
+    summed = "".join(
+        [f", coalesce(sum({c}), 0)::BIGINT AS {c}" for c in columns] + [f", {_fold(m)}({m}) AS {m}" for m in moments]
     )
-    running = ", ".join(
-        [f"sum({c}) OVER w AS {c}" for c in columns] + [f"{_fold(m)}({m}) OVER w AS {m}" for m in moments]
+    running = "".join(
+        [f", sum({c}) OVER w AS {c}" for c in columns] + [f", {_fold(m)}({m}) OVER w AS {m}" for m in moments]
     )
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE totals AS SELECT k, moment, {running} FROM "
-        f"(SELECT k, moment, {summed} FROM ({' UNION ALL BY NAME '.join(sources)}) GROUP BY k, moment) "
+        f"CREATE OR REPLACE TEMP TABLE totals AS SELECT k, moment{running} FROM "
+        f"(SELECT k, moment{summed} FROM ({' UNION ALL BY NAME '.join(sources)}) GROUP BY k, moment) "
         "WINDOW w AS (PARTITION BY k ORDER BY moment ROWS UNBOUNDED PRECEDING)"
     )
     joins = _extremes(connection, aggregates)
-    values = ", ".join(f"{_value(f, view)} AS {f.name}" for f in view.numbers)
-    start = "spans.start AS grant_start, " if view.entity is Entity.USER else ""
+    values = "".join(f", {_value(f, view)} AS {f.name}" for f in view.numbers)
+    start = ", spans.start AS grant_start" if view.entity is Entity.USER else ""
     spans = "JOIN spans ON spans.k = totals.k AND totals.moment >= spans.start" if view.entity is Entity.USER else ""
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {into} AS SELECT totals.k, totals.moment, {start}{values} FROM totals {spans} {joins}"
+        f"CREATE OR REPLACE TEMP TABLE {into} AS SELECT totals.k, totals.moment{start}{values} FROM totals {spans} {joins}"
     )
 
 
@@ -178,6 +178,13 @@ def _distinct(connection: duckdb.DuckDBPyConnection, aggregates: list[Aggregate]
         selects.append(f"SELECT k, b AS moment, count(*) AS {feature.name} FROM {table} GROUP BY k, b")
         selects.append(f"SELECT k, e AS moment, -count(*) AS {feature.name} FROM {table} GROUP BY k, e")
     return selects
+
+
+def _extreme_moments(aggregates: list[Aggregate]) -> list[str]:
+    """The moments at which spans of minima and maxima begin and end: there a value may change, though nothing is added."""
+    spans = {(f.event, _span(f)) for f in aggregates if f.op in _EXTREME}
+    edges = {(event, edge) for event, span in spans for edge in (span.begins, span.ends) if edge is not None}
+    return [f"SELECT k, {edge} AS moment FROM {event_table(event)}" for event, edge in sorted(edges)]
 
 
 def _extremes(connection: duckdb.DuckDBPyConnection, aggregates: list[Aggregate]) -> str:

@@ -24,7 +24,10 @@ def generated() -> str:
     ]
     for entity, title in _TITLES.items():
         parts += [f"## {title}", _table(["feature", "what", "unit", "from", "for"], map(_row, _of(entity)))]
-    parts += ["## Views", "All features of one entity and one purpose; a withdrawal deletes a person's row of its view."]
+    parts += [
+        "## Views",
+        "All features of one entity and one purpose; a withdrawal deletes a person's row of its view.",
+    ]
     parts.append(_table(["view", "features", "rests on"], _views()))
     parts += ["## Services", "What each model reads, and what a person must allow for it."]
     parts.append(_table(["service", "values made for", "to be trained on", "to be answered", "features"], _services()))
@@ -36,7 +39,9 @@ def _of(entity: Entity) -> list[Feature]:
 
 
 def _row(feature: Feature) -> list[str]:
-    made_of = f"`{feature.event}`" if isinstance(feature, Aggregate) else f"`{feature.numerator}` / `{feature.denominator}`"
+    made_of = (
+        f"`{feature.event}`" if isinstance(feature, Aggregate) else f"`{feature.numerator}` / `{feature.denominator}`"
+    )
     purposes = ", ".join(sorted(feature.purposes))
     return [f"`{feature.name}`", feature.description.rstrip("."), feature.unit, made_of, purposes]
 

@@ -55,10 +55,19 @@ def test_the_readme_shows_a_mapping_that_works(tmp_path: Path) -> None:
 def test_the_whole_example_takes_a_french_shop_in(tmp_path: Path, settings: Settings) -> None:
     shop = tmp_path / "shop"
     sales = [["Commande", "Client", "Article", "Nombre", "Prix", "Date", "Rayon"]]
-    sales += [["C1", "anne", "pull", 2, "19.90", "03/05/2026 18:05", "laine"], ["C2", "anne", "pull", -1, "19.90", "04/05/2026 10:00", "laine"]]
-    sales += [["C3", "bob", "gant", 1, "9.00", "03/05/2026 12:00", ""], ["C4", "", "gant", 1, "9.00", "03/05/2026 12:00", ""]]
+    sales += [
+        ["C1", "anne", "pull", 2, "19.90", "03/05/2026 18:05", "laine"],
+        ["C2", "anne", "pull", -1, "19.90", "04/05/2026 10:00", "laine"],
+    ]
+    sales += [
+        ["C3", "bob", "gant", 1, "9.00", "03/05/2026 12:00", ""],
+        ["C4", "", "gant", 1, "9.00", "03/05/2026 12:00", ""],
+    ]
     table = written(shop, "ventes.csv", sales + [["C5", "anne", "gant", "deux", "9.00", "03/05/2026 12:00", ""]])
-    answers = [["anne", "marketing.retention", "oui", "01/05/2026"], ["bob", "marketing.retention", "non", "01/05/2026"]]
+    answers = [
+        ["anne", "marketing.retention", "oui", "01/05/2026"],
+        ["bob", "marketing.retention", "non", "01/05/2026"],
+    ]
     answers += [["bob", "essential.fraud_detection", "fini", "01/05/2026"]]
     written(shop, "accords.csv", [["qui", "pourquoi", "reponse", "quand"], *answers])
     report = import_source(settings, str(table), mapping=mapping(shop, "boutique.yaml"), now=NOW)
@@ -74,7 +83,9 @@ def test_values_come_from_columns_products_sums_constants_and_lookups(tmp_path: 
     from storage.layout import Layout
 
     shop = tmp_path / "shop"
-    choices = written(shop, "c.csv", [["customer", "purpose", "answer", "day"], ["7", "marketing.retention", "yes", "2026-01-01"]])
+    choices = written(
+        shop, "c.csv", [["customer", "purpose", "answer", "day"], ["7", "marketing.retention", "yes", "2026-01-01"]]
+    )
     import_source(settings, str(choices), mapping=mapping(shop, "choices.yaml"), now=NOW)
     written(shop, "products.csv", [["article_number", "aisle"], ["m1", "dairy"]])
     head = ["customer", "receipt", "sku", "sold_at", "unit_price", "pieces", "coupon", "coupon_match"]

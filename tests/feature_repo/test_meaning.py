@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -168,7 +169,7 @@ def _later(t: int) -> list[int]:
 _LATE = Happened(PEOPLE[0], ORIGIN + 1, ORIGIN + 9 * DAY_US, fields={"basket_id": "b1", "item_id": "i1", "quantity": 1, "amount": 5})
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(histories(), starts, starts, st.lists(moments, max_size=6))
 @example([_LATE], 0, 0, [ORIGIN + 9 * DAY_US - 1, ORIGIN + 9 * DAY_US])
 def test_a_person_s_values_are_what_the_declarations_mean_at_every_moment(
@@ -185,7 +186,7 @@ def test_a_person_s_values_are_what_the_declarations_mean_at_every_moment(
             _agree(view, values[place], t, [e for e in events if e.person == person], starts[person])
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(histories(), starts, st.booleans(), st.lists(moments, max_size=6))
 def test_an_item_s_values_count_only_admissible_people_and_move_once_a_hop(
     tmp_path_factory: pytest.TempPathFactory, events: list[Happened], start: int, both: bool, asked: list[int]
@@ -202,6 +203,34 @@ def test_an_item_s_values_count_only_admissible_people_and_move_once_a_hop(
             _agree(view, values[place], t, sold, 0)
         else:
             assert not [e for e in sold if e.available <= t // DAY_US * DAY_US]
+
+
+ALONE = [
+    feature(Op.COUNT, "2d"), feature(Op.SUM, "2d", "amount"), feature(Op.MEAN, "2d", "amount", default=None),
+    feature(Op.MIN, "2d", "amount"), feature(Op.MAX, "ever", "amount"), feature(Op.DISTINCT, "2d", "item_id"),
+    feature(Op.SINCE_LAST, "ever", default=None), feature(Op.SINCE_FIRST, "ever", default=None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("entity", Entity)
+@pytest.mark.parametrize("alone", ALONE, ids=lambda f: f.name)
+def test_a_feature_means_the_same_in_a_view_of_its_own(alone: Aggregate, entity: Entity, tmp_path: Path) -> None:
+    (view,) = make_views([replace(alone, entity=entity)])
+    times = [ORIGIN, ORIGIN + 1, ORIGIN + DAY_US + 5 * HOUR, ORIGIN + 6 * DAY_US]
+    rest = {"basket_id": "b", "quantity": 1, "discount": None, "department": None}
+    events = [
+        Happened(PEOPLE[0], t, t + i * HOUR, fields={**rest, "item_id": f"i{i % 2}", "amount": 100 * (5 - i)})
+        for i, t in enumerate(times)
+    ]
+    keys = [PEOPLE[0]] if entity is Entity.USER else ["i0", "i1"]
+    labels = [(k, t + h * HOUR) for k in keys for t in times for h in range(0, 80, 3)]
+    values, found = _computed(view, events, {PEOPLE[0]: 0}, labels, tmp_path)
+    for place, (key, t) in enumerate(labels):
+        mine = [e for e in events if entity is Entity.USER or e.fields["item_id"] == key]
+        if found[place]:
+            _agree(view, values[place], t, mine, 0)
+        else:
+            assert not [e for e in mine if e.available <= t // DAY_US * DAY_US]
 
 
 def test_a_window_that_empties_is_exactly_its_default_again(tmp_path: Path) -> None:

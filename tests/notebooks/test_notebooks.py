@@ -33,7 +33,9 @@ def outputs(notebook: Any, kind: str) -> list[Any]:
 @every_notebook
 def test_it_runs_on_another_shop_and_draws_what_it_promises(path: Path, with_champion: Settings) -> None:
     notebook = executed(path, with_champion)
-    pictures = [o for o in outputs(notebook, "display_data") + outputs(notebook, "execute_result") if "image/png" in o.data]
+    pictures = [
+        o for o in outputs(notebook, "display_data") + outputs(notebook, "execute_result") if "image/png" in o.data
+    ]
     assert len(pictures) >= 2
     printed = "".join(o.text for o in outputs(notebook, "stream") if o.name == "stdout")
     assert "client-" not in printed  # people appear by pseudonym alone, and here not even so
