@@ -105,12 +105,7 @@ def read(
     count, at = len(user_keys), to_micros(now)
     keys = [projection.consent_key(k) for k in user_keys]
     keys += [f"{{u:{k}}}:f:{view.purpose}" for k in user_keys]
-    try:
-        blobs: list[bytes | None] = client.mget(keys) if keys else []  # type: ignore[assignment]
-    except UNREACHABLE as error:
-        raise OnlineStoreUnavailable(
-            f"Redis can't be reached ({error}); nothing can be answered until it is."
-        ) from error
+    blobs = _mget(client, keys)
     decisions = _decide(blobs[:count], purposes, now=now)
     allowed = np.fromiter((d.allowed for d in decisions), dtype=bool, count=count)
     rows, _, _ = projection.unpack(blobs[:count])
@@ -154,13 +149,7 @@ def read_items(
     client: redis.Redis, view: View, item_ids: Sequence[str], *, now: datetime
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values float64 `[n_items, n_numbers]` and status of `item_ids`; items have no consent of their own."""
-    try:
-        blobs = client.mget([item_key(i, view.purpose) for i in item_ids]) if item_ids else []
-    except UNREACHABLE as error:
-        raise OnlineStoreUnavailable(
-            f"Redis can't be reached ({error}); nothing can be answered until it is."
-        ) from error
-    headers, values = _numbers(view, blobs)  # type: ignore[arg-type]
+    headers, values = _numbers(view, _mget(client, [item_key(i, view.purpose) for i in item_ids]))
     at = to_micros(now)
     found = headers["fingerprint"] == view.fingerprint
     fresh = found & (at < headers["expires_at"]) & (at < headers["valid_until"])
@@ -170,6 +159,15 @@ def read_items(
     status[~found] = Status.NOT_FOUND
     values[status != Status.PRESENT] = np.nan
     return values, status
+
+
+def _mget(client: redis.Redis, keys: list[str]) -> list[bytes | None]:
+    try:
+        return client.mget(keys) if keys else []  # type: ignore[return-value]
+    except UNREACHABLE as error:
+        raise OnlineStoreUnavailable(
+            f"Redis can't be reached ({error}); nothing can be answered until it is."
+        ) from error
 
 
 def _decide(blobs: Sequence[bytes | None], purposes: Sequence[Purpose], *, now: datetime) -> list[Decision]:
@@ -207,8 +205,8 @@ def _catch_up(
     places = np.flatnonzero(stale).tolist()
     if not places:
         return
-    blobs = client.mget([f"{{u:{user_keys[i]}}}:s:{view.purpose}" for i in places])
-    for i, blob in zip(places, blobs, strict=True):  # type: ignore[arg-type]
+    blobs = _mget(client, [f"{{u:{user_keys[i]}}}:s:{view.purpose}" for i in places])
+    for i, blob in zip(places, blobs, strict=True):
         timetable = unpack_timetable(view, blob, grant_start=int(headers["grant_start"][i]))
         due = timetable.at(now) if timetable else None
         if due is None:

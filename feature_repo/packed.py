@@ -102,14 +102,18 @@ def pack_timetable(view: View, moments: np.ndarray, values: np.ndarray, *, grant
 
 
 def unpack_timetable(view: View, blob: bytes | None, *, grant_start: int) -> Timetable | None:
-    """The timetable in `blob`, or None when it is missing or belongs to other declarations or another grant."""
+    """The timetable in `blob`, or None when it is missing, damaged, or belongs to other declarations or another grant."""
     if blob is None or len(blob) < _TIMETABLE.itemsize:
         return None
     header = np.frombuffer(blob, _TIMETABLE, count=1)[0]
     if header["fingerprint"] != view.fingerprint or header["grant_start"] != grant_start:
         return None
-    rows = int(header["rows"])
-    body = zlib.decompress(blob[_TIMETABLE.itemsize :])
+    rows, width = int(header["rows"]), len(view.numbers)
+    try:
+        body = zlib.decompress(blob[_TIMETABLE.itemsize :])
+    except zlib.error:
+        return None
+    if len(body) != 8 * rows * (1 + width):
+        return None
     moments = np.frombuffer(body, "<i8", count=rows)
-    values = np.frombuffer(body, "<f8", offset=8 * rows).reshape(rows, len(view.numbers))
-    return Timetable(moments, values)
+    return Timetable(moments, np.frombuffer(body, "<f8", offset=8 * rows).reshape(rows, width))

@@ -22,7 +22,14 @@ from storage.layout import Layout
 from storage.locks import hold
 from storage.redis_server import connect
 
-__all__ = ["RememberedSource", "archive_live_events", "import_again", "import_source", "open_importer", "remembered_sources"]
+__all__ = [
+    "RememberedSource",
+    "archive_live_events",
+    "import_again",
+    "import_source",
+    "open_importer",
+    "remembered_sources",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,9 @@ def as_csv(shop: CornerShop, rows: list[tuple[object, ...]]) -> tuple[str, str |
 
 
 def as_parquet(shop: CornerShop, rows: list[tuple[object, ...]]) -> tuple[str, str | None]:
-    texts = {c: pa.array([None if r[i] is None else str(r[i]) for r in rows], pa.string()) for i, c in enumerate(COLUMNS)}
+    texts = {
+        c: pa.array([None if r[i] is None else str(r[i]) for r in rows], pa.string()) for i, c in enumerate(COLUMNS)
+    }
     return shop.parquet(texts), None
 
 
@@ -208,7 +210,9 @@ def test_what_a_person_refused_or_withdrew_is_refused_by_reason_and_kept_nowhere
 
 @tables
 def test_rows_with_no_customer_are_counted_as_no_subject(shop: CornerShop, table: Table) -> None:
-    rows: list[tuple[object, ...]] = [(who, "bon-of-none", "milk", 1, "1.25", "2024-05-03 09:00:00") for who in (None, "", "  ")]
+    rows: list[tuple[object, ...]] = [
+        (who, "bon-of-none", "milk", 1, "1.25", "2024-05-03 09:00:00") for who in (None, "", "  ")
+    ]
     location, name = table(shop, [*ROWS, *rows])
     report = shop.bring(location, table=name)
     assert (dict(report.refused), report.accepted["product_purchased"]) == ({"no_subject": 3}, 3)
@@ -278,7 +282,9 @@ def test_a_consent_table_is_what_an_import_rests_on(shop: CornerShop) -> None:
 def test_a_consent_table_that_cannot_be_read_stops_the_import_before_anything_is_stored(
     shop: CornerShop, change: dict[str, str]
 ) -> None:
-    shop.csv([("anna-4711", "train_ai_system", "given", "2024-01-01")], columns=("a", "b", "c", "d"), name="choices.csv")
+    shop.csv(
+        [("anna-4711", "train_ai_system", "given", "2024-01-01")], columns=("a", "b", "c", "d"), name="choices.csv"
+    )
     table = {"path": "choices.csv", "user_id": "a", "purpose": "b", "status": "c", "indicated_at": "d", **change}
     with pytest.raises((SourceUnreadable, MappingError)):
         shop.bring(shop.csv(ROWS), {**MAPPING, "consent": {"table": table}})
@@ -453,7 +459,10 @@ def test_a_database_needs_the_name_of_a_table(shop: CornerShop) -> None:
 
 @pytest.mark.parametrize(
     ("change", "problem"),
-    [({"time_zone": "Mars/Base"}, "Unknown time zone 'Mars/Base'"), ({"time_format": "%Q"}, "time format '%Q' can't be used")],
+    [
+        ({"time_zone": "Mars/Base"}, "Unknown time zone 'Mars/Base'"),
+        ({"time_format": "%Q"}, "time format '%Q' can't be used"),
+    ],
 )
 def test_a_time_zone_or_format_there_is_not_is_told(shop: CornerShop, change: dict[str, str], problem: str) -> None:
     with pytest.raises(MappingError, match=problem):

@@ -20,7 +20,10 @@ SECRET = Pseudonyms(b"k" * 32)
     [
         (pa.array(["ana", " ana\t", "", "  ", None]), ["ana", "ana", None, None, None]),
         (pa.array([7, None], pa.int16()), ["7", None]),
-        (pa.array([7.0, 7.5, float("nan"), float("inf"), None, 2.0**60]), ["7", "7.5", None, "inf", None, "1152921504606847000"]),
+        (
+            pa.array([7.0, 7.5, float("nan"), float("inf"), None, 2.0**60]),
+            ["7", "7.5", None, "inf", None, "1152921504606847000"],
+        ),
         (pa.array(["ana", "bob", "ana"]).dictionary_encode(), ["ana", "bob", "ana"]),
         (pa.array([None, None], pa.null()), [None, None]),
         (pa.array([date(2024, 1, 1)]), ["2024-01-01"]),

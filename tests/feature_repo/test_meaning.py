@@ -80,7 +80,10 @@ moments = st.one_of(
     st.integers(0, 600).map(lambda m: ORIGIN + DAY_US + m * MINUTE),
 )
 delays = st.one_of(
-    st.just(0), st.just(0), st.sampled_from([1, HOUR, DAY_US, 2 * DAY_US, 7 * DAY_US, 9 * DAY_US]), st.integers(0, DAY_US)
+    st.just(0),
+    st.just(0),
+    st.sampled_from([1, HOUR, DAY_US, 2 * DAY_US, 7 * DAY_US, 9 * DAY_US]),
+    st.integers(0, DAY_US),
 )
 fields = st.fixed_dictionaries(
     {
@@ -99,9 +102,7 @@ def histories(draw: st.DrawFn) -> list[Happened]:
     made: list[Happened] = []
     for _ in range(draw(st.integers(0, 14))):
         occurred = draw(moments)
-        made.append(
-            Happened(draw(st.sampled_from(PEOPLE)), occurred, occurred + draw(delays), fields=draw(fields))
-        )
+        made.append(Happened(draw(st.sampled_from(PEOPLE)), occurred, occurred + draw(delays), fields=draw(fields)))
         if draw(st.integers(0, 5)) == 0:
             made.append(made[-1])  # an equal line of the same basket
     return made
@@ -163,10 +164,21 @@ def _agree(view: View, computed: np.ndarray, t: int, events: list[Happened], sta
 
 def _later(t: int) -> list[int]:
     """Moments at and around where something that happened at `t` leaves windows."""
-    return [t, t + 1, t - 1, t + DAY_US, t + 2 * DAY_US, t // DAY_US * DAY_US + 8 * DAY_US, t + 5 * MINUTE, t + 40 * DAY_US]
+    return [
+        t,
+        t + 1,
+        t - 1,
+        t + DAY_US,
+        t + 2 * DAY_US,
+        t // DAY_US * DAY_US + 8 * DAY_US,
+        t + 5 * MINUTE,
+        t + 40 * DAY_US,
+    ]
 
 
-_LATE = Happened(PEOPLE[0], ORIGIN + 1, ORIGIN + 9 * DAY_US, fields={"basket_id": "b1", "item_id": "i1", "quantity": 1, "amount": 5})
+_LATE = Happened(
+    PEOPLE[0], ORIGIN + 1, ORIGIN + 9 * DAY_US, fields={"basket_id": "b1", "item_id": "i1", "quantity": 1, "amount": 5}
+)
 
 
 @settings(max_examples=25)
