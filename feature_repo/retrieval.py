@@ -70,6 +70,8 @@ class Retrieval:
         """
         asked = service_called(service)
         used_at = as_of or self._opened_at
+        if clash := sorted(set(asked.features) & set(labels.columns)):
+            raise UnusableLabels(f"Labels have a column {clash[0]!r}, which is also a feature of {service}; rename it.")
         rows = self._canonical(labels, used_at=used_at)
         standing = self._ledger.standing()
         view = view_for(Entity.USER, asked.purpose)
@@ -167,9 +169,9 @@ class Retrieval:
             rows.insert(0, "user_key", self._pseudonyms.user_keys(rows["user_id"].astype(str).tolist()))
         rows = rows.drop(columns="user_id", errors="ignore")
         try:
-            rows["as_of"] = pd.to_datetime(rows["as_of"], utc=True)
+            rows["as_of"] = pd.to_datetime(rows["as_of"], utc=True, format="ISO8601")
         except (ValueError, TypeError) as error:
-            raise UnusableLabels(f"The column `as_of` has a value that is no time: {error}.") from None
+            raise UnusableLabels(f"The column `as_of` has a value that is no time: {str(error).splitlines()[0]}") from None
         if rows["as_of"].isna().any() or (rows["as_of"] > used_at).any():
             raise UnusableLabels("Every `as_of` must be a time no later than the moment of use.")
         return rows.sort_values(["user_key", "as_of"], kind="stable").reset_index(drop=True)

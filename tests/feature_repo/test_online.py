@@ -23,7 +23,7 @@ from feature_repo.packed import header_of
 from feature_repo.store import apply, materialize
 from feature_repo.views import view_for
 from storage.redis_server import connect
-from tests.feature_repo.store_room import AS_OF, CUSTOMERS, REPORTING, RETENTION, StoreRoom
+from tests.feature_repo.store_room import AS_OF, ASKED, CUSTOMERS, REPORTING, RETENTION, StoreRoom
 
 LATER = [timedelta(0), timedelta(microseconds=1), timedelta(hours=8, minutes=14, seconds=29, microseconds=876544)]
 LATER += [timedelta(days=d, hours=h) for d in (1, 3, 7, 20, 34) for h in (0, 9)]
@@ -183,7 +183,7 @@ def test_last_bought_products_come_newest_first_and_only_to_who_allows_it(room: 
     room.put_online(profile)
     (bought,) = room.read(profile, "customer-0", "refuser").sequences
     meant = room.shop.events(columns="item_id, occurred_at, source, id, user_key, available_at")
-    known = (e for e in meant if e[4] == room.key("customer-0") and e[5] <= AS_OF)
+    known = (e for e in meant if e[4] == room.key("customer-0") and ASKED <= e[1] and e[5] <= AS_OF)
     mine = sorted(known, key=lambda e: (e[2], e[3]))
     assert bought[0] == [e[0] for e in sorted(mine, key=lambda e: e[1], reverse=True)]
     assert bought[1] == []
