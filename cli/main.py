@@ -13,6 +13,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,9 @@ def _global_options(
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    if not os.environ.get("AAP_DEBUG"):
+        # MLflow's and Evidently's deprecations of other libraries are nothing a person at a terminal can act on.
+        warnings.simplefilter("ignore")
     try:
         typer.main.get_command(app)()
     except KeyboardInterrupt:

@@ -263,8 +263,8 @@ def _connect(mapping: Mapping) -> duckdb.DuckDBPyConnection:
 def _load_lookups(connection: duckdb.DuckDBPyConnection, mapping: Mapping, *, beside: Path) -> None:
     for name, lookup in mapping.lookups.items():
         key = lookup.key or lookup.by
-        wanted = [v.column for v in (*mapping.fields.values(), mapping.occurred_at) if v and v.lookup == name]
-        columns = tuple(dict.fromkeys((key, *wanted)))
+        values = (v for v in (*mapping.fields.values(), mapping.occurred_at) if v and v.lookup == name)
+        columns = tuple(dict.fromkeys((key, *(v.column for v in values if v.column))))
         source = open_source(resolve(lookup.path, beside=beside), columns, table=lookup.table)
         connection.register("lookup_now", pa.concat_tables(list(source.batches), promote_options="permissive"))
         table = quoted(f"lookup_{name}")

@@ -130,7 +130,8 @@ def _additive(connection: duckdb.DuckDBPyConnection, aggregates: list[Aggregate]
         parts = [p for f in ours for p in _moment_parts(f)]
         table = f"moments_{event}"
         connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT k, o, a, {', '.join(parts)} FROM {event_table(event)} GROUP BY k, o, a"
+            f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT k, o, a, {', '.join(parts)} "
+            f"FROM {event_table(event)} GROUP BY k, o, a"
         )
         counted = [f for f in ours if f.op in _ADDITIVE]
         for begins in sorted({_span(f).begins for f in ours}):

@@ -75,13 +75,20 @@ def make_views(features: Iterable[Feature]) -> tuple[View, ...]:
             held.append(feature)
     views = tuple(View(entity, purpose, tuple(held)) for (entity, purpose), held in sorted(grouped.items()))
     for view in views:
-        names = {f.name for f in view.features if isinstance(f, Aggregate)}
-        for ratio in (f for f in view.features if isinstance(f, Ratio)):
-            if missing := [n for n in (ratio.numerator, ratio.denominator) if n not in names]:
-                raise UnusableDeclaration(
-                    f"Ratio {ratio.name!r} divides {missing[0]!r}, which {view.purpose} doesn't have."
-                )
+        _check_ratios(view)
     return views
+
+
+def _check_ratios(view: View) -> None:
+    parts = {f.name: f for f in view.features if isinstance(f, Aggregate)}
+    for ratio in (f for f in view.features if isinstance(f, Ratio)):
+        for name in (ratio.numerator, ratio.denominator):
+            if name not in parts:
+                raise UnusableDeclaration(f"Ratio {ratio.name!r} divides {name!r}, which {view.purpose} doesn't have.")
+            if parts[name].op in (Op.SINCE_LAST, Op.SINCE_FIRST, Op.LAST_N):
+                raise UnusableDeclaration(
+                    f"Ratio {ratio.name!r} divides {name!r}, which is a {parts[name].op}, no amount."
+                )
 
 
 @cache
@@ -102,8 +109,10 @@ def view_for(entity: Entity, purpose: Purpose) -> View:
 def services() -> dict[str, Service]:
     """The declared services by name, each checked against its view."""
     for s in SERVICES:
-        names = {f.name for f in view_for(Entity.USER, s.purpose).features}
-        if missing := [n for n in (*s.features, *s.sequences) if n not in names]:
+        view = view_for(Entity.USER, s.purpose)
+        numbers, lists = {f.name for f in view.numbers}, {f.name for f in view.sequences}
+        missing = [n for n in s.features if n not in numbers] + [n for n in s.sequences if n not in lists]
+        if missing:
             raise UnusableDeclaration(
                 f"Service {s.name!r} reads {missing[0]!r}, which is not declared for {s.purpose}."
             )

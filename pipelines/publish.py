@@ -26,7 +26,7 @@ def build_features(
         made = build(
             archive=Archive(layout.archive),
             folder=layout.features,
-            standing=desk.ledger.standing(),
+            standing=desk.ledger.standing(in_force_at=settings.now()),
             as_of=as_of,
             progress=progress,
         )
@@ -36,5 +36,5 @@ def build_features(
 
 def bring_online(settings: Settings, *, as_of: datetime) -> None:
     """Project consent, then materialize every view as of `as_of`; readers see both from then on."""
-    open_desk(settings).catch_up(now=as_of)
+    open_desk(settings).catch_up(now=settings.now())
     materialize(settings, as_of=as_of)

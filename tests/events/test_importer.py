@@ -341,7 +341,7 @@ def test_times_are_read_as_the_mapping_says(
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
 def test_typed_times_without_a_zone_are_in_the_mapping_s_zone(shop: CornerShop, zone: str) -> None:
     columns: dict[str, Any] = {c: [ROWS[0][i]] for i, c in enumerate(COLUMNS)}
-    columns["zeit"] = pa.array([datetime(2024, 5, 1, 9)], pa.timestamp("ns"))  # noqa: DTZ001: a column without a zone
+    columns["zeit"] = pa.array([datetime(2024, 5, 1, 9)], pa.timestamp("ns"))  # noqa: DTZ001 - a column without a zone
     shop.bring(shop.parquet(columns), {**MAPPING, "time_zone": zone})
     assert lines(shop)[0][4] == ("2024-05-01T09:00:00+00:00" if zone == "UTC" else "2024-05-01T07:00:00+00:00")
 

@@ -99,5 +99,5 @@ def test_locations_are_found_in_packages_beside_the_mapping_or_as_they_are(tmp_p
     assert resolve("sales.csv", beside=tmp_path) == str(tmp_path / "sales.csv")
     assert resolve("/data/sales.csv", beside=tmp_path) == "/data/sales.csv"
     assert resolve("sqlite:///shop.db", beside=tmp_path) == "sqlite:///shop.db"
-    with pytest.raises(MappingError, match="The package 'no_such_package' of .* is not installed"):
+    with pytest.raises(MappingError, match=r"The package 'no_such_package' of .* is not installed"):
         resolve("package:no_such_package/x.csv")

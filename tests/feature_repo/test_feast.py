@@ -78,7 +78,10 @@ def test_reading_online_through_feast_needs_the_view_s_purpose_in_force(store: F
     rows = [{"user_key": k} for k in room.keys("customer-0", "refuser", "stranger")]
     with pytest.raises(NoPurposeInForce, match="needs a purpose: use `with purpose_in_force"):
         store.get_online_features(features=REFS, entity_rows=rows)
-    with purpose_in_force(Purpose.ANALYTICS_REPORTING), pytest.raises(NoPurposeInForce, match="can't be read for analytics"):
+    with (
+        purpose_in_force(Purpose.ANALYTICS_REPORTING),
+        pytest.raises(NoPurposeInForce, match="can't be read for analytics"),
+    ):
         store.get_online_features(features=REFS, entity_rows=rows)
     with purpose_in_force(RETENTION):
         answer = store.get_online_features(features=REFS, entity_rows=rows).to_dict()
@@ -95,7 +98,9 @@ def test_reading_history_through_feast_needs_it_too_and_gives_only_what_the_gran
 ) -> None:
     room.say("customer-1", RETENTION, Choice.WITHDRAWN, at=AS_OF)
     users = ("customer-0", "customer-1", "refuser", "stranger", "customer-0")
-    entities = pd.DataFrame({"user_key": room.keys(*users), "event_timestamp": [AS_OF - timedelta(days=9)] * len(users)})
+    entities = pd.DataFrame(
+        {"user_key": room.keys(*users), "event_timestamp": [AS_OF - timedelta(days=9)] * len(users)}
+    )
     with pytest.raises(NoPurposeInForce):
         store.get_historical_features(entity_df=entities, features=REFS)
     with purpose_in_force(RETENTION):

@@ -61,7 +61,9 @@ PERSONAL: list[Feature] = [
         name="per_line", numerator="amount_sum_7d", denominator="product_purchased_count_7d", purposes=PROFILE,
         description="Tried.", default=0.0,
     ),
-    Ratio(name="of_means", numerator="amount_mean_2d", denominator="amount_mean_ever", purposes=PROFILE, description="Tried."),
+    Ratio(
+        name="of_means", numerator="amount_mean_2d", denominator="amount_mean_ever", purposes=PROFILE, description="Tried.",
+    ),
 ]  # fmt: skip
 SOLD: list[Feature] = [
     *(feature(Op.COUNT, w, entity=Entity.ITEM, name=f"sales_{w}") for w in ("1d", "7d", "ever")),

@@ -183,7 +183,7 @@ def test_last_bought_products_come_newest_first_and_only_to_who_allows_it(room: 
     room.put_online(profile)
     (bought,) = room.read(profile, "customer-0", "refuser").sequences
     meant = room.shop.events(columns="item_id, occurred_at, source, id, user_key, available_at")
-    known = (e for e in meant if e[4] == room.key("customer-0") and ASKED <= e[1] and e[5] <= AS_OF)
+    known = (e for e in meant if e[4] == room.key("customer-0") and e[1] >= ASKED and e[5] <= AS_OF)
     mine = sorted(known, key=lambda e: (e[2], e[3]))
     assert bought[0] == [e[0] for e in sorted(mine, key=lambda e: e[1], reverse=True)]
     assert bought[1] == []
@@ -213,7 +213,7 @@ def test_features_that_are_not_built_or_are_damaged_are_told(room: StoreRoom) ->
     view = view_for(Entity.USER, RETENTION)
     file = room.file(view)
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(FeaturesNotBuilt, match="damaged .*; run `aap features build` to make it anew"):
+    with pytest.raises(FeaturesNotBuilt, match=r"damaged .*; run `aap features build` to make it anew"):
         room.rows(view)
     file.unlink()
     with pytest.raises(FeaturesNotBuilt, match="not built yet; run `aap features build`"):

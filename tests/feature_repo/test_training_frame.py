@@ -122,7 +122,9 @@ def test_raw_ids_are_turned_into_keys_at_the_door_and_not_kept(room: StoreRoom) 
         ({"amount_sum_7d": 1.0}, "'amount_sum_7d', which is also a feature"),
     ],
 )
-def test_labels_that_cannot_be_used_are_told_in_one_sentence(room: StoreRoom, change: dict[str, Any], problem: str) -> None:
+def test_labels_that_cannot_be_used_are_told_in_one_sentence(
+    room: StoreRoom, change: dict[str, Any], problem: str
+) -> None:
     asked = labels(room, "customer-0")
     asked = asked.drop(columns=change["drop"]) if "drop" in change else asked.assign(**change)
     with pytest.raises(UnusableLabels, match=problem) as told:
@@ -131,7 +133,9 @@ def test_labels_that_cannot_be_used_are_told_in_one_sentence(room: StoreRoom, ch
 
 
 def test_an_unknown_service_is_told_with_the_known_ones(room: StoreRoom) -> None:
-    with pytest.raises(UnknownFeature, match=r"^Unknown feature service 'fortune'; choose one of: recommendation, churn"):
+    with pytest.raises(
+        UnknownFeature, match=r"^Unknown feature service 'fortune'; choose one of: recommendation, churn"
+    ):
         room.door().training_frame(labels(room, "customer-0"), service="fortune", as_of=AS_OF)
 
 
@@ -173,3 +177,14 @@ def test_interactions_of_a_span_leave_out_what_was_not_known_by_its_end(room: St
     stored = room.shop.events(columns="user_key, occurred_at, available_at")
     trained = set(room.keys(*CUSTOMERS))
     assert len(found) == sum(since < e[1] <= until and e[2] <= until and e[0] in trained for e in stored)
+
+
+def test_a_past_moment_is_no_way_around_a_withdrawal_made_since(room: StoreRoom) -> None:
+    room.say("customer-1", RETENTION, Choice.WITHDRAWN, at=AS_OF)
+    room.clock[0] = AS_OF + timedelta(days=1)
+    past = AS_OF - timedelta(days=3)
+    key, door = room.key("customer-1"), room.door()
+    assert key not in door.people("churn", as_of=past)
+    assert key not in door.interactions("churn", as_of=past).table["user_key"].to_pylist()
+    frame = door.training_frame(labels(room, "customer-1", moments=[past]), service="churn", as_of=past)
+    assert (frame.manifest.rows, frame.manifest.excluded) == (0, {"withdrawn": 1})
