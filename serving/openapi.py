@@ -74,7 +74,8 @@ _PAGES = (
         RecommendationRequest,
         list[Answer[tuple[Item, ...]]],
         {"user_ids": ["1", "2"], "n": 5},
-        "Their own items for those who allow `personalize.profiling` and `personalize.profiled`; what is popular for everyone else.",
+        "Their own items for those who allow `personalize.profiling` and `personalize.profiled`; for everyone else what is "
+        "popular.",
     ),
     Page(
         "/v1/churn",
