@@ -41,6 +41,13 @@ class Crowd:
     standing: Standing
     missing: frozenset[str]
 
+    def with_values(self) -> list[int]:
+        """The places, in order, of those who have a row: they allow it, and there is something to know."""
+        return [i for i, key in enumerate(self.keys) if key not in self.missing and self._allows(key)]
+
+    def _allows(self, key: str) -> bool:
+        return key in self.standing and self.standing[key][PURPOSE][0][0].end > AS_OF
+
 
 def the_view() -> View:
     """Fifty features, each over a window of its own, of one purpose."""

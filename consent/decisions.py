@@ -33,14 +33,14 @@ class Decisions(Sequence[Decision]):
         self,
         purposes: tuple[Purpose, ...],
         table: np.ndarray,
+        blobs: Sequence[bytes | None],
         *,
-        there: np.ndarray,
         sound: np.ndarray,
         allowed: np.ndarray,
         which: np.ndarray | None,
     ) -> None:
         self._purposes, self._table, self._which = purposes, table, which
-        self._there, self._sound = there, sound
+        self._blobs, self._sound = blobs, sound
         self.allowed = allowed
         """bool `[n]`: who may be answered."""
 
@@ -57,7 +57,7 @@ class Decisions(Sequence[Decision]):
         if isinstance(place, slice):
             return [self[i] for i in range(*place.indices(len(self)))]
         purpose = self._purposes[0 if self._which is None else int(self._which[place])]
-        if not self._there[place]:
+        if self._blobs[place] is None:
             return Decision(False, purpose, Reason.NO_RECORD, -1)
         why = int(self._table[place, 3 + 3 * _PURPOSES.index(purpose)])
         seq = int(self._table[place, 0])

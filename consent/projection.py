@@ -29,6 +29,8 @@ _GRANT = np.dtype([("start", "<i8"), ("end", "<i8"), ("reason", "<i8")])
 ROW = np.dtype([("seq", "<i8"), ("grants", _GRANT, (len(_PURPOSES),))])
 """Layout of one projection: `seq`, then one (start, end, reason index) a purpose."""
 
+_NOTHING = bytes(ROW.itemsize)
+
 # Newest wins: a slow writer never overwrites what a later ledger position said. KEYS: projection, then the feature keys of
 # every purpose, two each, in enum order. ARGV: projection, now. What a purpose knew is deleted unless the grant it was
 # learned under is still the one in force.
@@ -94,21 +96,16 @@ def write(
         scripts.run(client, _WRITE, calls)
 
 
-def unpack(blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Projections as an array of `ROW`, with two masks: which were there, and which had the right shape."""
-    size, count = ROW.itemsize, len(blobs)
-    try:
-        whole = b"".join(blobs)  # type: ignore[arg-type]
-        if len(whole) == size * count and set(map(len, blobs)) <= {size}:  # type: ignore[arg-type]
-            every = np.ones(count, dtype=bool)
-            return np.frombuffer(whole, ROW), every, every
-    except TypeError:  # None: somebody has no projection
-        pass
-    there = np.fromiter((b is not None for b in blobs), dtype=bool, count=count)
-    sound = np.fromiter((b is not None and len(b) == size for b in blobs), dtype=bool, count=count)
-    empty = bytes(size)
-    whole = b"".join(b if ok and b is not None else empty for b, ok in zip(blobs, sound, strict=True))
-    return np.frombuffer(whole, ROW), there, sound
+def unpack(blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Projections as an array of `ROW`, and which were there and of the right shape; zeros, no grant at all, elsewhere."""
+    held: Sequence[bytes] = blobs  # type: ignore[assignment]
+    if None in blobs or set(map(len, held)) - {ROW.itemsize}:
+        held = [b if b is not None and len(b) == ROW.itemsize else b"" for b in blobs]
+        sound = np.array(list(map(bool, held)), dtype=bool)
+        held = [b or _NOTHING for b in held]
+    else:
+        sound = np.ones(len(blobs), dtype=bool)
+    return np.frombuffer(b"".join(held), ROW), sound
 
 
 def decide(
@@ -117,18 +114,23 @@ def decide(
     """One decision a projection: of the first of `purposes` that is denied, else of the first of all; and the
     projections as `int64 [n, 1 + 3 × purposes]`, zeros where there is no sound one.
     """
-    rows, there, sound = unpack(blobs)
+    rows, sound = unpack(blobs)
     table = rows.view("<i8").reshape(len(blobs), ROW.itemsize // 8)
-    yes = sound
+    yes = _granted(table, purposes[0], now_micros=now_micros)
     which: np.ndarray | None = None
-    for place, purpose in enumerate(purposes):
-        start = 1 + 3 * slot(purpose)
-        granted = (table[:, start] <= now_micros) & (now_micros < table[:, start + 1])
-        if place:
-            which = np.zeros(len(blobs), dtype=np.intp) if which is None else which
-            which[yes & ~granted] = place
-        yes = yes & granted
-    return Decisions(tuple(purposes), table, there=there, sound=sound, allowed=yes, which=which), table
+    for place, purpose in enumerate(purposes[1:], start=1):
+        granted = _granted(table, purpose, now_micros=now_micros)
+        which = np.zeros(len(blobs), dtype=np.intp) if which is None else which
+        which[yes & ~granted] = place
+        yes &= granted
+    return Decisions(tuple(purposes), table, blobs, sound=sound, allowed=yes, which=which), table
+
+
+def _granted(table: np.ndarray, purpose: Purpose, *, now_micros: int) -> np.ndarray:
+    """Whether `purpose` is granted; nobody's zeros are, for they end when they start."""
+    start = 1 + 3 * slot(purpose)
+    granted: np.ndarray = (table[:, start] <= now_micros) & (now_micros < table[:, start + 1])
+    return granted
 
 
 def decisions(blobs: Sequence[bytes | None], *, purpose: Purpose, now: datetime) -> list[Decision]:

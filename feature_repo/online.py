@@ -22,7 +22,7 @@ from consent.purposes import Purpose
 from feature_repo.errors import OnlineStoreUnavailable
 from feature_repo.frame import Status
 from feature_repo.online_write import OnlineRow, erase, item_key, to_micros, write, write_items
-from feature_repo.packed import HEADER, numbers_size, sequences_of, timetable_of
+from feature_repo.packed import numbers_size, sequences_of, timetable_of
 from feature_repo.views import View
 from storage.redis_server import UNREACHABLE
 
@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 _DAY_US = 86_400_000_000
+_MADE_BY, _AS_OF, _VALID_UNTIL, _EXPIRES_AT, _GRANT_START, _HEADER = range(6)
+"""Places in a header read as integers, and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +74,18 @@ def read(
     decisions, consent = projection.decide(blobs[:count], purposes, now_micros=at)
     rows = blobs[count:]
     headers, values = _numbers(view, rows)
-    ours = (headers["fingerprint"] == view.fingerprint) & decisions.allowed
-    ours &= headers["grant_start"] == consent[:, 1 + 3 * projection.slot(view.purpose)]
-    fresh = ours & (at < headers["expires_at"])
-    stale = fresh & (headers["valid_until"] <= at)
+    ours = (headers[:, _MADE_BY] == view.mark) & decisions.allowed
+    ours &= headers[:, _GRANT_START] == consent[:, 1 + 3 * projection.slot(view.purpose)]
+    fresh = ours & (at < headers[:, _EXPIRES_AT])
+    stale = fresh & (headers[:, _VALID_UNTIL] <= at)
     if stale.any():
         _catch_up(client, view, user_keys, headers, values, stale=stale, now=at, fresh=fresh)
     _tell_time(view, values, now=at)
     status = np.isnan(values).view(np.uint8)
     if not fresh.all():
-        status[~fresh] = Status.EXPIRED
-        status[~ours] = Status.NOT_FOUND
-        status[~decisions.allowed] = Status.DENIED
-        values[~fresh] = np.nan
+        why = np.where(ours, Status.EXPIRED, np.where(decisions.allowed, Status.NOT_FOUND, Status.DENIED))
+        without = np.flatnonzero(~fresh)
+        status[without], values[without] = why[without, None], np.nan
     return OnlineValues(values, status, decisions, _sequences(view, rows, fresh))
 
 
@@ -95,8 +96,8 @@ def read_items(
     blobs = _fetch(client, [item_key(i, view.purpose) for i in item_ids])
     headers, values = _numbers(view, blobs)
     at = to_micros(now)
-    found = headers["fingerprint"] == view.fingerprint
-    fresh = found & (at < headers["expires_at"]) & (at < headers["valid_until"])
+    found = headers[:, _MADE_BY] == view.mark
+    fresh = found & (at < headers[:, _EXPIRES_AT]) & (at < headers[:, _VALID_UNTIL])
     _tell_time(view, values, now=at)
     status = np.where(np.isnan(values), Status.NULL, Status.PRESENT).astype(np.uint8)
     status[~fresh] = Status.EXPIRED
@@ -115,19 +116,17 @@ def _fetch(client: redis.Redis, keys: list[str]) -> list[bytes | None]:
 
 
 def _numbers(view: View, blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Headers `[n]` and numbers `[n, n_numbers]` (a copy that may be written to); zeros where there is no sound row."""
-    size, count = numbers_size(view), len(blobs)
-    try:
-        whole = b"".join(blobs)  # type: ignore[arg-type]
-        sound = len(whole) == size * count and set(map(len, blobs)) <= {size}  # type: ignore[arg-type]
-    except TypeError:  # None: somebody has no row
-        sound = False
-    if not sound:
+    """Headers int64 `[n, 5]` and numbers float64 `[n, n_numbers]`, which may be written to; zeros where no row is sound.
+
+    A header is read as five integers, `packed.HEADER`: the first is fingerprint and number of numbers in one.
+    """
+    size = numbers_size(view)
+    held: Sequence[bytes] = blobs  # type: ignore[assignment]
+    if None in blobs or set(map(len, held)) - {size}:
         empty = bytes(size)
-        whole = b"".join(b[:size] if b is not None and len(b) >= size else empty for b in blobs)
-    table = np.frombuffer(whole, np.uint8).reshape(count, size)
-    headers = table[:, : HEADER.itemsize].view(HEADER)[:, 0]
-    return headers, table[:, HEADER.itemsize :].copy().view("<f8")
+        held = [b[:size] if b is not None and len(b) >= size else empty for b in blobs]
+    table = np.frombuffer(bytearray().join(held), "<f8").reshape(len(blobs), size // 8)
+    return table.view("<i8")[:, :_HEADER], table[:, _HEADER:]
 
 
 def _sequences(view: View, blobs: Sequence[bytes | None], fresh: np.ndarray) -> list[list[list[str]]]:
@@ -156,15 +155,15 @@ def _catch_up(
     keys = [k for i in people.tolist() for k in projection.feature_keys(user_keys[i], view.purpose)]
     blobs = _fetch(client, keys)
     again, now_held = _numbers(view, blobs[::2])
-    same = (again["fingerprint"] == view.fingerprint) & (again["grant_start"] == headers["grant_start"][people])
-    same &= now < again["expires_at"]
+    same = (again[:, _MADE_BY] == view.mark) & (again[:, _GRANT_START] == headers[people, _GRANT_START])
+    same &= now < again[:, _EXPIRES_AT]
     values[people] = now_held
     for i, person in enumerate(people.tolist()):
         entries = None
         if same[i]:
-            entries = timetable_of(view, blobs[2 * i + 1], header=again[i])
+            entries = timetable_of(view, blobs[2 * i + 1], as_of=int(again[i, _AS_OF]), grant_start=int(again[i, _GRANT_START]))
         if entries is None:
-            fresh[person] = bool(same[i]) and now < int(again["valid_until"][i])
+            fresh[person] = bool(same[i]) and now < int(again[i, _VALID_UNTIL])
             continue
         due = entries[: int(np.searchsorted(entries["moment"], now, side="right"))]
         values[person, due["place"]] = due["value"]
@@ -172,6 +171,5 @@ def _catch_up(
 
 def _tell_time(view: View, values: np.ndarray, *, now: int) -> None:
     """Turn moments into days since them, in place."""
-    if any(view.since):
-        since = np.array(view.since, dtype=bool)
-        values[:, since] = (now - values[:, since]) / _DAY_US
+    if view.since_places:
+        values[:, view.since_places] = (now - values[:, view.since_places]) / _DAY_US

@@ -147,15 +147,15 @@ def pack_timetable(
     return pack_timetables(view, entries, total, as_of=as_of, grant_start=start)[0]
 
 
-def timetable_of(view: View, blob: bytes | None, *, header: np.void) -> np.ndarray | None:
-    """The entries (`CHANGE`, moments ascending) that go with the row of `header`.
+def timetable_of(view: View, blob: bytes | None, *, as_of: int, grant_start: int) -> np.ndarray | None:
+    """The entries (`CHANGE`, moments ascending) that go with the row as of `as_of` under the grant of `grant_start`.
 
     None when they are missing or damaged, or belong to another row.
     """
     if blob is None or len(blob) < _TIMETABLE.itemsize:
         return None
     told = np.frombuffer(blob, _TIMETABLE, count=1)[0]
-    if any(told[name] != header[name] for name in ("fingerprint", "as_of", "grant_start")):
+    if (told["fingerprint"], told["as_of"], told["grant_start"]) != (view.fingerprint, as_of, grant_start):
         return None
     if len(blob) != _TIMETABLE.itemsize + int(told["changes"]) * CHANGE.itemsize:
         return None

@@ -58,10 +58,20 @@ class View:
         return tuple(isinstance(f, Aggregate) and f.op in (Op.SINCE_LAST, Op.SINCE_FIRST) for f in self.numbers)
 
     @cached_property
+    def since_places(self) -> list[int]:
+        """The places of those in a row."""
+        return [place for place, since in enumerate(self.since) if since]
+
+    @cached_property
     def fingerprint(self) -> int:
         """CRC-32 of the declarations: a row packed under other ones is recognised."""
         told = [[(d.name, getattr(f, d.name)) for d in fields(f) if d.name != "purposes"] for f in self.features]
         return crc32(repr((self.entity, self.purpose, told)).encode())
+
+    @cached_property
+    def mark(self) -> int:
+        """The first eight bytes of a packed row as one integer: the fingerprint, and how many numbers follow."""
+        return self.fingerprint | len(self.numbers) << 32
 
     @cached_property
     def time_to_live_us(self) -> int:
