@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -81,9 +82,9 @@ def run(*, people: int = 100_000, sizes: Sequence[int] = SIZES, seed: int = 7) -
         return OnlineReport(describe(client), people, lines)
 
 
-def bring_online(client: redis.Redis, view: View, people: Crowd) -> None:
-    """Write everybody's row, as materialization does."""
-    at = online.to_micros(AS_OF)
+def bring_online(client: redis.Redis, view: View, people: Crowd, *, as_of: datetime = AS_OF) -> None:
+    """Write the rows of all who have one, as of `as_of`."""
+    at = online.to_micros(as_of)
     places = people.with_values()
     starts = [online.to_micros(people.standing[people.keys[i]][view.purpose][0][0].start) for i in places]
     until = np.full(len(places), NEVER)

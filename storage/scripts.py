@@ -27,14 +27,14 @@ def slot_of(client: redis.Redis, key: str) -> int:
 def run(client: redis.Redis, script: str, calls: Iterable[Call]) -> list[Any]:
     """Run `script` for each of `calls` in one round trip a server; the answers come in the order of the calls.
 
-    A script that the server has forgotten, because it was restarted, is loaded again. A cluster's pipeline knows only
-    EVAL, so there the text goes along with each call.
+    A script that the server has forgotten, because it was restarted, is loaded again. redis-py has no way to do that in
+    a cluster's pipeline, so there the text goes along with each call.
     """
     pipe = client.pipeline(transaction=False)
     loaded = None if is_cluster(client) else client.register_script(script)
     for keys, args in calls:
         if loaded is None:
-            pipe.eval(script, len(keys), *keys, *args)
+            pipe.execute_command("EVAL", script, len(keys), *keys, *args)
         else:
             loaded(keys=keys, args=args, client=pipe)
     answers: list[Any] = pipe.execute()
