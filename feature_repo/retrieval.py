@@ -32,13 +32,13 @@ from feature_repo.declare import Entity, Service
 from feature_repo.errors import OnlineStoreUnavailable, UnusableLabels
 from feature_repo.frame import Interactions, Manifest, TrainingFrame, Vectors
 from feature_repo.point_in_time import point_in_time_join
-from feature_repo.views import service as service_called, view_for
+from feature_repo.views import View, service as service_called, view_for
 from security.pseudonyms import Pseudonyms, load_pseudonyms
 from settings.config import Settings
 from storage.layout import Layout
 from storage.redis_server import UNREACHABLE, connect
 
-__all__ = ["Retrieval", "open_retrieval"]
+__all__ = ["Retrieval", "open_retrieval", "vectors"]
 
 NO_FEATURES = "no_features"
 BEFORE_GRANT = "before_grant"
@@ -138,12 +138,7 @@ class Retrieval:
         Raises `OnlineStoreUnavailable` when Redis can't be reached.
         """
         asked = service_called(service)
-        view = view_for(Entity.USER, asked.purpose)
-        read = online.read(self._redis, view, user_keys, purposes=asked.answering_purposes, now=now)
-        place = {f.name: i for i, f in enumerate(view.numbers)}
-        picked = [place[name] for name in asked.features]
-        lists = {f.name: read.sequences[i] for i, f in enumerate(view.sequences) if f.name in asked.sequences}
-        return Vectors(asked.features, read.values[:, picked], read.status[:, picked], tuple(read.decisions), lists)
+        return vectors(self._redis, view_for(Entity.USER, asked.purpose), asked, user_keys, now=now)
 
     def decisions(self, user_keys: Sequence[str], *, purpose: Purpose, now: datetime) -> list[Decision]:
         """What each person's projection says of `purpose` at `now`."""
@@ -211,6 +206,17 @@ class Retrieval:
             rows_root=merkle.root(leaves).hex(),
             excluded={k: excluded[k] for k in sorted(excluded) if excluded[k]},
         )
+
+
+def vectors(client: redis.Redis, view: View, asked: Service, user_keys: Sequence[str], *, now: datetime) -> Vectors:
+    """What `asked` reads of `view` for `user_keys` at `now`; raises `OnlineStoreUnavailable`."""
+    read = online.read(client, view, user_keys, purposes=asked.answering_purposes, now=now)
+    values, status = read.values, read.status
+    if asked.features != view.names:
+        picked = [view.names.index(name) for name in asked.features]
+        values, status = values[:, picked], status[:, picked]
+    lists = {f.name: read.sequences[i] for i, f in enumerate(view.sequences) if f.name in asked.sequences}
+    return Vectors(asked.features, values, status, read.decisions, lists)
 
 
 def open_retrieval(settings: Settings) -> Retrieval:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, cached_property
 from zlib import crc32
 
 from consent.purposes import Purpose
@@ -19,46 +19,61 @@ from feature_repo.errors import UnknownFeature, UnusableDeclaration
 __all__ = ["View", "all_views", "make_views", "service", "services", "view_for"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class View:
-    """The features of one entity for one purpose, in declaration order."""
+    """The features of one entity for one purpose, in declaration order. What follows from them is worked out once."""
 
     entity: Entity
     purpose: Purpose
     features: tuple[Feature, ...]
 
-    @property
+    @cached_property
     def name(self) -> str:
         """`user__marketing_retention`, say."""
         return f"{self.entity}__{self.purpose.replace('.', '_')}"
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The join key's column."""
         return "user_key" if self.entity is Entity.USER else "item_id"
 
-    @property
+    @cached_property
     def numbers(self) -> tuple[Feature, ...]:
         """The features whose value is a number, in the order a packed row has them."""
         return tuple(f for f in self.features if not f.is_sequence)
 
-    @property
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of `numbers`."""
+        return tuple(f.name for f in self.numbers)
+
+    @cached_property
     def sequences(self) -> tuple[Aggregate, ...]:
         """The features whose value is a list."""
         return tuple(f for f in self.features if isinstance(f, Aggregate) and f.is_sequence)
 
-    @property
+    @cached_property
     def since(self) -> tuple[bool, ...]:
         """Which numbers are stored as a moment and read as the time since it."""
         return tuple(isinstance(f, Aggregate) and f.op in (Op.SINCE_LAST, Op.SINCE_FIRST) for f in self.numbers)
 
-    @property
+    @cached_property
+    def since_places(self) -> list[int]:
+        """The places of those in a row."""
+        return [place for place, since in enumerate(self.since) if since]
+
+    @cached_property
     def fingerprint(self) -> int:
         """CRC-32 of the declarations: a row packed under other ones is recognised."""
         told = [[(d.name, getattr(f, d.name)) for d in fields(f) if d.name != "purposes"] for f in self.features]
         return crc32(repr((self.entity, self.purpose, told)).encode())
 
-    @property
+    @cached_property
+    def mark(self) -> int:
+        """The first eight bytes of a packed row as one integer: the fingerprint, and how many numbers follow."""
+        return self.fingerprint | len(self.numbers) << 32
+
+    @cached_property
     def time_to_live_us(self) -> int:
         """How long after the moment a row was computed for it may still be read: the shortest of its features'."""
         return min(micros(f.time_to_live) or 0 for f in self.features)

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         default=None, description="Redis to use; without it a server is started under <home>/redis."
     )
+    redis_cluster: bool = Field(
+        default=False, description="Whether the server of redis_url is a node of a Redis Cluster; the others are found."
+    )
     ledger_url: str | None = Field(default=None, description="SQLAlchemy URL of the consent ledger; SQLite by default.")
     mlflow_url: str | None = Field(default=None, description="MLflow tracking URI; SQLite under <home> by default.")
     clock_shift: timedelta = Field(
