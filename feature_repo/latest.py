@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from events.archive import Archive
+from feature_repo.batch import DuckDBBatch
 from feature_repo.build import Standing, admit_events, built_view, current_spans
 from feature_repo.change_points import event_table
 from feature_repo.declare import Entity
@@ -69,7 +70,7 @@ def sequences_at(
     """Every person's last-n lists at `as_of`, newest first; ties in time are broken by source and id."""
     if not view.sequences:
         return {}
-    admit_events(connection, view, archive=archive, standing=standing, as_of=as_of)
+    admit_events(DuckDBBatch(connection), view, archive=archive, standing=standing, as_of=as_of)
     lists: dict[str, list[list[str]]] = {}
     for place, feature in enumerate(view.sequences):
         rows = connection.execute(

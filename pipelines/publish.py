@@ -8,6 +8,7 @@ from datetime import datetime
 from consent.choices import open_desk
 from events.archive import Archive
 from feature_repo.build import Built, build
+from feature_repo.engines import batch_engine
 from feature_repo.store import apply, materialize
 from settings.config import Settings
 from storage.layout import Layout
@@ -17,9 +18,16 @@ __all__ = ["bring_online", "build_features"]
 
 
 def build_features(
-    settings: Settings, *, as_of: datetime, progress: Callable[[str, int, int], None] | None = None
+    settings: Settings,
+    *,
+    as_of: datetime,
+    engine: str = "",
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Built]:
-    """Compute every view as known at `as_of`, and register it. One build at a time; a second raises `LockHeld`."""
+    """Compute every view as known at `as_of`, and register it. One build at a time; a second raises `LockHeld`.
+
+    `engine` is `duckdb` or `spark`; by default, what the settings say.
+    """
     layout = Layout(settings.home)
     with hold(layout.run / "features.lock", what="a feature build"):
         desk = open_desk(settings)
@@ -28,6 +36,7 @@ def build_features(
             folder=layout.features,
             standing=desk.ledger.standing(in_force_at=settings.now()),
             as_of=as_of,
+            engine=batch_engine(settings, name=engine),
             progress=progress,
         )
         apply(settings)
