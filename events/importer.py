@@ -173,10 +173,14 @@ class Importer:
         for batch in open_source(resolve(location), (mapping.user_id,), table=table or mapping.table).batches:
             people.keys(batch.column(0), name=mapping.user_id)
         at = grant.indicated_at if grant.indicated_at.tzinfo else grant.indicated_at.replace(tzinfo=ZoneInfo("UTC"))
+        said_no = {
+            (r.entry.subject, r.entry.purpose) for r in self.desk.ledger.records() if not r.entry.status.permits
+        }
         entries = [
             Entry(key, p, Status.GIVEN, at, grant.by, f"stated for an import: {grant.basis}", grant.notice_version)
             for key in people.all_keys()
             for p in grant.purposes
+            if (key, p) not in said_no  # nobody else's statement takes back what a person said themselves
         ]
         report.choices = len(self.desk.record_many(entries, received_at=now))
 

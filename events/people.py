@@ -25,7 +25,7 @@ def user_ids(column: pa.ChunkedArray, *, name: str) -> pa.Array:
         if pa.types.is_floating(values.type):
             whole = pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), 2.0**53))
             integers = pc.if_else(whole, values, None).cast(pa.int64()).cast(pa.string())
-            text = pc.if_else(pc.is_nan(values), None, text)
+            text = pc.if_else(pc.is_nan(values), None, pc.coalesce(integers, text))
         return pc.if_else(pc.equal(text, ""), None, text)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         kind = type(error).__name__

@@ -250,6 +250,18 @@ def test_a_stated_grant_is_recorded_exactly_once_a_person_and_purpose(shop: Corn
         assert e.notice_version == "card-2024"
 
 
+def test_a_stated_grant_never_takes_back_what_a_person_said_no_to(shop: CornerShop) -> None:
+    asked = datetime(2023, 12, 1, tzinfo=UTC)
+    shop.desk.record(
+        shop.key("anna-4711"), Purpose.MARKETING_RETENTION, Status.WITHDRAWN, said_by="anna", method="phone",
+        indicated_at=asked, received_at=asked,
+    )  # fmt: skip
+    assert shop.bring(shop.csv(ROWS)).choices == 3
+    standing = shop.desk.ledger.standing()[shop.key("anna-4711")]
+    assert standing[Purpose.MARKETING_RETENTION][0] == []
+    assert standing[Purpose.PERSONALIZE_PROFILING][0] != []
+
+
 def test_a_consent_table_is_what_an_import_rests_on(shop: CornerShop) -> None:
     choices = [
         ("anna-4711", "personalize.profiling", "ja", "01.01.2024 10:00"),

@@ -172,19 +172,12 @@ def test_interactions_are_the_purchases_that_every_training_purpose_has_covered(
 
 
 def test_interactions_of_a_span_leave_out_what_was_not_known_by_its_end(room: StoreRoom) -> None:
-    since, until = AS_OF - timedelta(days=60), AS_OF - timedelta(days=20)
-    found = room.door().interactions("recommendation", as_of=AS_OF, since=since, until=until).table.to_pandas()
     stored = room.shop.events(columns="user_key, occurred_at, available_at")
-    trained = set(room.keys(*CUSTOMERS))
-    assert len(found) == sum(since < e[1] <= until and e[2] <= until and e[0] in trained for e in stored)
-
-
-def test_a_past_moment_is_no_way_around_a_withdrawal_made_since(room: StoreRoom) -> None:
-    room.say("customer-1", RETENTION, Choice.WITHDRAWN, at=AS_OF)
-    room.clock[0] = AS_OF + timedelta(days=1)
-    past = AS_OF - timedelta(days=3)
-    key, door = room.key("customer-1"), room.door()
-    assert key not in door.people("churn", as_of=past)
-    assert key not in door.interactions("churn", as_of=past).table["user_key"].to_pylist()
-    frame = door.training_frame(labels(room, "customer-1", moments=[past]), service="churn", as_of=past)
-    assert (frame.manifest.rows, frame.manifest.excluded) == (0, {"withdrawn": 1})
+    trained, since = set(room.keys(*CUSTOMERS)), AS_OF - timedelta(days=150)
+    late = [e for e in stored if e[0] in trained and e[2] - e[1] > timedelta(hours=1) and e[1] > since]
+    assert len(late) > 10
+    for _, occurred, available in late[::5]:
+        for until in (occurred, available - timedelta(microseconds=1), available):
+            found = room.door().interactions("recommendation", as_of=AS_OF, since=since, until=until)
+            meant = [e for e in stored if since < e[1] <= until and e[2] <= until and e[0] in trained]
+            assert found.manifest.rows == len(meant)
