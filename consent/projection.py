@@ -89,7 +89,7 @@ def write(
     """Write projections, and in the same atomic step delete the features of every purpose not granted at `now`, or anew."""
     people = list(standings.items())
     for at in range(0, len(people), batch):
-        calls = []
+        calls: list[scripts.Call] = []
         for user_key, standing in people[at : at + batch]:
             keys = [consent_key(user_key), *(k for p in _PURPOSES for k in feature_keys(user_key, p))]
             calls.append((keys, [pack(standing, seq=seq), _micros(now)]))
