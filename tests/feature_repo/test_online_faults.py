@@ -20,7 +20,7 @@ from feature_repo.declare import Entity
 from feature_repo.frame import Status
 from feature_repo.packed import pack_timetable, timetable_of
 from feature_repo.views import view_for
-from settings.config import load_settings
+from settings.config import Settings, load_settings
 from storage import embedded, redis_server
 from storage.redis_server import connect
 from tests.feature_repo.store_room import AS_OF, CUSTOMERS, RETENTION, StoreRoom
@@ -59,6 +59,14 @@ def test_with_writers_in_several_processes_the_newest_row_is_what_stays(room: St
         assert held == expected, "row and timetable of the newest, or nothing of who withdrew meanwhile"
 
 
+def test_a_slow_writer_does_not_bring_back_what_a_withdrawal_deleted(room: StoreRoom) -> None:
+    view, client = view_for(Entity.USER, RETENTION), connect(room.settings)
+    (row,) = [r for r in room.rows(view) if r.user_key == room.key("customer-2")]
+    room.say("customer-2", RETENTION, Choice.WITHDRAWN, at=AS_OF + timedelta(minutes=1))
+    assert online.write(client, view, [row]) == (0, 1)
+    assert client.exists(*projection.feature_keys(row.user_key, RETENTION)) == 0
+
+
 def test_one_lot_may_hold_several_rows_of_a_person_in_any_order(room: StoreRoom) -> None:
     view, client = view_for(Entity.USER, RETENTION), connect(room.settings)
     rows = [row for day in range(4) for row in room.rows(view, as_of=AS_OF + day * DAY)]
@@ -70,8 +78,10 @@ def test_one_lot_may_hold_several_rows_of_a_person_in_any_order(room: StoreRoom)
 
 
 def test_after_redis_was_killed_in_mid_write_materializing_again_gives_the_right_values(
-    room: StoreRoom, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    room = StoreRoom.fill(settings, seed=5)
+    monkeypatch.setattr(Settings, "now", lambda _: AS_OF)
     view, client = view_for(Entity.USER, RETENTION), connect(room.settings)
     rows = room.rows(view)
     monkeypatch.setattr(online_write, "_PER_TRIP", 2)
