@@ -24,7 +24,17 @@ from feature_repo.views import View, make_views
 from settings.config import Settings, load_settings
 from storage import redis_server
 
-__all__ = ["AS_OF", "FEATURES", "PURPOSE", "Crowd", "a_server_of_its_own", "crowd", "project", "the_service", "the_view"]
+__all__ = [
+    "AS_OF",
+    "FEATURES",
+    "PURPOSE",
+    "Crowd",
+    "a_server_of_its_own",
+    "crowd",
+    "project",
+    "the_service",
+    "the_view",
+]
 
 PURPOSE = Purpose.MARKETING_RETENTION
 AS_OF = datetime(2026, 3, 1, 12, tzinfo=UTC)

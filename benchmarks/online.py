@@ -118,7 +118,8 @@ def _measure(
         blobs: list[bytes] = client.mget(["{u:" + key + tail for key in keys])  # type: ignore[assignment]
         return np.frombuffer(b"".join(blobs)).reshape(-1, width)[:, -len(view.numbers) :]
 
-    size, told = len(batches[0]), {"ours": [], "feast": [], "bare": []}  # type: dict[str, list[float]]
+    size = len(batches[0])
+    told: dict[str, list[float]] = {"ours": [], "feast": [], "bare": []}
     for batch in batches:
         _time(told["feast"], peer.read, [people.keys[i] for i in batch])
         for turn in range(_TURNS[size]):

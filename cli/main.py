@@ -84,6 +84,7 @@ ENTRIES: Mapping[str, Entry] = {
         Entry("serve", "cli.serve", "serve", "Serve", "Run the prediction service in this terminal."),
         Entry("keys", "cli.keys", "app", "Serve", "Create and revoke the API keys of applications."),
         Entry("consent", "cli.consent", "app", "Consent", "Grant, withdraw and look up consent; verify the ledger."),
+        Entry("bench", "cli.bench", "app", "Look", "Measure the platform beside its peers."),
     )
 }
 

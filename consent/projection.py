@@ -14,11 +14,11 @@ import numpy as np
 import redis
 
 from consent.decisions import Decisions
-from consent.policy import Decision, Grant, Reason
+from consent.policy import FOREVER, Decision, Grant, Reason
 from consent.purposes import Purpose
 from storage import scripts
 
-__all__ = ["ROW", "consent_key", "decide", "decisions", "feature_keys", "pack", "slot", "unpack", "write"]
+__all__ = ["ROW", "RUNNING", "consent_key", "decide", "decisions", "feature_keys", "pack", "slot", "unpack", "write"]
 
 _PURPOSES = tuple(Purpose)
 _SLOTS = {purpose: place for place, purpose in enumerate(_PURPOSES)}
@@ -30,6 +30,9 @@ ROW = np.dtype([("seq", "<i8"), ("grants", _GRANT, (len(_PURPOSES),))])
 """Layout of one projection: `seq`, then one (start, end, reason index) a purpose."""
 
 _NOTHING = bytes(ROW.itemsize)
+
+RUNNING = (_REASONS.index(Reason.EXPIRED), (FOREVER - _EPOCH) // timedelta(microseconds=1))
+"""A grant that nobody has ended either runs out by itself (this reason) or never (this end)."""
 
 # Newest wins: a slow writer never overwrites what a later ledger position said. KEYS: projection, then the feature keys of
 # every purpose, two each, in enum order. ARGV: projection, now. What a purpose knew is deleted unless the grant it was
@@ -89,7 +92,7 @@ def write(
     """Write projections, and in the same atomic step delete the features of every purpose not granted at `now`, or anew."""
     people = list(standings.items())
     for at in range(0, len(people), batch):
-        calls = []
+        calls: list[scripts.Call] = []
         for user_key, standing in people[at : at + batch]:
             keys = [consent_key(user_key), *(k for p in _PURPOSES for k in feature_keys(user_key, p))]
             calls.append((keys, [pack(standing, seq=seq), _micros(now)]))

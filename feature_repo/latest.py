@@ -140,15 +140,12 @@ def _changes(
         f"epoch_us({f.name})::DOUBLE AS {f.name}" if since else f.name
         for f, since in zip(view.numbers, view.since, strict=True)
     )
-    ours = (
-        "SEMI JOIN granted ON granted.k = user_key AND granted.start = epoch_us(grant_start)"
-        if view.entity is Entity.USER
-        else ""
-    )
+    granted = "JOIN granted ON granted.k = v.k AND granted.start = s" if view.entity is Entity.USER else ""
     found = connection.execute(
-        f"SELECT {view.key} AS k, epoch_us(valid_from) AS m, {start} AS s, {numbers} FROM read_parquet('{file}') {ours} "
-        f"WHERE epoch_us(valid_from) < {at + view.time_to_live_us} "
-        f"QUALIFY m > {at} OR row_number() OVER (PARTITION BY k, m <= {at} ORDER BY m DESC) = 1 ORDER BY k, m"
+        f"WITH v AS (SELECT {view.key} AS k, epoch_us(valid_from) AS m, {start} AS s, {numbers} "
+        f"FROM read_parquet('{file}') WHERE epoch_us(valid_from) < {at + view.time_to_live_us}), "
+        f"held AS (SELECT k, max(m) AS since FROM v WHERE m <= {at} GROUP BY k) "
+        f"SELECT v.* FROM v JOIN held ON held.k = v.k AND m >= since {granted} ORDER BY v.k, m"
     ).to_arrow_table()
     values = (
         np.column_stack([found[f.name].to_numpy().astype(np.float64, copy=False) for f in view.numbers])

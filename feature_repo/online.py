@@ -161,7 +161,9 @@ def _catch_up(
     for i, person in enumerate(people.tolist()):
         entries = None
         if same[i]:
-            entries = timetable_of(view, blobs[2 * i + 1], as_of=int(again[i, _AS_OF]), grant_start=int(again[i, _GRANT_START]))
+            entries = timetable_of(
+                view, blobs[2 * i + 1], as_of=int(again[i, _AS_OF]), grant_start=int(again[i, _GRANT_START])
+            )
         if entries is None:
             fresh[person] = bool(same[i]) and now < int(again[i, _VALID_UNTIL])
             continue
@@ -170,6 +172,6 @@ def _catch_up(
 
 
 def _tell_time(view: View, values: np.ndarray, *, now: int) -> None:
-    """Turn moments into days since them, in place."""
+    """Turn moments into days since them, in place; a moment still ahead, the clock having been set back, is now."""
     if view.since_places:
-        values[:, view.since_places] = (now - values[:, view.since_places]) / _DAY_US
+        values[:, view.since_places] = np.maximum(now - values[:, view.since_places], 0) / _DAY_US

@@ -25,39 +25,43 @@ from storage import scripts
 __all__ = ["OnlineRow", "erase", "item_key", "to_micros", "write", "write_items"]
 
 # KEYS: consent, row, timetable of each person. ARGV: the grant's place in the projection; (as_of, grant_start) of each
-# person, packed; then row and timetable of each. Answers 1 written, 0 no such grant, -1 a newer row is there.
+# person, packed; how a grant looks that nobody has ended (`projection.RUNNING`); then row and timetable of each. Answers
+# 1 written, 0 no such grant, -1 a newer row is there. A grant that was withdrawn takes nothing any more, not even what
+# was computed before: else a slow writer would bring back what the withdrawal deleted.
 # Moments stay below 2^53, so Lua's numbers hold them exactly.
 _WRITE = """
-local at, n = tonumber(ARGV[1]), #KEYS / 3
-local keys, rows = {}, {}
-for i = 1, n do keys[i], rows[i] = KEYS[3 * i - 2], KEYS[3 * i - 1] end
-local consents, helds = redis.call('MGET', unpack(keys)), redis.call('MGET', unpack(rows))
-local answers, put, gone, newest = {}, {}, {}, {}
+local at, n, unpack_moments = tonumber(ARGV[1]) + 1, #KEYS / 3, struct.unpack
+local runs_out, forever = tonumber(ARGV[3]), tonumber(ARGV[4])
+local keys = {}
+for i = 1, n do keys[i], keys[n + i] = KEYS[3 * i - 2], KEYS[3 * i - 1] end
+local held = redis.call('MGET', unpack(keys))
+local answers, put, gone, newest, puts, goes = {}, {}, {}, {}, 0, 0
 for i = 1, n do
-  local as_of, grant = struct.unpack('<ll', ARGV[2], 16 * i - 15)
-  local consent, held, answer = consents[i], helds[i], 0
-  if consent and #consent >= at + 16 then
-    local start, finish = struct.unpack('<ll', consent, at + 1)
-    if start == grant and as_of < finish then
-      answer = 1
-      if held and #held >= 40 then
-        local held_as_of, _, _, held_start = struct.unpack('<llll', held, 9)
-        if held_start == start and held_as_of > as_of then answer = -1 end
+  local as_of, grant = unpack_moments('<ll', ARGV[2], 16 * i - 15)
+  local consent, row, answer = held[i], held[n + i], 0
+  if consent and #consent >= at + 23 then
+    local start, finish, why = unpack_moments('<lll', consent, at)
+    if start == grant and as_of < finish and (why == runs_out or finish == forever) then
+      local key = keys[n + i]
+      local there = newest[key]
+      if not there and row and #row >= 40 and unpack_moments('<l', row, 33) == start then
+        there = unpack_moments('<l', row, 9)
       end
-      local earlier = newest[rows[i]]
-      if earlier and earlier > as_of then answer = -1 end
+      if there and there > as_of then
+        answer = -1
+      else
+        answer, newest[key] = 1, as_of
+        put[puts + 1], put[puts + 2], puts = key, ARGV[2 * i + 3], puts + 2
+        local timetable = ARGV[2 * i + 4]
+        if timetable == '' then gone[goes + 1], goes = KEYS[3 * i], goes + 1
+        else put[puts + 1], put[puts + 2], puts = KEYS[3 * i], timetable, puts + 2 end
+      end
     end
-  end
-  if answer == 1 then
-    newest[rows[i]] = as_of
-    put[#put + 1], put[#put + 2] = rows[i], ARGV[2 * i + 1]
-    if ARGV[2 * i + 2] == '' then gone[#gone + 1] = KEYS[3 * i]
-    else put[#put + 1], put[#put + 2] = KEYS[3 * i], ARGV[2 * i + 2] end
   end
   answers[i] = answer
 end
-if #gone > 0 then redis.call('DEL', unpack(gone)) end
-if #put > 0 then redis.call('MSET', unpack(put)) end
+if goes > 0 then redis.call('DEL', unpack(gone)) end
+if puts > 0 then redis.call('MSET', unpack(put)) end
 return answers
 """
 _PER_CALL = 200
@@ -139,7 +143,10 @@ def _calls(client: redis.Redis, view: View, lot: Sequence[OnlineRow]) -> Iterato
             for key in (projection.consent_key(row.user_key), *projection.feature_keys(row.user_key, view.purpose))
         ]
         moments = struct.pack(f"<{2 * len(people)}q", *(m for row in people for m in (row.as_of, row.grant_start)))
-        yield keys, [offset, moments, *(blob for row in people for blob in (row.row, row.timetable))]
+        yield (
+            keys,
+            [offset, moments, *projection.RUNNING, *(blob for row in people for blob in (row.row, row.timetable))],
+        )
 
 
 def _together(client: redis.Redis, lot: Sequence[OnlineRow]) -> Iterator[Sequence[OnlineRow]]:

@@ -77,7 +77,9 @@ def test_who_withdraws_there_is_denied_and_forgotten(client: redis.Redis) -> Non
     key = PEOPLE.keys[PEOPLE.with_values()[0]]
     (grant,) = PEOPLE.standing[key][VIEW.purpose][0]
     ended = Grant(key, grant.purpose, grant.start, AS_OF, Reason.WITHDRAWN)
-    projection.write(client, {key: {**PEOPLE.standing[key], VIEW.purpose: ([ended], Reason.WITHDRAWN)}}, seq=2, now=AS_OF)
+    projection.write(
+        client, {key: {**PEOPLE.standing[key], VIEW.purpose: ([ended], Reason.WITHDRAWN)}}, seq=2, now=AS_OF
+    )
     got = read(client, [key])
     assert (got.status == Status.DENIED).all()
     assert got.decisions[0].reason is Reason.WITHDRAWN
