@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,10 @@ def run(
             labels = _labels(users, label_rows, random)
             _agree(file, labels)
             with _PeakMemory() as peak:
-                ours = _median(lambda f=file, d=labels: _ours(f, d), repeats)
+                ours = _median(partial(_ours, file, labels), repeats)
             found[depth] = Depth(
                 ours_s=ours,
-                bare_s=_median(lambda f=file, d=labels: _bare(f, d), repeats),
+                bare_s=_median(partial(_bare, file, labels), repeats),
                 feast_duckdb_s=_limited("duckdb", file, labels, peer_limit_s),
                 feast_dask_s=_limited("dask", file, labels, peer_limit_s),
                 ours_peak_mb=round(peak.megabytes, 1),
