@@ -120,7 +120,7 @@ def admit_events(batch: Batch, view: View, *, archive: Archive, standing: Standi
         key = "user_key" if view.entity is Entity.USER else "item_id"
         batch.make(
             event_table(event),
-            f"SELECT e.{key} AS k, e.user_key, {occurred} AS o, {dialect.micros('e.available_at')} AS a, "
+            f"SELECT {dialect.by_entity} e.{key} AS k, e.user_key, {occurred} AS o, {dialect.micros('e.available_at')} AS a, "
             f"hour(e.occurred_at) AS hour, {dialect.weekday('e.occurred_at')} AS weekday, "
             f"{fields}, e.source, e.id FROM {batch.events(archive, event)} e JOIN spans ON spans.k = e.user_key "
             f"AND {occurred} >= spans.start WHERE e.available_at <= {latest} AND e.occurred_at <= {latest}",

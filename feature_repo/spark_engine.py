@@ -81,6 +81,8 @@ def spark_session(master: str) -> SparkSession:
         reason = str(error).strip().partition("\n")[0]
         raise EngineUnavailable(f"Spark at {master} can't be used ({reason}); check AAP_SPARK_MASTER.") from error
     session.conf.set("spark.sql.ansi.enabled", "true")
+    # A kept table stays partitioned as it was made, by entity, so that what reads it needs no shuffle.
+    session.conf.set("spark.sql.optimizer.canChangeCachedPlanOutputPartitioning", "false")
     for name, value in _FEW_CORES.items() if master.startswith("local") else ():
         session.conf.set(name, value)
     return session
@@ -113,7 +115,8 @@ class SparkBatch:
 
     def register(self, table: str, rows: pa.Table) -> None:
         """See `Batch`."""
-        self._session.createDataFrame(rows).createOrReplaceTempView(table)
+        self._session.createDataFrame(rows).createOrReplaceTempView(f"arrow_{table}")
+        self.make(table, f"SELECT {self.dialect.by_entity} * FROM arrow_{table}")
 
     def events(self, archive: Archive, event: str) -> str:
         """See `Batch`."""
@@ -141,7 +144,7 @@ class SparkBatch:
         columns = list(dict.fromkeys(c for f in frames for c in f.columns))
         whole = [f.selectExpr(*(_column(c, among=f.columns) for c in columns)) for f in frames]
         reduce(lambda a, b: a.unionAll(b), whole).createOrReplaceTempView("stacked")
-        return "SELECT * FROM stacked"
+        return f"SELECT {self.dialect.by_entity} * FROM stacked"
 
     def fetched(self, table: str, *, scratch: Path) -> tuple[duckdb.DuckDBPyConnection, str]:
         """See `Batch`: written to `scratch` by the executors, read from there."""

@@ -265,7 +265,7 @@ def _worlds(many: int) -> list[World]:
 @pytest.mark.spark
 def test_spark_means_the_same_of_people_at_every_moment(tmp_path: Path, spark: Engine) -> None:
     (view,) = make_views(PERSONAL)
-    worlds = _worlds(60)
+    worlds = _worlds(40)
     everyone = {person: start for w in worlds for person, start in w.starts.items()}
     labels = [(person, t) for w in worlds for person in w.starts for t in w.times]
     events = [e for w in worlds for e in w.events]
@@ -281,7 +281,7 @@ def test_spark_means_the_same_of_people_at_every_moment(tmp_path: Path, spark: E
 @pytest.mark.spark
 def test_spark_means_the_same_of_items_at_every_moment(tmp_path: Path, spark: Engine) -> None:
     (view,) = make_views(SOLD)
-    worlds = _worlds(60)
+    worlds = _worlds(40)
     everyone = {person: start for w in worlds for person, start in w.starts.items()}
     events = [e for w in worlds for e in w.events if e.occurred >= w.starts[e.person]]
     labels = [(f"{item}-{w.number}", t) for w in worlds for item in ("i1", "i2", "i3") for t in w.times]
