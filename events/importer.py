@@ -173,9 +173,7 @@ class Importer:
         for batch in open_source(resolve(location), (mapping.user_id,), table=table or mapping.table).batches:
             people.keys(batch.column(0), name=mapping.user_id)
         at = grant.indicated_at if grant.indicated_at.tzinfo else grant.indicated_at.replace(tzinfo=ZoneInfo("UTC"))
-        said_no = {
-            (r.entry.subject, r.entry.purpose) for r in self.desk.ledger.records() if not r.entry.status.permits
-        }
+        said_no = {(r.entry.subject, r.entry.purpose) for r in self.desk.ledger.records() if not r.entry.status.permits}
         entries = [
             Entry(key, p, Status.GIVEN, at, grant.by, f"stated for an import: {grant.basis}", grant.notice_version)
             for key in people.all_keys()
