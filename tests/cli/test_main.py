@@ -16,7 +16,7 @@ from settings.config import SettingsError
 from storage.errors import LockHeld, RedisUnavailable
 
 ROOT = Path(__file__).resolve().parents[2]
-PANELS = ["Start", "Data", "Features", "Models", "Serve", "Consent"]
+PANELS = ["Start", "Data", "Features", "Models", "Serve", "Consent", "Look"]
 
 
 def aap(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
