@@ -57,7 +57,7 @@ class MaterializeReport:
 
 
 def run(*, people: int = 100_000, feast_people: int = 4_000, seed: int = 7) -> MaterializeReport:
-    """Measure; about half a minute. Feast brings `feast_people` of the people online, or all if there are fewer."""
+    """Measure; about half a minute. Of Feast no more people than there are."""
     feast_people = min(feast_people, people)
     view, everybody = the_view(), crowd(people, seed=seed)
     with a_server_of_its_own() as (settings, client):

@@ -25,4 +25,5 @@ def test_materializing_is_measured_beside_feast(home: Path) -> None:
 
 def test_as_json_the_last_line_is_one_object(home: Path) -> None:
     done = CliRunner().invoke(app, ["materialize", "--people", "1000", "--json"])
+    assert done.exception is None, done.exception
     assert json.loads(done.stdout.strip().splitlines()[-1])["people"] == 1_000
