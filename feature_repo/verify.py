@@ -24,7 +24,9 @@ from feature_repo.build import Standing, admit_events, build_one, current_spans,
 from feature_repo.change_points import event_table
 from feature_repo.declare import Aggregate, Entity, Op
 from feature_repo.errors import EngineUnavailable, NothingToVerify
+from feature_repo.fold_engine import FoldValues
 from feature_repo.point_in_time import point_in_time_join
+from feature_repo.sample import Sample
 from feature_repo.spark_engine import spark_engine, spark_session, why_unavailable
 from feature_repo.views import View, all_views
 from settings.config import Settings
@@ -33,20 +35,6 @@ __all__ = ["BatchValues", "Comparison", "FeatureCount", "Sample", "ValuesAt", "e
 
 _EXACT = (Op.COUNT, Op.DISTINCT)
 _TOLERANCE = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Whose values of one view are asked for, and when. `keys[i]` at `moments[i]` (microseconds) is one question."""
-
-    view: View
-    keys: tuple[str, ...]
-    moments: np.ndarray
-    archive: Archive
-    standing: Standing
-    """Of the people asked about, and nobody else."""
-    as_of: datetime
-    """What had been received by then may count."""
 
 
 class ValuesAt(Protocol):
@@ -128,16 +116,18 @@ def engines(settings: Settings, *, asked: Sequence[str] = ()) -> tuple[list[Valu
     scratch = settings.home / "run" / "verify"
     found: list[ValuesAt] = []
     skipped: dict[str, str] = {}
-    for name in asked or ("duckdb", "spark"):
+    for name in asked or ("duckdb", "stream", "spark"):
         if name == "duckdb":
             found.append(BatchValues("duckdb", duckdb_engine, scratch))
+        elif name == "stream":
+            found.append(FoldValues())
         elif name == "spark":
             if not asked and (missing := why_unavailable(settings.spark_master)):
                 skipped["spark"] = missing
                 continue
             found.append(BatchValues("spark", spark_engine(spark_session(settings.spark_master)), scratch))
         else:
-            raise EngineUnavailable(f"{name!r} is not an engine; choose from duckdb and spark.")
+            raise EngineUnavailable(f"{name!r} is not an engine; choose from duckdb, stream and spark.")
     return found, skipped
 
 
