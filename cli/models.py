@@ -1,14 +1,22 @@
-"""`aap models`: the versions there are, and which one answers."""
+"""`aap models`: the versions there are, which one answers, and how good the models are."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.console import console, table
+from cli.console import console, counted, err, table
 from settings.config import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from settings.config import Settings
 
 __all__ = ["app"]
 
@@ -69,6 +77,74 @@ def rollback(model: _Model) -> None:
 
     found = open_registry(load_settings()).rollback(model)
     console.print(f"{found.name} version {found.version} is the champion again.")
+
+
+@app.command()
+def report(
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            help="Judge on this home's data and consent; [dim]else on the demo's shop with everybody's[/].",
+            show_default=False,
+            file_okay=False,
+            exists=True,
+        ),
+    ] = None,
+    cut: Annotated[
+        datetime | None,
+        typer.Option(help="Learn before, judge after; [dim]2017-12-01[/].", formats=["%Y-%m-%d"], show_default=False),
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only these; [dim]all[/].", show_default=False)] = None,
+    weeks: Annotated[int, typer.Option(min=0, help="Judge churn at so many weekly cuts before as well.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, on the last line.")] = False,
+) -> None:
+    """Judge every model at one fixed cut beside every baseline, on all data; nothing is registered."""
+    from feature_repo.retrieval import open_retrieval
+    from models.report import REPORTED, report as judge
+    from models.roster import model_class
+    from pipelines.all_data import CUT
+    from pipelines.promotion import training_settings
+
+    chosen = [model_class(name).name for name in model or REPORTED]
+    with counted("Measuring") as bar:
+        steps = iter(range(1, 1_000))
+
+        def tell(stage: str) -> None:
+            bar(next(steps))
+            err.print(f"[dim]{stage}[/]", highlight=False)
+
+        with _home(home, tell) as settings:
+            found = judge(
+                open_retrieval(settings),
+                settings=training_settings(settings),
+                cut=cut.replace(tzinfo=UTC) if cut else CUT,
+                models=chosen,
+                weeks=weeks,
+                progress=tell,
+            )
+    for name, told in found.items():
+        _print_report(name, told)
+    if as_json:
+        typer.echo(json.dumps(found))
+
+
+def _home(home: Path | None, tell: Callable[[str], None]) -> AbstractContextManager[Settings]:
+    from pipelines.all_data import everyone_agrees
+
+    return everyone_agrees(tell) if home is None else nullcontext(load_settings(home))
+
+
+def _print_report(name: str, told: dict[str, Any]) -> None:
+    """A model's figures, a line a part, with its baselines."""
+    parts = {f"{name} {key}": part for key, part in told.items() if isinstance(part, dict) and "interval" in part}
+    rows = []
+    for part, found in (parts or {name: told}).items():
+        figures = {k: v for k, v in found.items() if isinstance(v, float)}
+        rows += [(part, metric, f"{value:.4f}") for metric, value in figures.items()]
+        for rival, theirs in found["baselines"].items():
+            shown = theirs.items() if isinstance(theirs, dict) else [("", theirs)]
+            rows += [(f"  {rival}", metric, f"{value:.4f}") for metric, value in shown]
+    table("model", "metric", "figure", rows=rows, numbers=["figure"])
 
 
 def _headline(tags: dict[str, str], metrics: dict[str, float]) -> str | None:

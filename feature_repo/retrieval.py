@@ -122,7 +122,8 @@ class Retrieval:
             after = f"AND e.occurred_at > '{since.isoformat()}'::TIMESTAMPTZ" if since else ""
             purchases = Archive(self._layout.archive).sql("product_purchased")
             table = connection.execute(
-                f"SELECT e.user_key, e.item_id, e.occurred_at, e.quantity, e.amount FROM {purchases} e "
+                "SELECT e.user_key, e.item_id, e.occurred_at, e.quantity, e.amount, e.basket_id, e.category "
+                f"FROM {purchases} e "
                 "JOIN spans ON spans.user_key = e.user_key AND e.occurred_at >= spans.start "
                 f"WHERE e.occurred_at <= '{latest.isoformat()}'::TIMESTAMPTZ "
                 f"AND e.available_at <= '{latest.isoformat()}'::TIMESTAMPTZ {after} "

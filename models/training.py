@@ -18,6 +18,7 @@ from pathlib import Path
 from feature_repo.frame import Manifest
 from models.contract import AnyModel, Retrieval
 from models.evaluation import Evaluation
+from models.leaks import require_known
 from models.parameters import TrainingSettings
 from models.registry import ModelVersion, Registry, Run
 from models.roster import model_class
@@ -55,7 +56,7 @@ def train(
     """Train, judge, refit and register the model called `name` as of `as_of`.
 
     `seed` defaults to the settings' own; `parent` is the run to nest below; `progress` is told each stage.
-    Raises `UnknownModel`, `TooFewRows`, `OneClassOnly`, `StoreUnavailable`, and what the door raises.
+    Raises `UnknownModel`, `TooFewRows`, `OneClassOnly`, `Leak`, `StoreUnavailable`, and what the door raises.
     """
     kind, chosen = model_class(name), settings.seed if seed is None else seed
     parameters = settings.models[name]
@@ -64,6 +65,7 @@ def train(
     with registry.run(f"train {name}", parent=parent, tags={"model": name, "as_of": as_of.isoformat()}) as run:
         stages.enter("read the past")
         past = kind.examples(retrieval, until=split.cut, as_of=as_of, parameters=parameters)
+        require_known(past, cut=split.cut, horizon_days=parameters.horizon_days, label=kind.label)
         held_out = kind.held_out(retrieval, cut=split.cut, until=split.until, as_of=as_of, parameters=parameters)
         stages.enter("fit on the past")
         trial = kind.fit(past, parameters=parameters, seed=chosen)

@@ -71,6 +71,8 @@ class Item:
     name: str | None
     score: float
     reason: str
+    explanation: str
+    """The reason as a sentence."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,8 @@ def smoke_test(name: str, model: Any) -> None:
         return
     if name == "recommendation":
         for strategy in ("buy_again", "discover"):
-            _expect(len(model.recommend([[]], n=1, strategy=strategy)) == 1, name, f"{strategy} gives no list")
+            lists = model.recommend([[]], baskets=[[]], n=1, strategy=strategy)
+            _expect(len(lists) == 1, name, f"{strategy} gives no list")
         return
     values = np.zeros((2, len(model.features)), dtype=np.float64)
     if name == "segments":

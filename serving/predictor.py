@@ -103,22 +103,22 @@ class Predictor:
         """The `n` best items for each person: their own for those who allow it, the popular ones for everyone else."""
         used = self.models.get("recommendation")
         vectors = self.features.online_vectors(user_keys, service="recommendation", now=now)
-        name = used.model.features[0]
-        if name not in vectors.sequences:
-            used.require(tuple(vectors.sequences))
-        sequences = vectors.sequences[name]
-        outcomes = [_outcome_of_sequence(d, s) for d, s in zip(vectors.decisions, sequences, strict=True)]
-        lists, assigned = self._lists(user_keys, sequences, outcomes, used=used, n=n, now=now)
+        used.require(tuple(vectors.sequences))
+        items, baskets = (vectors.sequences[name] for name in used.model.features)
+        outcomes = [_outcome_of_sequence(d, s) for d, s in zip(vectors.decisions, items, strict=True)]
+        lists, assigned = self._lists(user_keys, items, baskets, outcomes, used=used, n=n, now=now)
         popular = self.models.get("popularity") if Outcome.DENIED in outcomes else None
         everyones = popular.model.top(n) if popular else []
-        names = self.names.of(r.item_id for row in [*lists.values(), everyones] for r in row)
+        shown = [r for row in [*lists.values(), everyones] for r in row]
+        names = self.names.of(i for r in shown for i in (r.item_id, r.because) if i is not None)
         ids = _new_ids(len(user_keys))
         answers, rows = [], []
         for i, decision in enumerate(vectors.decisions):
             maker = popular if popular and outcomes[i] is Outcome.DENIED else used
-            items = tuple(_item(r, names) for r in lists.get(i, everyones))
-            answer = _answer(ids[i], maker, decision, outcomes[i], items, assigned.get(i))
-            evidence = Evidence(user_keys[i], decision.ledger_seq, (name,), None, None, sequences[i], n)
+            listed = tuple(_item(r, names) for r in lists.get(i, everyones))
+            answer = _answer(ids[i], maker, decision, outcomes[i], listed, assigned.get(i))
+            read = used.model.features
+            evidence = Evidence(user_keys[i], decision.ledger_seq, read, None, None, items[i], baskets[i], n)
             rows.append(record(answer, evidence, endpoint="recommendations", used=maker, at=now))
             answers.append(answer)
         self.keep(rows)
@@ -127,7 +127,8 @@ class Predictor:
     def _lists(
         self,
         user_keys: Sequence[str],
-        sequences: Sequence[Sequence[str]],
+        items: Sequence[Sequence[str]],
+        baskets: Sequence[Sequence[str]],
         outcomes: Sequence[Outcome],
         *,
         used: InUse,
@@ -147,7 +148,9 @@ class Predictor:
             arms.setdefault(assignment.variant, []).append(i)
         lists: dict[int, Sequence[Any]] = {}
         for strategy, people in arms.items():
-            ranked = used.model.recommend([sequences[i] for i in people], n=n, strategy=strategy)
+            ranked = used.model.recommend(
+                [items[i] for i in people], baskets=[baskets[i] for i in people], n=n, strategy=strategy
+            )
             lists.update(zip(people, ranked, strict=True))
         return lists, assigned
 
@@ -224,4 +227,4 @@ def _new_ids(count: int) -> list[str]:
 
 
 def _item(ranked: Any, names: Mapping[str, str | None]) -> Item:
-    return Item(ranked.item_id, names.get(ranked.item_id), ranked.score, ranked.reason)
+    return Item(ranked.item_id, names.get(ranked.item_id), ranked.score, ranked.reason, ranked.explain(names))

@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
         pa.field("values", pa.list_(pa.float64())),
         pa.field("statuses", pa.list_(pa.uint8())),
         pa.field("sequence", pa.list_(pa.string())),
+        pa.field("baskets", pa.list_(pa.string())),
         pa.field("n", pa.int32()),
         pa.field("consent_allowed", pa.bool_(), nullable=False),
         pa.field("consent_purpose", pa.string(), nullable=False),
@@ -57,6 +58,8 @@ class Evidence:
     values: Sequence[float] | None
     statuses: Sequence[int] | None
     sequence: Sequence[str] | None = None
+    baskets: Sequence[str] | None = None
+    """Of a sequence of items, the basket of each."""
     n: int | None = None
 
 
@@ -99,6 +102,7 @@ def record(answer: Answer[Any], evidence: Evidence, *, endpoint: str, used: InUs
         "values": evidence.values if allowed else None,
         "statuses": evidence.statuses if allowed else None,
         "sequence": evidence.sequence if allowed else None,
+        "baskets": evidence.baskets if allowed else None,
         "n": evidence.n,
         "consent_allowed": allowed,
         "consent_purpose": str(answer.consent.purpose),

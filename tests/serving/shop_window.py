@@ -68,7 +68,7 @@ class Shelves:
             elif user in self.rows:
                 status[i], values[i] = Status.PRESENT, self.rows[user]
         bought = [self.purchases.get(u, []) if d.allowed else [] for u, d in zip(user_keys, made, strict=True)]
-        return Vectors(self.features, values, status, tuple(made), {"items_last_50": bought})
+        return Vectors(self.features, values, status, tuple(made), {"items_last_50": bought, "baskets_last_50": bought})
 
     def item_names(self, item_ids: Sequence[str]) -> dict[str, str]:
         return {i: i.title() for i in item_ids if i != "nameless"}
@@ -78,9 +78,11 @@ class Shelves:
 class Habits:
     """Recommends what was bought (`buy_again`) or what was not (`discover`)."""
 
-    features: tuple[str, ...] = ("items_last_50",)
+    features: tuple[str, ...] = ("items_last_50", "baskets_last_50")
 
-    def recommend(self, sequences: Sequence[Sequence[str]], *, n: int, strategy: str) -> list[list[Recommendation]]:
+    def recommend(
+        self, sequences: Sequence[Sequence[str]], *, baskets: Sequence[Sequence[str]], n: int, strategy: str
+    ) -> list[list[Recommendation]]:
         items = ["bread", "milk", "tea"]
         lists = []
         for bought in sequences:
