@@ -26,14 +26,17 @@ __all__ = [
     "RUNNING",
     "WORDS",
     "consent_key",
+    "consent_keys",
     "decide",
     "decisions",
     "feature_keys",
     "judge",
     "pack",
     "places",
+    "row_keys",
     "slot",
     "start_word",
+    "timetable_keys",
     "unpack",
     "write",
 ]
@@ -86,8 +89,25 @@ def consent_key(user_key: str) -> str:
     return f"{{u:{user_key}}}:c"
 
 
+def consent_keys(user_keys: Sequence[str]) -> list[str]:
+    """Where the projections of several people are."""
+    return ["{u:" + key + "}:c" for key in user_keys]
+
+
+def row_keys(user_keys: Sequence[str], purpose: Purpose) -> list[str]:
+    """Where the packed rows of several people are: the first of `feature_keys` of each."""
+    tail = f"}}:f:{purpose}"
+    return ["{u:" + key + tail for key in user_keys]
+
+
+def timetable_keys(user_keys: Sequence[str], purpose: Purpose) -> list[str]:
+    """Where the timetables of several people are: the second of `feature_keys` of each."""
+    tail = f"}}:s:{purpose}"
+    return ["{u:" + key + tail for key in user_keys]
+
+
 def feature_keys(user_key: str, purpose: Purpose) -> tuple[str, str]:
-    """The packed row and the stream state of one person for one purpose."""
+    """The packed row and the timetable of one person for one purpose."""
     return f"{{u:{user_key}}}:f:{purpose}", f"{{u:{user_key}}}:s:{purpose}"
 
 

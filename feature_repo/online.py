@@ -69,8 +69,8 @@ def read(
 
     Raises `OnlineStoreUnavailable` when Redis can't be reached.
     """
-    at, tail = to_micros(now), f"}}:f:{view.purpose}"
-    rows = _fetch(client, ["{u:" + key + tail for key in user_keys])
+    at = to_micros(now)
+    rows = _fetch(client, projection.row_keys(user_keys, view.purpose))
     consent, headers, values = _parts(view, rows)
     ours = headers[:, _MADE_BY] == view.mark
     ours &= headers[:, _GRANT_START] == consent[:, projection.start_word(view.purpose)]
@@ -141,7 +141,7 @@ def _ask_consent(
 
     Returns who of all people has a projection, and whose is sound: bool `[n]` each.
     """
-    blobs = _fetch(client, [projection.consent_key(user_keys[i]) for i in of.tolist()])
+    blobs = _fetch(client, projection.consent_keys([user_keys[i] for i in of.tolist()]))
     told, fits = projection.unpack(blobs)
     consent[of] = told.view("<i8").reshape(len(blobs), projection.WORDS)
     known, sound = np.ones(len(user_keys), dtype=bool), np.ones(len(user_keys), dtype=bool)

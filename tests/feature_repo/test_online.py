@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -147,9 +146,9 @@ def test_nothing_is_written_for_whom_the_projection_has_no_grant(room: StoreRoom
     elif consent == "short":
         client.set(where, b"\x00" * 16)
     elif consent == "another grant":
-        row = replace(row, grant_start=row.grant_start + 1)
+        row = row._replace(grant_start=row.grant_start + 1)
     else:
-        row = replace(row, as_of=online.to_micros(AS_OF + timedelta(days=2_000)))
+        row = row._replace(as_of=online.to_micros(AS_OF + timedelta(days=2_000)))
     assert online.write(client, view, [row]) == (0, 1)
     assert client.exists(*projection.feature_keys(row.user_key, RETENTION)) == 0
 
