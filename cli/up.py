@@ -55,7 +55,7 @@ class Service:
 
 
 def up() -> None:
-    """Start Redis, the prediction service and the MLflow and Feast pages; print where they are."""
+    """Start Redis, the prediction service, live features and the MLflow and Feast pages; print where they are."""
     settings = load_settings()
     with err.status("Starting…"):
         problems = start_all(settings)
@@ -105,7 +105,7 @@ def stop_all(settings: Settings) -> list[str]:
 
 def services(settings: Settings) -> list[Service]:
     """Every background process but Redis, in the order they are listed."""
-    return [_prediction_service(settings), _mlflow_page(settings), _feast_page(settings)]
+    return [_prediction_service(settings), _live_features(settings), _mlflow_page(settings), _feast_page(settings)]
 
 
 def _start(service: Service, settings: Settings) -> str | None:
@@ -168,6 +168,16 @@ def _by_reason(missing: Mapping[str, str]) -> str:
     for name, reason in missing.items():
         names.setdefault(reason.rstrip("."), []).append(name.removeprefix("model "))
     return "; ".join(f"{', '.join(of)} ({reason})" for reason, of in names.items())
+
+
+def _live_features(settings: Settings) -> Service:
+    return Service(
+        name="live",
+        title="Live features",
+        command=[sys.executable, "-m", "cli.main", "live"],
+        ready=lambda pid: f"pid {pid}",
+        env={"PYTHONPATH": _with_project_root()},
+    )
 
 
 def _mlflow_page(settings: Settings) -> Service:

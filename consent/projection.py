@@ -27,18 +27,18 @@ ROW = np.dtype([("seq", "<i8"), ("grants", _GRANT, (len(_PURPOSES),))])
 """Layout of one projection: `seq`, then one (start, end, reason index) a purpose."""
 
 # Newest wins: a slow writer never overwrites what a later ledger position said. KEYS: projection, then the feature keys of
-# every purpose, two each, in enum order. ARGV: projection, now. What a purpose knew is deleted unless the grant it was
+# every purpose, three each, in enum order. ARGV: projection, now. What a purpose knew is deleted unless the grant it was
 # learned under is still the one in force.
 _WRITE = """
 local held = redis.call('GET', KEYS[1])
 if held and #held >= 8 and struct.unpack('<l', held) > struct.unpack('<l', ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1])
 local now = tonumber(ARGV[2])
-for i = 2, #KEYS, 2 do
-  local at = 9 + 24 * (i / 2 - 1)
+for i = 2, #KEYS, 3 do
+  local at = 9 + 24 * ((i - 2) / 3)
   local start, finish = struct.unpack('<ll', ARGV[1], at)
   local same = held and #held >= at + 15 and struct.unpack('<l', held, at) == start
-  if not (same and start <= now and now < finish) then redis.call('DEL', KEYS[i], KEYS[i + 1]) end
+  if not (same and start <= now and now < finish) then redis.call('DEL', KEYS[i], KEYS[i + 1], KEYS[i + 2]) end
 end
 return 1
 """
@@ -49,9 +49,10 @@ def consent_key(user_key: str) -> str:
     return f"{{u:{user_key}}}:c"
 
 
-def feature_keys(user_key: str, purpose: Purpose) -> tuple[str, str]:
-    """The packed row and the stream state of one person for one purpose."""
-    return f"{{u:{user_key}}}:f:{purpose}", f"{{u:{user_key}}}:s:{purpose}"
+def feature_keys(user_key: str, purpose: Purpose) -> tuple[str, str, str]:
+    """The packed row, the timetable and the folded state of one person for one purpose."""
+    person = f"{{u:{user_key}}}"
+    return f"{person}:f:{purpose}", f"{person}:s:{purpose}", f"{person}:l:{purpose}"
 
 
 def slot(purpose: Purpose) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 import redis
 
-__all__ = ["PARTITIONS", "EventLog", "LoggedEvent", "RedisStreamLog"]
+__all__ = ["PARTITIONS", "Batch", "EventLog", "LoggedEvent", "RedisStreamLog", "make_group", "stream_of"]
 
 PARTITIONS = 4
 _REMEMBERED_S = 35 * 86_400
@@ -78,7 +78,7 @@ class RedisStreamLog:
             for event in events:
                 partition = _partition(event.user_key)
                 name = blake2b(f"{event.source}\0{event.id}".encode(), digest_size=16).hexdigest()
-                keys = [_stream(partition), f"{{log:{partition}}}:id:{name}"]
+                keys = [stream_of(partition), f"{{log:{partition}}}:id:{name}"]
                 script(keys=keys, args=[msgspec.msgpack.encode(event), _REMEMBERED_S], client=pipe)
             return [bool(answer) for answer in pipe.execute()]
 
@@ -86,44 +86,91 @@ class RedisStreamLog:
         """See `EventLog`: first what was taken before and not let go of, then what is new."""
         self._make_group(partition)
         for position in ("0", ">"):
-            answer: Any = self._redis.xreadgroup(_GROUP, _READER, {_stream(partition): position}, count=most)
+            answer: Any = self._redis.xreadgroup(_GROUP, _READER, {stream_of(partition): position}, count=most)
             entries = [(place, fields) for _, found in answer for place, fields in found if fields]
             if entries:
                 events = [msgspec.msgpack.decode(fields[b"e"], type=LoggedEvent) for _, fields in entries]
                 return Batch(partition, [place for place, _ in entries], events)
+        self._trim(partition)  # other readers may have let go of entries since
         return Batch(partition, [], [])
 
     def let_go(self, batch: Batch) -> None:
-        """See `EventLog`."""
+        """See `EventLog`. An entry is deleted once every reader of the log has let go of it."""
         if batch.places:
-            with self._redis.pipeline(transaction=True) as pipe:
-                pipe.xack(_stream(batch.partition), _GROUP, *batch.places)
-                pipe.xdel(_stream(batch.partition), *batch.places)
-                pipe.execute()
+            self._redis.xack(stream_of(batch.partition), _GROUP, *batch.places)
+        self._trim(batch.partition)
+
+    def archived_up_to(self, partition: int) -> bytes:
+        """The last entry that was taken for the archive (`0-0` before the first): what is later isn't in the archive."""
+        group = self._groups(partition).get(_GROUP)
+        return group["last-delivered-id"] if group else b"0-0"
 
     def erase(self, user_key: str) -> int:
         """See `EventLog`. Reads the person's partition through: it holds only what is not archived yet."""
-        stream = _stream(_partition(user_key))
+        stream = stream_of(_partition(user_key))
         entries: Any = self._redis.xrange(stream)
         theirs = [p for p, f in entries if msgspec.msgpack.decode(f[b"e"], type=LoggedEvent).user_key == user_key]
         return int(self._redis.xdel(stream, *theirs)) if theirs else 0  # type: ignore[arg-type]
 
     def waiting(self) -> int:
         """Events not archived yet."""
-        lengths: list[Any] = [self._redis.xlen(_stream(p)) for p in range(PARTITIONS)]
-        return sum(lengths)
+        return sum(self._waiting(partition) for partition in range(PARTITIONS))
+
+    def _waiting(self, partition: int) -> int:
+        group = self._groups(partition).get(_GROUP)
+        if group is None:
+            length: Any = self._redis.xlen(stream_of(partition))
+            return int(length)
+        lag = group.get("lag")
+        if lag is None:  # Redis can't tell once entries were deleted from the middle
+            later: Any = self._redis.xrange(stream_of(partition), min=b"(" + group["last-delivered-id"])
+            lag = len(later)
+        return int(group["pending"]) + int(lag)
+
+    def _trim(self, partition: int) -> None:
+        """Delete what no reader needs again: everything before the oldest entry some group hasn't acknowledged."""
+        oldest = []
+        for name, group in self._groups(partition).items():
+            if group["pending"]:
+                pending: Any = self._redis.xpending(stream_of(partition), name)
+                oldest.append(_halves(pending["min"]))
+            else:
+                first, second = _halves(group["last-delivered-id"])
+                oldest.append((first, second + 1))
+        if oldest:
+            self._redis.xtrim(stream_of(partition), minid="%d-%d" % min(oldest), approximate=False)
+
+    def _groups(self, partition: int) -> dict[str, dict[str, Any]]:
+        try:
+            found: Any = self._redis.xinfo_groups(stream_of(partition))
+        except redis.ResponseError as error:
+            if "no such key" in str(error):
+                return {}
+            raise
+        return {group["name"].decode(): group for group in found}
 
     def _make_group(self, partition: int) -> None:
-        try:
-            self._redis.xgroup_create(_stream(partition), _GROUP, id="0", mkstream=True)
-        except redis.ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
+        make_group(self._redis, partition, _GROUP)
+
+
+def make_group(client: redis.Redis, partition: int, name: str) -> None:
+    """Make a group of readers that begins with the oldest entry, unless there is one."""
+    try:
+        client.xgroup_create(stream_of(partition), name, id="0", mkstream=True)
+    except redis.ResponseError as error:
+        if "BUSYGROUP" not in str(error):
+            raise
+
+
+def _halves(place: bytes) -> tuple[int, int]:
+    first, second = place.split(b"-")
+    return int(first), int(second)
 
 
 def _partition(user_key: str) -> int:
     return int(user_key[:8], 16) % PARTITIONS
 
 
-def _stream(partition: int) -> str:
+def stream_of(partition: int) -> str:
+    """Where the entries of a partition are."""
     return f"{{log:{partition}}}:events"

@@ -138,9 +138,7 @@ def values_at(plan: Plan, state: State) -> Values:
 
 def sequences(plan: Plan, state: State) -> list[list[str]]:
     """The view's last-n lists, newest first."""
-    return [
-        [value for *_, value in state.lists[plan.places[f.name][1]][: f.n]] for f in plan.view.sequences
-    ]
+    return [[value for *_, value in state.lists[plan.places[f.name][1]][: f.n]] for f in plan.view.sequences]
 
 
 def _tally(state: State, i: int, kept: Kept, at: int, value: int) -> None:

@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from consent.purposes import Purpose
 from events.log import LoggedEvent
@@ -26,7 +27,7 @@ Column = Callable[[LoggedEvent], str | int | None]
 
 _HOUR_US = DAY_US // 24
 _MILLIONTHS = 1_000_000
-_COMPARE: dict[str, Callable[[object, object], bool]] = {
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq, "<>": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 
@@ -49,6 +50,7 @@ class Plan:
 
     view: View
     fingerprint: int
+    time_to_live_us: int
     tallies: tuple[Kept, ...]
     values: tuple[Kept, ...]
     moments: tuple[Kept, ...]
@@ -85,6 +87,7 @@ def plan_of(view: View) -> Plan:
     return Plan(
         view=view,
         fingerprint=view.fingerprint,
+        time_to_live_us=view.time_to_live_us,
         tallies=kept["tallies"],
         values=kept["values"],
         moments=kept["moments"],

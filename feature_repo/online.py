@@ -19,20 +19,26 @@ from consent.policy import Decision
 from consent.purposes import Purpose
 from feature_repo.errors import OnlineStoreUnavailable
 from feature_repo.frame import Status
+from feature_repo.live_rows import evaluate, state_key
 from feature_repo.packed import HEADER, numbers_size, sequences_of, unpack_timetable
 from feature_repo.views import View
 from storage.redis_server import UNREACHABLE
 
 __all__ = ["OnlineRow", "OnlineValues", "item_key", "read", "read_items", "to_micros", "write", "write_items"]
 
-# KEYS: consent, row, timetable. ARGV: row, timetable, as_of, grant_start, offset of the grant in the projection.
-# Moments stay below 2^53, so Lua's numbers hold them exactly.
+# KEYS: consent, row, timetable, folded state. ARGV: row, timetable, as_of, grant_start, offset of the grant in the projection.
+# Moments stay below 2^53, so Lua's numbers hold them exactly. Where a live state of the same declarations and grant is, its
+# row is the newer one whatever its moment: a build knows nothing of events still in the log.
 _WRITE = """
 local consent = redis.call('GET', KEYS[1])
 local at = tonumber(ARGV[5])
 if not consent or #consent < at + 16 then return 0 end
 local start, finish = struct.unpack('<ll', consent, at + 1)
 if start ~= tonumber(ARGV[4]) or finish <= tonumber(ARGV[3]) then return 0 end
+local live = redis.call('GETRANGE', KEYS[4], 0, 15)
+if #live == 16 and string.sub(live, 1, 4) == string.sub(ARGV[1], 1, 4) and struct.unpack('<l', live, 9) == start then
+  return -2
+end
 local held = redis.call('GET', KEYS[2])
 if held and #held >= 40 then
   local as_of, _, _, held_start = struct.unpack('<llll', held, 9)
@@ -118,7 +124,7 @@ def read(
     headers, values = _numbers(view, blobs[count:])
     ours = allowed & (headers["fingerprint"] == view.fingerprint) & (headers["grant_start"] == in_force)
     fresh = ours & (at < headers["expires_at"])
-    _catch_up(
+    newer = _catch_up(
         client, view, user_keys, headers, values, stale=fresh & (headers["valid_until"] <= at), now=at, fresh=fresh
     )
     _tell_time(view, values, now=at)
@@ -128,6 +134,8 @@ def read(
     status[~allowed] = Status.DENIED
     values[status != Status.PRESENT] = np.nan
     lists = [sequences_of(view, b) if ok and b else None for ok, b in zip(fresh, blobs[count:], strict=True)]
+    for place, row in newer.items():
+        lists[place] = row
     sequences = [[row[i] if row else [] for row in lists] for i in range(len(view.sequences))]
     return OnlineValues(values, status, decisions, sequences)
 
@@ -202,19 +210,32 @@ def _catch_up(
     stale: np.ndarray,
     now: int,
     fresh: np.ndarray,
-) -> None:
-    """Where a value has changed by itself since the row was written, take it from the timetable."""
+) -> dict[int, list[list[str]]]:
+    """Where a value has changed by itself since the row was written, take it from the timetable or the live state.
+
+    Returns the sequences of those whose state was evaluated.
+    """
     places = np.flatnonzero(stale).tolist()
+    sequences: dict[int, list[list[str]]] = {}
     if not places:
-        return
-    blobs = client.mget([f"{{u:{user_keys[i]}}}:s:{view.purpose}" for i in places])
-    for i, blob in zip(places, blobs, strict=True):  # type: ignore[arg-type]
+        return sequences
+    blobs: list[bytes | None] = client.mget([f"{{u:{user_keys[i]}}}:s:{view.purpose}" for i in places])  # type: ignore[assignment]
+    live: list[int] = []
+    for i, blob in zip(places, blobs, strict=True):
         timetable = unpack_timetable(view, blob, grant_start=int(headers["grant_start"][i]))
         due = timetable.at(now) if timetable else None
         if due is None:
-            fresh[i] = False
+            live.append(i)
         else:
             values[i] = due
+    states: list[bytes | None] = client.mget([state_key(user_keys[i], view.purpose) for i in live]) if live else []  # type: ignore[assignment]
+    for i, blob in zip(live, states, strict=True):
+        found = evaluate(view, blob, grant_start=int(headers["grant_start"][i]), now=now)
+        if found is None:
+            fresh[i] = False
+        else:
+            values[i], sequences[i] = found
+    return sequences
 
 
 def _tell_time(view: View, values: np.ndarray, *, now: int) -> None:

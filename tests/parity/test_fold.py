@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -95,7 +94,9 @@ def test_the_fold_and_duckdb_say_the_same(
     mine = [e for e in events if e.person == PEOPLE[0]]
     times = sorted({t for t in (*asked, *(t for e in mine[:4] for t in _later(e.occurred))) if t >= start})
     (view,) = make_views(PERSONAL)
-    computed, _ = _computed(view, mine, {PEOPLE[0]: start}, [(PEOPLE[0], t) for t in times], tmp_path_factory.mktemp("v"))
+    computed, _ = _computed(
+        view, mine, {PEOPLE[0]: start}, [(PEOPLE[0], t) for t in times], tmp_path_factory.mktemp("v")
+    )
     plan = plan_of(view)
     states = walk(plan, Delivery.of(mine), start, times)
     for row, t in zip(computed, times, strict=True):
@@ -156,7 +157,12 @@ def test_a_person_with_a_million_events_has_a_small_state() -> None:
     for i in range(1_000_000 // 20):
         now = ORIGIN + i * 600_000_000  # a year's worth at one in ten minutes
         for _ in range(1):
-            fold(PLAN, state, LoggedEvent("s", str(i), "product_purchased", PEOPLE[0], now, now, by_number[i % 300]), now=now)
+            fold(
+                PLAN,
+                state,
+                LoggedEvent("s", str(i), "product_purchased", PEOPLE[0], now, now, by_number[i % 300]),
+                now=now,
+            )
     for hop in state.hops:
         for cell in hop.values():
             cell[0], cell[1] = cell[0] * 20, cell[1] * 20

@@ -1,0 +1,160 @@
+"""Live rows: a person's folded state in Redis, `{u:KEY}:l:PURPOSE`, and the packed row that is written with it.
+
+State and row change in one atomic step that looks at the consent and at the state it was folded from: a worker that lost
+its place, and a write that is repeated, change nothing. The state says which entry of the log it took last, so an event
+delivered again has no second effect. Past a row's `valid_until` the reader evaluates the state.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import redis
+
+from consent import projection
+from consent.purposes import Purpose
+from feature_repo.fold import State, prune, sequences, settle, values_at
+from feature_repo.fold_plan import Plan, plan_for, plan_of
+from feature_repo.views import View
+
+__all__ = ["FIRST", "Held", "LiveRow", "Position", "evaluate", "open_state", "pack", "refresh", "state_key", "write"]
+
+Position = tuple[int, int]
+"""A place in one partition of the log: the two halves of a stream entry's id."""
+
+FIRST: Position = (0, 0)
+"""Before every entry."""
+
+_FORMAT = 1
+_HEADER = struct.Struct("<IIqqq")  # declarations, format, start of the grant, last entry taken (two)
+_ROW = struct.Struct("<IIqqqq")  # `packed.HEADER`
+
+# KEYS: consent, row, timetable, state. ARGV: row, state, as_of, grant_start, offset of the grant in the projection, head of
+# the state that this one was folded from.
+_WRITE = """
+local consent = redis.call('GET', KEYS[1])
+local at = tonumber(ARGV[5])
+if not consent or #consent < at + 16 then return 0 end
+local start, finish = struct.unpack('<ll', consent, at + 1)
+if start ~= tonumber(ARGV[4]) or finish <= tonumber(ARGV[3]) then return 0 end
+if redis.call('GETRANGE', KEYS[4], 0, 31) ~= ARGV[6] then return -1 end
+redis.call('SET', KEYS[2], ARGV[1])
+redis.call('SET', KEYS[4], ARGV[2])
+redis.call('DEL', KEYS[3])
+return 1
+"""
+_BATCH = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A state as it was found in Redis."""
+
+    head: bytes
+    """Its first bytes; empty where there was none."""
+    position: Position
+    state: State | None
+    """None where there is none to go on from: none at all, or of other declarations or another grant."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRow:
+    """One person's row and state for one purpose, ready to be written in place of what `head` begins."""
+
+    user_key: str
+    row: bytes
+    state: bytes
+    as_of: int
+    grant_start: int
+    head: bytes
+
+
+def state_key(user_key: str, purpose: Purpose) -> str:
+    """Where a person's folded state is."""
+    return f"{{u:{user_key}}}:l:{purpose}"
+
+
+def open_state(plan: Plan, blob: bytes | None, *, grant_start: int) -> Held:
+    """What Redis held under a state key, to be folded on under the grant in force."""
+    if blob is None or len(blob) < _HEADER.size:
+        return Held(blob or b"", FIRST, None)
+    head = blob[: _HEADER.size]
+    fingerprint, made_as, start, first, second = _HEADER.unpack(head)
+    if (fingerprint, made_as, start) != (plan.fingerprint, _FORMAT, grant_start):
+        return Held(head, FIRST, None)
+    try:
+        return Held(head, (first, second), msgspec.msgpack.decode(blob[_HEADER.size :], type=State))
+    except msgspec.DecodeError:
+        return Held(head, FIRST, None)
+
+
+def pack(plan: Plan, state: State, *, user_key: str, grant_start: int, position: Position, head: bytes) -> LiveRow:
+    """The row that holds at `state.as_of`, and the state, which took everything up to `position`."""
+    at, held = state.as_of, values_at(plan, state)
+    expires = at + plan.time_to_live_us
+    row = _ROW.pack(plan.fingerprint, len(held.numbers), at, held.valid_until, expires, grant_start)
+    row += array("d", held.numbers).tobytes()
+    if plan.lists:
+        row += msgspec.msgpack.encode(sequences(plan, state))
+    kept = _HEADER.pack(plan.fingerprint, _FORMAT, grant_start, *position) + msgspec.msgpack.encode(state)
+    return LiveRow(user_key, row, kept, at, grant_start, head)
+
+
+def write(client: redis.Redis, plan: Plan, rows: Sequence[LiveRow]) -> list[bool]:
+    """Write `rows`; for each, whether it was. False: consent has changed, or somebody else wrote the state meanwhile."""
+    script = client.register_script(_WRITE)
+    purpose = plan.view.purpose
+    offset = projection.ROW.fields["grants"][1] + 24 * projection.slot(purpose)  # type: ignore[index]
+    done: list[bool] = []
+    for at in range(0, len(rows), _BATCH):
+        with client.pipeline(transaction=False) as pipe:
+            for row in rows[at : at + _BATCH]:
+                keys = [projection.consent_key(row.user_key), *projection.feature_keys(row.user_key, purpose)]
+                script(keys=keys, args=[row.row, row.state, row.as_of, row.grant_start, offset, row.head], client=pipe)
+            done += [answer == 1 for answer in pipe.execute()]
+    return done
+
+
+def evaluate(
+    view: View, blob: bytes | None, *, grant_start: int, now: int
+) -> tuple[np.ndarray, list[list[str]]] | None:
+    """Numbers and sequences at `now` from a state as Redis held it; None where it can't be gone by."""
+    plan = _plan(view)
+    state = open_state(plan, blob, grant_start=grant_start).state
+    if state is None:
+        return None
+    settle(plan, state, now=now)
+    return np.array(values_at(plan, state).numbers), sequences(plan, state)
+
+
+def refresh(client: redis.Redis, plan: Plan, user_keys: Sequence[str], *, now: int) -> int:
+    """Write the rows of people with a state anew, as of `now`, so that they stay readable; returns how many."""
+    done = 0
+    purpose = plan.view.purpose
+    for at in range(0, len(user_keys), _BATCH):
+        some = user_keys[at : at + _BATCH]
+        blobs: list[bytes | None] = client.mget([state_key(k, purpose) for k in some])  # type: ignore[assignment]
+        rows = []
+        for key, blob in zip(some, blobs, strict=True):
+            if blob is None or len(blob) < _HEADER.size:
+                continue
+            start = _HEADER.unpack(blob[: _HEADER.size])[2]
+            held = open_state(plan, blob, grant_start=start)
+            if held.state is not None:
+                settle(plan, held.state, now=now)
+                prune(plan, held.state)
+                rows.append(
+                    pack(plan, held.state, user_key=key, grant_start=start, position=held.position, head=held.head)
+                )
+        done += sum(write(client, plan, rows))
+    return done
+
+
+def _plan(view: View) -> Plan:
+    declared = plan_for(view.purpose)
+    return declared if declared.view is view else plan_of(view)
