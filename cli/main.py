@@ -78,6 +78,7 @@ ENTRIES: Mapping[str, Entry] = {
         Entry("rejected", "cli.imports", "rejected", "Data", "List or replay the rows that didn't fit."),
         Entry("features", "cli.features", "app", "Features", "Build, publish and look at features."),
         Entry("live", "cli.live", "live", "Features", "Fold live events into the online features as they come."),
+        Entry("bench", "cli.bench", "app", "Start", "Measure the platform on this machine."),
         Entry("train", "cli.train", "train", "Models", "Train one model, or all, beside their baselines."),
         Entry("models", "cli.models", "app", "Models", "List model versions; promote or roll back."),
         Entry("retrain", "cli.retrain", "retrain", "Models", "The weekly job: import, features, drift, train, gate."),

@@ -33,6 +33,8 @@ end
 return {}
 """
 
+_CLAIM = "return redis.call('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3], 'COUNT', 10000, 'JUSTID')[1]"
+
 
 class LiveGroup:
     """One worker's membership. `name` is its own; `lease_ms` is how long after its death others wait."""
@@ -44,6 +46,7 @@ class LiveGroup:
         self._read = client.register_script(_READ)
         self._renew = client.register_script(_RENEW)
         self._release = client.register_script(_RELEASE)
+        self._claim = client.register_script(_CLAIM)
 
     def balance(self) -> set[int]:
         """Renew the leases, give up or take partitions until each worker has its share; returns those newly taken.
@@ -62,6 +65,12 @@ class LiveGroup:
                 self.partitions.add(p)
                 taken.add(p)
         return taken
+
+    def renew(self) -> None:
+        """Keep the leases while a batch takes long; may be called from another thread."""
+        for p in tuple(self.partitions):
+            self._renew(keys=[_lease(p)], args=[self.name, self._lease_ms])
+        self._alive()
 
     def leave(self) -> None:
         """Give everything up, so that others needn't wait."""
@@ -89,11 +98,23 @@ class LiveGroup:
         if batch.places:
             self._redis.xack(stream_of(batch.partition), GROUP, *batch.places)
 
-    def archived_since(self, batch: Batch, *, up_to: bytes) -> set[tuple[str, str]]:
-        """(source, id) of the entries from the batch's first to `up_to`: still to come here, perhaps archived already."""
-        entries: Any = self._redis.xrange(stream_of(batch.partition), min=batch.places[0], max=up_to)
-        events = (msgspec.msgpack.decode(f[b"e"], type=LoggedEvent) for _, f in entries)
-        return {(e.source, e.id) for e in events}
+    def earlier(self, batch: Batch) -> list[LoggedEvent]:
+        """What was read before `batch` and is still in the log, so perhaps not in the archive."""
+        return self._entries(batch.partition, "-", b"(" + batch.places[0])
+
+    def to_come(self, batch: Batch, *, up_to: bytes) -> set[tuple[str, str]]:
+        """(source, id) of the entries from the batch's first to `up_to`: in the archive, perhaps, before they had effect."""
+        return {(e.source, e.id) for e in self._entries(batch.partition, batch.places[0], up_to)}
+
+    def people_before(self, partition: int) -> set[str]:
+        """Whose events were delivered already and are still in the log."""
+        groups: Any = self._redis.xinfo_groups(stream_of(partition))
+        (last,) = (g["last-delivered-id"] for g in groups if g["name"] == GROUP.encode())
+        return {e.user_key for e in self._entries(partition, "-", last)}
+
+    def _entries(self, partition: int, first: str | bytes, last: bytes) -> list[LoggedEvent]:
+        entries: Any = self._redis.xrange(stream_of(partition), min=first, max=last)
+        return [msgspec.msgpack.decode(f[b"e"], type=LoggedEvent) for _, f in entries]
 
     def _alive(self) -> int:
         """How many workers there are, this one counted."""
@@ -111,10 +132,7 @@ class LiveGroup:
         make_group(self._redis, partition, GROUP)
         cursor: Any = "0-0"
         while True:
-            answer: Any = self._redis.execute_command(
-                "XAUTOCLAIM", stream_of(partition), GROUP, self.name, 0, cursor, "COUNT", 10_000, "JUSTID"
-            )
-            cursor = answer[0]
+            cursor = self._claim(keys=[stream_of(partition)], args=[GROUP, self.name, cursor])
             if cursor == b"0-0":
                 break
         return True

@@ -33,6 +33,10 @@ class History:
         """These have events that only the archive will know."""
         self._people.update(user_keys)
 
+    def may_know(self, user_keys: Iterable[str]) -> bool:
+        """Whether any of them may have events in the archive or in the log before it."""
+        return not self._people.isdisjoint(user_keys)
+
     def of(self, user_keys: Iterable[str]) -> dict[str, list[LoggedEvent]]:
         """The archived events of each person that has any, in the order they became available."""
         wanted = sorted(self._people.intersection(user_keys))

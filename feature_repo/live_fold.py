@@ -8,10 +8,10 @@ who has no state yet gets one from the archive first.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
 import redis
 
 from consent import projection
@@ -21,15 +21,38 @@ from feature_repo.declare import DAY_US, Entity
 from feature_repo.fold import State, fold, new_state, prune, settle
 from feature_repo.fold_plan import Plan, plan_for
 from feature_repo.history import History
-from feature_repo.live_rows import Held, LiveRow, Position, open_state, pack, state_key, write
+from feature_repo.live_rows import Held, LiveRow, Position, generation, open_state, pack, state_key, write
 from feature_repo.views import all_views
 
-__all__ = ["Entry", "LiveFold", "live_plans"]
+__all__ = ["Alone", "Around", "Entry", "LiveFold", "live_plans"]
 
 _REMEMBERED_US = 34 * DAY_US
 """The log recognises what it was sent within 35 days; an event older than this when it came is looked up in the archive."""
 
 _ATTEMPTS = 20
+
+
+class Around(Protocol):
+    """What of a batch's partition is in the log around it; looked at only when a state is made from the archive."""
+
+    def earlier(self) -> list[LoggedEvent]:
+        """Events before the batch: they had their effect on states, but may not be archived."""
+
+    def to_come(self) -> set[tuple[str, str]]:
+        """(source, id) of the batch's events and later ones that may be archived already: they had no effect yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """There is nothing around the batch."""
+
+    def earlier(self) -> list[LoggedEvent]:
+        """See `Around`."""
+        return []
+
+    def to_come(self) -> set[tuple[str, str]]:
+        """See `Around`."""
+        return set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +75,8 @@ class LiveFold:
         self._redis, self._history = client, history
         self._plans = dict(live_plans() if plans is None else plans)
 
-    def take(self, entries: Sequence[Entry], *, now: int, pending: Callable[[], set[tuple[str, str]]] = set) -> None:
-        """Give `entries` (of one partition, in order) their effect, as of `now` (microseconds).
-
-        `pending()` names the events, (source, id), that are in the log from the first entry on: though the archive may
-        have them already, they have had no effect here. Asked only when a state is made from the archive.
-        """
+    def take(self, entries: Sequence[Entry], *, clock: Callable[[], int], around: Around | None = None) -> None:
+        """Give `entries` (of one partition, in order) their effect, as of `clock()` (microseconds)."""
         by_person: dict[str, list[Entry]] = defaultdict(list)
         known = self._known_before(entries)
         for entry in entries:
@@ -72,7 +91,7 @@ class LiveFold:
             for _ in range(_ATTEMPTS):
                 if not mine:
                     break
-                mine = self._fold(purpose, plan, mine, now=now, pending=pending)
+                mine = self._fold(purpose, plan, mine, now=clock(), around=around or Alone())
             else:
                 raise redis.RedisError(f"The live states for {purpose} keep changing; another worker folds them.")
 
@@ -81,51 +100,72 @@ class LiveFold:
         return self._history.known_before(old) if old else set()
 
     def _fold(
-        self, purpose: Purpose, plan: Plan, people: dict[str, list[Entry]], *, now: int,
-        pending: Callable[[], set[tuple[str, str]]],
-    ) -> dict[str, list[Entry]]:  # fmt: skip
+        self, purpose: Purpose, plan: Plan, people: dict[str, list[Entry]], *, now: int, around: Around
+    ) -> dict[str, list[Entry]]:
         """Fold and write once; returns the people whose row could not be written."""
-        keys = list(people)
-        starts, blobs = self._fetch(purpose, keys, now=now)
-        self._history.add(key for key, start in zip(keys, starts, strict=True) if start is None)
+        keys, current = list(people), generation(self._redis)
+        grants, blobs = self._fetch(purpose, keys, now=now)
+        self._history.add(key for key, grant in zip(keys, grants, strict=True) if grant is None)
         held = {
-            key: (start, open_state(plan, blob, grant_start=start))
-            for key, start, blob in zip(keys, starts, blobs, strict=True)
-            if start is not None
+            key: (grant, open_state(plan, blob, grant_start=grant[0], generation=current))
+            for key, grant, blob in zip(keys, grants, blobs, strict=True)
+            if grant is not None
         }
-        fresh = [key for key, (_, found) in held.items() if found.state is None]
-        past = self._history.of(fresh)
-        waiting = pending() if past else set()
+        self._history.add(key for key, (_, found) in held.items() if found.head and found.state is None)
+        past = self._past([key for key, (_, found) in held.items() if found.state is None], around)
         rows: list[LiveRow] = []
-        for key, (start, found) in held.items():
-            before = [e for e in past.get(key, ()) if (e.source, e.id) not in waiting]
-            row = _folded(plan, found, people[key], before, key=key, start=start, now=now)
-            if row is not None:
-                rows.append(row)
+        for key, (grant, found) in held.items():
+            new = [e for e in people[key] if e.position > found.position]
+            if new:
+                state = _moved_on(plan, found, [*past.get(key, ()), *(e.event for e in new)], start=grant[0], now=now)
+                rows.append(
+                    pack(
+                        plan, state, user_key=key, grant=grant, generation=current,
+                        position=new[-1].position, head=found.head,
+                    )
+                )  # fmt: skip
         done = write(self._redis, plan, rows)
         return {row.user_key: people[row.user_key] for row, ok in zip(rows, done, strict=True) if not ok}
 
-    def _fetch(self, purpose: Purpose, keys: Sequence[str], *, now: int) -> tuple[list[int | None], list[bytes | None]]:
-        """Of each person: since when the purpose is granted without a break (None: it isn't), and the state's bytes."""
+    def _past(self, fresh: Sequence[str], around: Around) -> dict[str, list[LoggedEvent]]:
+        """What people without a state did before the batch, from the archive and from the log before it is archived.
+
+        The log is looked at before the archive for what is earlier and after it for what is to come, so that an event
+        archived meanwhile is neither missed nor counted twice.
+        """
+        if not self._history.may_know(fresh):
+            return {}
+        wanted = set(fresh)
+        earlier = [e for e in around.earlier() if e.user_key in wanted]
+        found = self._history.of(fresh)
+        to_come = around.to_come()
+        seen = to_come | {(e.source, e.id) for events in found.values() for e in events}
+        kept = {key: [e for e in events if (e.source, e.id) not in to_come] for key, events in found.items()}
+        for event in earlier:
+            if (event.source, event.id) not in seen:
+                seen.add((event.source, event.id))
+                kept.setdefault(event.user_key, []).append(event)
+        return kept
+
+    def _fetch(
+        self, purpose: Purpose, keys: Sequence[str], *, now: int
+    ) -> tuple[list[tuple[int, int] | None], list[bytes | None]]:
+        """Of each person: start and end of the grant in force (None: there is none), and the state's bytes."""
         asked = [projection.consent_key(k) for k in keys] + [state_key(k, purpose) for k in keys]
         blobs: list[bytes | None] = self._redis.mget(asked)  # type: ignore[assignment]
         rows, _, sound = projection.unpack(blobs[: len(keys)])
         granted = projection.allowed(rows, sound, purpose=purpose, now_micros=now)
-        starts = np.where(granted, rows["grants"]["start"][:, projection.slot(purpose)], -1).tolist()
-        return [None if start < 0 else start for start in starts], blobs[len(keys) :]
+        there = rows["grants"][:, projection.slot(purpose)]
+        grants = zip(granted.tolist(), there["start"].tolist(), there["end"].tolist(), strict=True)
+        return [(start, end) if ok else None for ok, start, end in grants], blobs[len(keys) :]
 
 
-def _folded(
-    plan: Plan, held: Held, entries: Sequence[Entry], before: Sequence[LoggedEvent], *, key: str, start: int, now: int
-) -> LiveRow | None:
-    """One person's row after `before` (the archive's) and `entries`; None where all of them had their effect before."""
-    state: State = new_state(plan) if held.state is None else held.state
-    new = [e for e in entries if e.position > held.position]
-    if not new:
-        return None
+def _moved_on(plan: Plan, held: Held, events: Iterable[LoggedEvent], *, start: int, now: int) -> State:
+    """The state after those of `events` that the grant covers."""
+    state = new_state(plan) if held.state is None else held.state
     settle(plan, state, now=now)
-    for event in (*before, *(e.event for e in new)):
+    for event in events:
         if event.occurred_at >= start:
             fold(plan, state, event, now=state.as_of)
     prune(plan, state)
-    return pack(plan, state, user_key=key, grant_start=start, position=new[-1].position, head=held.head)
+    return state

@@ -22,7 +22,20 @@ from feature_repo.fold import State, prune, sequences, settle, values_at
 from feature_repo.fold_plan import Plan, plan_for, plan_of
 from feature_repo.views import View
 
-__all__ = ["FIRST", "Held", "LiveRow", "Position", "evaluate", "open_state", "pack", "refresh", "state_key", "write"]
+__all__ = [
+    "FIRST",
+    "Held",
+    "LiveRow",
+    "Position",
+    "evaluate",
+    "generation",
+    "next_generation",
+    "open_state",
+    "pack",
+    "refresh",
+    "state_key",
+    "write",
+]
 
 Position = tuple[int, int]
 """A place in one partition of the log: the two halves of a stream entry's id."""
@@ -30,18 +43,18 @@ Position = tuple[int, int]
 FIRST: Position = (0, 0)
 """Before every entry."""
 
-_FORMAT = 1
-_HEADER = struct.Struct("<IIqqq")  # declarations, format, start of the grant, last entry taken (two)
+_HEADER = struct.Struct("<IIqqq")  # declarations, generation, start of the grant, last entry taken (two)
+_GENERATION = "live:generation"
 _ROW = struct.Struct("<IIqqqq")  # `packed.HEADER`
 
 # KEYS: consent, row, timetable, state. ARGV: row, state, as_of, grant_start, offset of the grant in the projection, head of
-# the state that this one was folded from.
+# the state that this one was folded from, end of the grant that was found. A renewal or a withdrawal meanwhile is noticed.
 _WRITE = """
 local consent = redis.call('GET', KEYS[1])
 local at = tonumber(ARGV[5])
 if not consent or #consent < at + 16 then return 0 end
 local start, finish = struct.unpack('<ll', consent, at + 1)
-if start ~= tonumber(ARGV[4]) or finish <= tonumber(ARGV[3]) then return 0 end
+if start ~= tonumber(ARGV[4]) or finish ~= tonumber(ARGV[7]) then return 0 end
 if redis.call('GETRANGE', KEYS[4], 0, 31) ~= ARGV[6] then return -1 end
 redis.call('SET', KEYS[2], ARGV[1])
 redis.call('SET', KEYS[4], ARGV[2])
@@ -70,8 +83,19 @@ class LiveRow:
     row: bytes
     state: bytes
     as_of: int
-    grant_start: int
+    grant: tuple[int, int]
+    """Start and end of the grant that it was folded under."""
     head: bytes
+
+
+def generation(client: redis.Redis) -> int:
+    """Which import the states must have seen: one made before it lacks what was imported, and is made anew."""
+    return int(client.get(_GENERATION) or 0) % 2**32  # type: ignore[arg-type]
+
+
+def next_generation(client: redis.Redis) -> None:
+    """The archive has got events that never were in the log: every state is to be made from it again when next needed."""
+    client.incr(_GENERATION)
 
 
 def state_key(user_key: str, purpose: Purpose) -> str:
@@ -79,13 +103,13 @@ def state_key(user_key: str, purpose: Purpose) -> str:
     return f"{{u:{user_key}}}:l:{purpose}"
 
 
-def open_state(plan: Plan, blob: bytes | None, *, grant_start: int) -> Held:
-    """What Redis held under a state key, to be folded on under the grant in force."""
+def open_state(plan: Plan, blob: bytes | None, *, grant_start: int, generation: int | None = None) -> Held:
+    """What Redis held under a state key, to be folded on under the grant in force; of any generation where none is given."""
     if blob is None or len(blob) < _HEADER.size:
         return Held(blob or b"", FIRST, None)
     head = blob[: _HEADER.size]
-    fingerprint, made_as, start, first, second = _HEADER.unpack(head)
-    if (fingerprint, made_as, start) != (plan.fingerprint, _FORMAT, grant_start):
+    fingerprint, made_in, start, first, second = _HEADER.unpack(head)
+    if (fingerprint, start) != (plan.fingerprint, grant_start) or generation not in (None, made_in):
         return Held(head, FIRST, None)
     try:
         return Held(head, (first, second), msgspec.msgpack.decode(blob[_HEADER.size :], type=State))
@@ -93,16 +117,25 @@ def open_state(plan: Plan, blob: bytes | None, *, grant_start: int) -> Held:
         return Held(head, FIRST, None)
 
 
-def pack(plan: Plan, state: State, *, user_key: str, grant_start: int, position: Position, head: bytes) -> LiveRow:
+def pack(
+    plan: Plan,
+    state: State,
+    *,
+    user_key: str,
+    grant: tuple[int, int],
+    generation: int,
+    position: Position,
+    head: bytes,
+) -> LiveRow:
     """The row that holds at `state.as_of`, and the state, which took everything up to `position`."""
     at, held = state.as_of, values_at(plan, state)
     expires = at + plan.time_to_live_us
-    row = _ROW.pack(plan.fingerprint, len(held.numbers), at, held.valid_until, expires, grant_start)
+    row = _ROW.pack(plan.fingerprint, len(held.numbers), at, held.valid_until, expires, grant[0])
     row += array("d", held.numbers).tobytes()
     if plan.lists:
         row += msgspec.msgpack.encode(sequences(plan, state))
-    kept = _HEADER.pack(plan.fingerprint, _FORMAT, grant_start, *position) + msgspec.msgpack.encode(state)
-    return LiveRow(user_key, row, kept, at, grant_start, head)
+    kept = _HEADER.pack(plan.fingerprint, generation, grant[0], *position) + msgspec.msgpack.encode(state)
+    return LiveRow(user_key, row, kept, at, grant, head)
 
 
 def write(client: redis.Redis, plan: Plan, rows: Sequence[LiveRow]) -> list[bool]:
@@ -115,7 +148,8 @@ def write(client: redis.Redis, plan: Plan, rows: Sequence[LiveRow]) -> list[bool
         with client.pipeline(transaction=False) as pipe:
             for row in rows[at : at + _BATCH]:
                 keys = [projection.consent_key(row.user_key), *projection.feature_keys(row.user_key, purpose)]
-                script(keys=keys, args=[row.row, row.state, row.as_of, row.grant_start, offset, row.head], client=pipe)
+                args = [row.row, row.state, row.as_of, row.grant[0], offset, row.head, row.grant[1]]
+                script(keys=keys, args=args, client=pipe)
             done += [answer == 1 for answer in pipe.execute()]
     return done
 
@@ -134,23 +168,27 @@ def evaluate(
 
 def refresh(client: redis.Redis, plan: Plan, user_keys: Sequence[str], *, now: int) -> int:
     """Write the rows of people with a state anew, as of `now`, so that they stay readable; returns how many."""
-    done = 0
+    done, current = 0, generation(client)
     purpose = plan.view.purpose
     for at in range(0, len(user_keys), _BATCH):
         some = user_keys[at : at + _BATCH]
-        blobs: list[bytes | None] = client.mget([state_key(k, purpose) for k in some])  # type: ignore[assignment]
+        asked = [projection.consent_key(k) for k in some] + [state_key(k, purpose) for k in some]
+        blobs: list[bytes | None] = client.mget(asked)  # type: ignore[assignment]
+        grants = projection.unpack(blobs[: len(some)])[0]["grants"][:, projection.slot(purpose)]
         rows = []
-        for key, blob in zip(some, blobs, strict=True):
-            if blob is None or len(blob) < _HEADER.size:
-                continue
-            start = _HEADER.unpack(blob[: _HEADER.size])[2]
-            held = open_state(plan, blob, grant_start=start)
-            if held.state is not None:
+        for key, start, end, blob in zip(
+            some, grants["start"].tolist(), grants["end"].tolist(), blobs[len(some) :], strict=True
+        ):
+            held = open_state(plan, blob, grant_start=start, generation=current)
+            if held.state is not None and now < end:
                 settle(plan, held.state, now=now)
                 prune(plan, held.state)
                 rows.append(
-                    pack(plan, held.state, user_key=key, grant_start=start, position=held.position, head=held.head)
-                )
+                    pack(
+                        plan, held.state, user_key=key, grant=(start, end), generation=current,
+                        position=held.position, head=held.head,
+                    )
+                )  # fmt: skip
         done += sum(write(client, plan, rows))
     return done
 

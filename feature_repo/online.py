@@ -19,14 +19,15 @@ from consent.policy import Decision
 from consent.purposes import Purpose
 from feature_repo.errors import OnlineStoreUnavailable
 from feature_repo.frame import Status
-from feature_repo.live_rows import evaluate, state_key
+from feature_repo.live_rows import evaluate, generation, state_key
 from feature_repo.packed import HEADER, numbers_size, sequences_of, unpack_timetable
 from feature_repo.views import View
 from storage.redis_server import UNREACHABLE
 
 __all__ = ["OnlineRow", "OnlineValues", "item_key", "read", "read_items", "to_micros", "write", "write_items"]
 
-# KEYS: consent, row, timetable, folded state. ARGV: row, timetable, as_of, grant_start, offset of the grant in the projection.
+# KEYS: consent, row, timetable, folded state. ARGV: row, timetable, as_of, grant_start, offset of the grant in the projection,
+# generation of the live states.
 # Moments stay below 2^53, so Lua's numbers hold them exactly. Where a live state of the same declarations and grant is, its
 # row is the newer one whatever its moment: a build knows nothing of events still in the log.
 _WRITE = """
@@ -36,7 +37,8 @@ if not consent or #consent < at + 16 then return 0 end
 local start, finish = struct.unpack('<ll', consent, at + 1)
 if start ~= tonumber(ARGV[4]) or finish <= tonumber(ARGV[3]) then return 0 end
 local live = redis.call('GETRANGE', KEYS[4], 0, 15)
-if #live == 16 and string.sub(live, 1, 4) == string.sub(ARGV[1], 1, 4) and struct.unpack('<l', live, 9) == start then
+if #live == 16 and string.sub(live, 1, 4) == string.sub(ARGV[1], 1, 4) and string.sub(live, 5, 8) == ARGV[6]
+  and struct.unpack('<l', live, 9) == start then
   return -2
 end
 local held = redis.call('GET', KEYS[2])
@@ -84,11 +86,12 @@ def write(client: redis.Redis, view: View, rows: Iterable[OnlineRow]) -> tuple[i
     """Write `rows`; returns (written, left out because consent no longer holds or a newer row is there)."""
     script = client.register_script(_WRITE)
     offset = projection.ROW.fields["grants"][1] + 24 * projection.slot(view.purpose)  # type: ignore[index]
+    current = generation(client).to_bytes(4, "little")
     written = left_out = 0
     pipe = client.pipeline(transaction=False)
     for row in rows:
         keys = [projection.consent_key(row.user_key), *projection.feature_keys(row.user_key, view.purpose)]
-        script(keys=keys, args=[row.row, row.timetable, row.as_of, row.grant_start, offset], client=pipe)
+        script(keys=keys, args=[row.row, row.timetable, row.as_of, row.grant_start, offset, current], client=pipe)
         if len(pipe) >= _BATCH:
             answers = pipe.execute()
             written, left_out = written + answers.count(1), left_out + len(answers) - answers.count(1)

@@ -14,6 +14,7 @@ from events.importer import Importer, ImportReport, Progress
 from events.log import RedisStreamLog
 from events.mapping import load_mapping, resolve
 from events.rejected import RejectedLog
+from feature_repo.live_rows import next_generation
 from security.id_map import open_id_map
 from security.pseudonyms import load_pseudonyms
 from settings.config import Settings
@@ -70,6 +71,7 @@ def import_source(
             progress=progress,
             door=str(mapping.resolve()),
         )
+        next_generation(connect(settings))
         _remember(layout, RememberedSource(_lasting(location), str(mapping.resolve()), table, _fingerprint(location)))
     return report
 

@@ -6,6 +6,7 @@ nothing half done: what it had not acknowledged is delivered again, and the stat
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -15,14 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from multiprocessing.process import BaseProcess
-from threading import Event
+from threading import Event, Thread
 
 import redis
 
 from events.archive import Archive
 from events.errors import EventError
 from events.live_group import LiveGroup
-from events.log import Batch, RedisStreamLog
+from events.log import Batch, LoggedEvent, RedisStreamLog
 from feature_repo.history import History
 from feature_repo.live_fold import Entry, LiveFold, live_plans
 from feature_repo.online import to_micros
@@ -40,6 +41,21 @@ _BALANCE_S = 0.5
 _DRAIN_S = 10.0
 _REDIS_BACK_S = 0.5
 _FAILED: tuple[type[Exception], ...] = (redis.RedisError, *UNREACHABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What is in the log around a batch; see `feature_repo.live_fold.Around`."""
+
+    group: LiveGroup
+    log: RedisStreamLog
+    batch: Batch
+
+    def earlier(self) -> list[LoggedEvent]:
+        return self.group.earlier(self.batch)
+
+    def to_come(self) -> set[tuple[str, str]]:
+        return self.group.to_come(self.batch, up_to=self.log.archived_up_to(self.batch.partition))
 
 
 @dataclass(slots=True)
@@ -72,6 +88,8 @@ class LiveWorker:
             self._unseen = bool(self._group.balance()) or self._unseen
             if self._unseen:  # what others left out before this one took over, only the archive knows
                 self._history.look()
+                for partition in self._group.partitions:
+                    self._history.add(self._group.people_before(partition))
                 self._unseen = False
             self._balanced = time.monotonic()
         done = 0
@@ -85,26 +103,32 @@ class LiveWorker:
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Work until `stopping()`; Redis may go away and come back meanwhile."""
-        while not stopping():
-            try:
-                if self.step() == 0:
-                    time.sleep(_IDLE_S)
-            except _FAILED:
-                self._balanced = 0.0
-                time.sleep(_REDIS_BACK_S)
+        done = Event()
+        keeper = Thread(target=self._keep_leases, args=(done,), daemon=True)
+        keeper.start()
         try:
+            while not stopping():
+                try:
+                    if self.step() == 0:
+                        time.sleep(_IDLE_S)
+                except _FAILED:
+                    self._balanced = 0.0
+                    time.sleep(_REDIS_BACK_S)
+        finally:
+            done.set()
+            keeper.join()
+        with contextlib.suppress(*_FAILED):  # else the leases run out by themselves
             self._group.leave()
-        except _FAILED:
-            pass  # the leases run out by themselves
+
+    def _keep_leases(self, done: Event) -> None:
+        while not done.wait(self.lease_ms / 3_000):
+            with contextlib.suppress(*_FAILED):
+                self._group.renew()
 
     def _take(self, batch: Batch) -> None:
         entries = [Entry(_position(place), event) for place, event in zip(batch.places, batch.events, strict=True)]
-        log = RedisStreamLog(self.client)
-
-        def pending() -> set[tuple[str, str]]:
-            return self._group.archived_since(batch, up_to=log.archived_up_to(batch.partition))
-
-        self._fold.take(entries, now=to_micros(self.clock()), pending=pending)
+        around = _Around(self._group, RedisStreamLog(self.client), batch)
+        self._fold.take(entries, clock=lambda: to_micros(self.clock()), around=around)
         self._group.acknowledge(batch)
 
 
@@ -151,10 +175,8 @@ def _start_worker(settings: Settings) -> BaseProcess:
 
 def _drain(settings: Settings) -> None:
     """Write the archive. What can't be done now is done next time: the log keeps it."""
-    try:
+    with contextlib.suppress(EventError, StorageError, *_FAILED):
         archive_live_events(settings, now=settings.now())
-    except (EventError, StorageError, *_FAILED):
-        pass
 
 
 def _position(place: bytes) -> tuple[int, int]:

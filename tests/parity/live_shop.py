@@ -64,13 +64,19 @@ class LiveShop:
             load_pseudonyms(layout), open_id_map(layout),
         ).collect(events, now=self.now)  # fmt: skip
 
-    def worker(self, name: str = "one", *, most: int = 4_000, lease_ms: int = 5_000) -> LiveWorker:
+    def worker(self, name: str = "one", *, most: int = 4_000, lease_ms: int = 60_000) -> LiveWorker:
         made = LiveWorker(
             connect(self.room.settings), Archive(self.room.layout.archive), lambda: self.now, name=name, most=most,
             lease_ms=lease_ms,
         )  # fmt: skip
         self.workers.append(made)
         return made
+
+    def bury(self, worker: LiveWorker) -> None:
+        """What time does once a worker is dead: its leases run out."""
+        client = connect(self.room.settings)
+        client.delete(*(f"{{log:{p}}}:live:lease" for p in range(4)))
+        client.zrem("live:workers", worker.name)
 
     def settle(self) -> int:
         """Let the worker (one, made when there is none) take everything there is."""
