@@ -21,11 +21,21 @@ _REMEMBERED_S = 35 * 86_400
 _GROUP, _READER = "archive", "archive"
 
 # An id that is known already is not appended: both in one step, so that two senders can't both be first.
+# KEYS: stream, then a key for each id. ARGV: seconds to remember ids, then the events.
 _APPEND = """
-if not redis.call('SET', KEYS[2], '', 'NX', 'EX', ARGV[2]) then return 0 end
-redis.call('XADD', KEYS[1], '*', 'e', ARGV[1])
-return 1
+local new = {}
+for i = 2, #KEYS do
+  if redis.call('SET', KEYS[i], '', 'NX', 'EX', ARGV[1]) then
+    redis.call('XADD', KEYS[1], '*', 'e', ARGV[i])
+    new[i - 1] = 1
+  else
+    new[i - 1] = 0
+  end
+end
+return new
 """
+_TOGETHER = 200
+"""Events of one partition appended by one script call; no call holds up Redis for long."""
 
 
 class LoggedEvent(msgspec.Struct, array_like=True, frozen=True):
@@ -38,6 +48,9 @@ class LoggedEvent(msgspec.Struct, array_like=True, frozen=True):
     occurred_at: int
     available_at: int
     fields: dict[str, str | int | float | None]
+
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +87,22 @@ class RedisStreamLog:
     def append(self, events: Sequence[LoggedEvent]) -> list[bool]:
         """See `EventLog`. Raises redis-py's errors when Redis can't be reached; then sending again is safe."""
         script = self._redis.register_script(_APPEND)
+        by_partition: dict[int, list[int]] = {}
+        for i, event in enumerate(events):
+            by_partition.setdefault(_partition(event.user_key), []).append(i)
+        sent: list[list[int]] = []
+        new = [False] * len(events)
         with self._redis.pipeline(transaction=False) as pipe:
-            for event in events:
-                partition = _partition(event.user_key)
-                name = blake2b(f"{event.source}\0{event.id}".encode(), digest_size=16).hexdigest()
-                keys = [stream_of(partition), f"{{log:{partition}}}:id:{name}"]
-                script(keys=keys, args=[msgspec.msgpack.encode(event), _REMEMBERED_S], client=pipe)
-            return [bool(answer) for answer in pipe.execute()]
+            for partition, mine in by_partition.items():
+                for at in range(0, len(mine), _TOGETHER):
+                    some = mine[at : at + _TOGETHER]
+                    keys = [stream_of(partition), *(_id_key(partition, events[i]) for i in some)]
+                    script(keys=keys, args=[_REMEMBERED_S, *(_encode(events[i]) for i in some)], client=pipe)
+                    sent.append(some)
+            for some, answer in zip(sent, pipe.execute(), strict=True):
+                for i, added in zip(some, answer, strict=True):
+                    new[i] = added == 1
+        return new
 
     def take(self, partition: int, *, most: int) -> Batch:
         """See `EventLog`: first what was taken before and not let go of, then what is new."""
@@ -165,6 +187,11 @@ def make_group(client: redis.Redis, partition: int, name: str) -> None:
 def _halves(place: bytes) -> tuple[int, int]:
     first, second = place.split(b"-")
     return int(first), int(second)
+
+
+def _id_key(partition: int, event: LoggedEvent) -> str:
+    name = blake2b(f"{event.source}\0{event.id}".encode(), digest_size=16).hexdigest()
+    return f"{{log:{partition}}}:id:{name}"
 
 
 def _partition(user_key: str) -> int:

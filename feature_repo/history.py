@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import duckdb
 import pyarrow as pa
 
+from consent.purposes import Purpose
 from events.archive import Archive
 from events.log import LoggedEvent
 from events.schema import event_type
@@ -21,6 +22,7 @@ class History:
         self._archive = archive
         self._events = sorted(events)
         self._people: set[str] = set()
+        self._left_out: dict[Purpose, set[str]] = {}
 
     def look(self) -> None:
         """Note who has any event in the archive now."""
@@ -29,17 +31,17 @@ class History:
                 found = connection.execute(f"SELECT DISTINCT user_key FROM {self._archive.sql(event)}").fetchall()
                 self._people |= {key for (key,) in found}
 
-    def add(self, user_keys: Iterable[str]) -> None:
-        """These have events that only the archive will know."""
-        self._people.update(user_keys)
+    def add(self, user_keys: Iterable[str], *, purpose: Purpose | None = None) -> None:
+        """These may have events that no state took: of one purpose, or of all."""
+        (self._people if purpose is None else self._left_out.setdefault(purpose, set())).update(user_keys)
 
-    def may_know(self, user_keys: Iterable[str]) -> bool:
-        """Whether any of them may have events in the archive or in the log before it."""
-        return not self._people.isdisjoint(user_keys)
+    def known(self, user_keys: Iterable[str], *, purpose: Purpose) -> list[str]:
+        """Those of `user_keys` that are worth looking up for `purpose`."""
+        left_out = self._left_out.get(purpose, set())
+        return sorted(key for key in user_keys if key in self._people or key in left_out)
 
-    def of(self, user_keys: Iterable[str]) -> dict[str, list[LoggedEvent]]:
+    def of(self, wanted: Sequence[str]) -> dict[str, list[LoggedEvent]]:
         """The archived events of each person that has any, in the order they became available."""
-        wanted = sorted(self._people.intersection(user_keys))
         found: dict[str, list[LoggedEvent]] = {}
         if not wanted:
             return found

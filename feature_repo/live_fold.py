@@ -105,14 +105,15 @@ class LiveFold:
         """Fold and write once; returns the people whose row could not be written."""
         keys, current = list(people), generation(self._redis)
         grants, blobs = self._fetch(purpose, keys, now=now)
-        self._history.add(key for key, grant in zip(keys, grants, strict=True) if grant is None)
+        self._history.add([key for key, grant in zip(keys, grants, strict=True) if grant is None], purpose=purpose)
         held = {
             key: (grant, open_state(plan, blob, grant_start=grant[0], generation=current))
             for key, grant, blob in zip(keys, grants, blobs, strict=True)
             if grant is not None
         }
-        self._history.add(key for key, (_, found) in held.items() if found.head and found.state is None)
-        past = self._past([key for key, (_, found) in held.items() if found.state is None], around)
+        self._history.add([k for k, (_, found) in held.items() if found.head and found.state is None], purpose=purpose)
+        fresh = [key for key, (_, found) in held.items() if found.state is None]
+        past = self._past(self._history.known(fresh, purpose=purpose), around)
         rows: list[LiveRow] = []
         for key, (grant, found) in held.items():
             new = [e for e in people[key] if e.position > found.position]
@@ -133,7 +134,7 @@ class LiveFold:
         The log is looked at before the archive for what is earlier and after it for what is to come, so that an event
         archived meanwhile is neither missed nor counted twice.
         """
-        if not self._history.may_know(fresh):
+        if not fresh:
             return {}
         wanted = set(fresh)
         earlier = [e for e in around.earlier() if e.user_key in wanted]

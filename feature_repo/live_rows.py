@@ -45,23 +45,30 @@ FIRST: Position = (0, 0)
 
 _HEADER = struct.Struct("<IIqqq")  # declarations, generation, start of the grant, last entry taken (two)
 _GENERATION = "live:generation"
+_GRANT = struct.Struct("<qq")
 _ROW = struct.Struct("<IIqqqq")  # `packed.HEADER`
 
-# KEYS: consent, row, timetable, state. ARGV: row, state, as_of, grant_start, offset of the grant in the projection, head of
-# the state that this one was folded from, end of the grant that was found. A renewal or a withdrawal meanwhile is noticed.
+# Of each person KEYS: consent, row, timetable, state. ARGV: offset of the grant in the projection; then of each person: row,
+# state, and what must still be there: start and end of the grant, then the head of the state that this one was folded from.
 _WRITE = """
-local consent = redis.call('GET', KEYS[1])
-local at = tonumber(ARGV[5])
-if not consent or #consent < at + 16 then return 0 end
-local start, finish = struct.unpack('<ll', consent, at + 1)
-if start ~= tonumber(ARGV[4]) or finish ~= tonumber(ARGV[7]) then return 0 end
-if redis.call('GETRANGE', KEYS[4], 0, 31) ~= ARGV[6] then return -1 end
-redis.call('SET', KEYS[2], ARGV[1])
-redis.call('SET', KEYS[4], ARGV[2])
-redis.call('DEL', KEYS[3])
-return 1
+local done, at = {}, tonumber(ARGV[1])
+for i = 1, #KEYS / 4 do
+  local k, a = 4 * i - 3, 3 * i - 1
+  local there = redis.call('GETRANGE', KEYS[k], at, at + 15) .. redis.call('GETRANGE', KEYS[k + 3], 0, 31)
+  if there == ARGV[a + 2] then
+    redis.call('SET', KEYS[k + 1], ARGV[a])
+    redis.call('SET', KEYS[k + 3], ARGV[a + 1])
+    redis.call('DEL', KEYS[k + 2])
+    done[i] = 1
+  else
+    done[i] = 0
+  end
+end
+return done
 """
 _BATCH = 1_000
+_TOGETHER = 50
+"""People written by one script call, each atomically; in a cluster one, since people are on different nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +150,16 @@ def write(client: redis.Redis, plan: Plan, rows: Sequence[LiveRow]) -> list[bool
     script = client.register_script(_WRITE)
     purpose = plan.view.purpose
     offset = projection.ROW.fields["grants"][1] + 24 * projection.slot(purpose)  # type: ignore[index]
-    done: list[bool] = []
-    for at in range(0, len(rows), _BATCH):
-        with client.pipeline(transaction=False) as pipe:
-            for row in rows[at : at + _BATCH]:
-                keys = [projection.consent_key(row.user_key), *projection.feature_keys(row.user_key, purpose)]
-                args = [row.row, row.state, row.as_of, row.grant[0], offset, row.head, row.grant[1]]
-                script(keys=keys, args=args, client=pipe)
-            done += [answer == 1 for answer in pipe.execute()]
-    return done
+    together = 1 if isinstance(client, redis.RedisCluster) else _TOGETHER
+    with client.pipeline(transaction=False) as pipe:
+        for at in range(0, len(rows), together):
+            keys: list[str] = []
+            args: list[bytes | int] = [offset]
+            for row in rows[at : at + together]:
+                keys += (projection.consent_key(row.user_key), *projection.feature_keys(row.user_key, purpose))
+                args += (row.row, row.state, _GRANT.pack(*row.grant) + row.head)
+            script(keys=keys, args=args, client=pipe)
+        return [done == 1 for answer in pipe.execute() for done in answer]
 
 
 def evaluate(
