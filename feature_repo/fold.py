@@ -68,23 +68,24 @@ def fold(plan: Plan, state: State, event: LoggedEvent, *, now: int) -> None:
     if max(event.available_at, event.occurred_at) > now:
         state.waiting.append(event)
         return
-    kind = event.type
-    for i, kept in enumerate(plan.tallies):
-        if kept.event == kind and (value := kept.column(event)) is not None:
-            _tally(state, i, kept, event.occurred_at, int(value))
-    for i, kept in enumerate(plan.values):
-        if kept.event == kind and (value := kept.column(event)) is not None:
-            hop, held = -(-event.occurred_at // kept.hop), state.last_hops[i]
+    tallies, values, moments, lists = plan.steps[event.type]
+    at = event.occurred_at
+    for i, kept in tallies:
+        if (value := kept.column(event)) is not None:
+            _tally(state, i, kept, at, value)  # type: ignore[arg-type]
+    for i, kept in values:
+        if (value := kept.column(event)) is not None:
+            hop, held = -(-at // kept.hop), state.last_hops[i]
             if held.get(value, -1) < hop:
                 held[value] = hop
-    for i, kept in enumerate(plan.moments):
-        if kept.event == kind and kept.column(event) is not None:
-            first, last = state.moments[i] or (event.occurred_at, event.occurred_at)
-            state.moments[i] = [min(first, event.occurred_at), max(last, event.occurred_at)]
-    for i, kept in enumerate(plan.lists):
-        if kept.event == kind and (value := kept.column(event)) is not None:
+    for i, kept in moments:
+        if kept.column(event) is not None:
+            first, last = state.moments[i] or (at, at)
+            state.moments[i] = [min(first, at), max(last, at)]
+    for i, kept in lists:
+        if (value := kept.column(event)) is not None:
             newest = state.lists[i]
-            insort(newest, (-event.occurred_at, event.source, event.id, str(value)))
+            insort(newest, (-at, event.source, event.id, str(value)))
             del newest[plan.lengths[i] :]
 
 

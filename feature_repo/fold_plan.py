@@ -44,6 +44,9 @@ class Kept:
     """Whether some feature looks back over everything."""
 
 
+Steps = tuple[tuple[int, Kept], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How to fold one view. `reads[i]` says where the i-th number comes from."""
@@ -64,6 +67,8 @@ class Plan:
     ratios: tuple[tuple[str, str, str], ...]
     names: tuple[str, ...]
     events: frozenset[str]
+    steps: dict[str, tuple[Steps, Steps, Steps, Steps]]
+    """Of each event type: the tallies, values, moments and lists that look at it, with their places."""
 
 
 _Same = tuple[str, Where | None, str | None, int]
@@ -99,7 +104,16 @@ def plan_of(view: View) -> Plan:
         ratios=ratios,
         names=tuple(f.name for f in view.numbers),
         events=frozenset(f.event for f in aggregates),
+        steps={event: _steps(event, kept) for event in {f.event for f in aggregates}},
     )
+
+
+def _steps(event: str, kept: dict[str, tuple[Kept, ...]]) -> tuple[Steps, Steps, Steps, Steps]:
+    tallies, values, moments, lists = (
+        tuple((i, k) for i, k in enumerate(kept[kind]) if k.event == event)
+        for kind in ("tallies", "values", "moments", "lists")
+    )
+    return tallies, values, moments, lists
 
 
 def _kind(feature: Aggregate) -> str:

@@ -151,24 +151,27 @@ def test_an_event_from_a_moment_ahead_waits_inside_the_state_until_it_is_availab
 
 
 def test_a_person_with_a_million_events_has_a_small_state() -> None:
-    state, now = new_state(PLAN), ORIGIN
-    fields = {"basket_id": "b", "item_id": "i", "quantity": 1, "amount": 250, "discount": None, "department": "d1"}
-    by_number = [{**fields, "item_id": f"i{i}"} for i in range(300)]
-    for i in range(1_000_000 // 20):
-        now = ORIGIN + i * 600_000_000  # a year's worth at one in ten minutes
-        for _ in range(1):
-            fold(
-                PLAN,
-                state,
-                LoggedEvent("s", str(i), "product_purchased", PEOPLE[0], now, now, by_number[i % 300]),
-                now=now,
-            )
-    for hop in state.hops:
-        for cell in hop.values():
-            cell[0], cell[1] = cell[0] * 20, cell[1] * 20
-    settle(PLAN, state, now=now)
-    prune(PLAN, state)
-    assert len(msgspec.msgpack.encode(state)) < 64_000
+    (view,) = make_views(
+        [
+            feature(Op.SUM, "90d", "amount"),
+            feature(Op.DISTINCT, "28d", "item_id"),
+            feature(Op.LAST_N, "ever", "item_id", n=500, default=None),
+        ]
+    )
+    plan = plan_of(view)
+    state, now = new_state(plan), ORIGIN
+    fields = [{"item_id": f"i{i}", "amount": 250} for i in range(300)]
+    for i in range(1_000_000):
+        now = ORIGIN + i * 31_000_000  # a year's worth
+        fold(plan, state, LoggedEvent("s", str(i), "product_purchased", PEOPLE[0], now, now, fields[i % 300]), now=now)  # type: ignore[arg-type]
+        if i % 10_000 == 0:
+            settle(plan, state, now=now)
+            prune(plan, state)
+    settle(plan, state, now=now)
+    prune(plan, state)
+    per_day = DAY_US / 31_000_000
+    assert values_at(plan, state).numbers[0] == pytest.approx(90 * per_day * 2.5, rel=0.02)
+    assert len(msgspec.msgpack.encode(state)) < 32_000
 
 
 def _told(view: View, numbers: list[float], t: int) -> list[float]:
