@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,8 @@ def _events(shop: _Shop, count: int, *, first: int = 0) -> Iterator[list[LoggedE
         who = random.integers(0, len(shop.people), min(_SEND, count - at)).tolist()
         yield [
             LoggedEvent("bench", f"b{first + at + i}", "product_purchased", shop.people[w], now, now, {
-                "basket_id": f"k{(first + at + i) // 3}", "item_id": f"i{(first + at + i) % 5_000}", "quantity": 1, "amount": 250,
+                "basket_id": f"k{(first + at + i) // 3}", "item_id": f"i{(first + at + i) % 5_000}",
+                "quantity": 1, "amount": 250,
                 "discount": None, "coupon_discount": None, "department": f"d{i % 20}", "category": None, "store_id": "s",
             })
             for i, w in enumerate(who)
@@ -142,7 +143,7 @@ def _events(shop: _Shop, count: int, *, first: int = 0) -> Iterator[list[LoggedE
 
 
 def _steady(shop: _Shop, *, seconds: float, rate: int) -> dict[str, float]:
-    """Send 20 at a time at `rate` events a second, and look for one of each batch in its person's vector until it is there."""
+    """Send 20 at a time at `rate` events a second, and look for one of each in its person's vector until it is there."""
     live = shop.start(workers=1, drain_every=5.0)
     log, view = RedisStreamLog(shop.client), view_for(Entity.USER, _PURPOSE)
     waits: list[float] = []

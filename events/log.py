@@ -160,7 +160,7 @@ class RedisStreamLog:
                 first, second = _halves(group["last-delivered-id"])
                 oldest.append((first, second + 1))
         if oldest:
-            self._redis.xtrim(stream_of(partition), minid="%d-%d" % min(oldest), approximate=False)
+            self._redis.xtrim(stream_of(partition), minid="{}-{}".format(*min(oldest)), approximate=False)
 
     def _groups(self, partition: int) -> dict[str, dict[str, Any]]:
         try:

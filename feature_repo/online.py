@@ -26,8 +26,8 @@ from storage.redis_server import UNREACHABLE
 
 __all__ = ["OnlineRow", "OnlineValues", "item_key", "read", "read_items", "to_micros", "write", "write_items"]
 
-# KEYS: consent, row, timetable, folded state. ARGV: row, timetable, as_of, grant_start, offset of the grant in the projection,
-# generation of the live states.
+# KEYS: consent, row, timetable, folded state. ARGV: row, timetable, as_of, grant_start, offset of the grant in the
+# projection, generation of the live states.
 # Moments stay below 2^53, so Lua's numbers hold them exactly. Where a live state of the same declarations and grant is, its
 # row is the newer one whatever its moment: a build knows nothing of events still in the log.
 _WRITE = """

@@ -26,7 +26,8 @@ from storage.redis_server import connect
 from tests.feature_repo.store_room import StoreRoom
 
 PURPOSES = (
-    Purpose.MARKETING_RETENTION, Purpose.PERSONALIZE_PROFILING, Purpose.ANALYTICS_REPORTING, Purpose.ESSENTIAL_FRAUD_DETECTION,
+    Purpose.MARKETING_RETENTION, Purpose.PERSONALIZE_PROFILING, Purpose.ANALYTICS_REPORTING,
+    Purpose.ESSENTIAL_FRAUD_DETECTION,
 )  # fmt: skip
 
 

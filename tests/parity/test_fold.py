@@ -16,7 +16,17 @@ from feature_repo.fold_plan import Plan, plan_of
 from feature_repo.views import View, make_views
 from tests.feature_repo.brute_force import Happened
 from tests.feature_repo.test_meaning import (
-    HOUR, ORIGIN, PEOPLE, PERSONAL, _agree, _computed, _later, feature, histories, moments, starts,
+    HOUR,
+    ORIGIN,
+    PEOPLE,
+    PERSONAL,
+    _agree,
+    _computed,
+    _later,
+    feature,
+    histories,
+    moments,
+    starts,
 )  # fmt: skip
 
 EVERYTHING: list[Feature] = [

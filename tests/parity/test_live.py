@@ -36,7 +36,7 @@ def burst(shop: LiveShop, count: int, *, first: int = 0) -> list[dict[str, Any]]
     random = np.random.default_rng(first + 1)
     made = []
     for i in range(first, first + count):
-        late = timedelta(days=int(random.integers(0, 40))) if i % 5 == 0 else timedelta(seconds=int(random.integers(0, 3_000)))
+        late = timedelta(days=int(random.integers(0, 40))) if i % 5 == 0 else timedelta(seconds=i * 37 % 3_000)
         made.append(purchase(i, CUSTOMERS[i % len(CUSTOMERS)], shop.now - late))
     return [*made, *made[::7]]
 
@@ -55,7 +55,8 @@ def test_history_and_live_events_together_are_what_a_rebuild_says_now_and_as_tim
     shop.collect(*burst(shop, 80))
     shop.settle()
     shop.assert_as_rebuilt(*CUSTOMERS)
-    for step in (dict(hours=9), dict(days=6, hours=3), dict(days=20)):
+    steps: list[dict[str, float]] = [{"hours": 9}, {"days": 6, "hours": 3}, {"days": 20}]
+    for step in steps:
         shop.later(**step)
         shop.assert_as_rebuilt(*CUSTOMERS)
     shop.collect(*burst(shop, 40, first=500))
@@ -95,7 +96,7 @@ def test_a_batch_delivered_again_after_it_was_written_has_no_second_effect(
     def die(_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):  # noqa: PT012
         killed.setattr(dies._group, "acknowledge", die)
         dies.step()
     shop.bury(dies)
@@ -114,7 +115,7 @@ def test_a_worker_killed_half_way_through_its_writes_is_taken_over_and_nothing_i
         real(client, plan, rows[: len(rows) // 2])
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):  # noqa: PT012
         killed.setattr(live_fold, "write", half)
         dies.step()
     shop.bury(dies)
