@@ -16,9 +16,9 @@ demo: env ## Import real shop data, train, serve, withdraw consent: the whole pl
 	@$(BIN)/aap demo
 
 test: lint types layers ## Check style, types and layers, then run the tests
-	@$(PYTEST) -m "not full"
+	@$(PYTEST) -m "not full and not spark"
 
-test-full: lint types layers ## The same, with the tests that need the whole demo data
+test-full: lint types layers ## The same, with the tests that take long: Spark, and the whole demo data
 	@$(PYTEST)
 
 lint: env ## Check style and formatting (ruff)

@@ -1,37 +1,89 @@
-"""`aap bench`: measure the platform on this machine."""
+"""`aap bench`: measure the platform beside its peers, in the same run, on a server and in a home of their own."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cli.console import table
+from cli.console import console, err, table
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Measure the platform on this machine.", no_args_is_help=True)
+app = typer.Typer(help="Measure the platform beside its peers.", no_args_is_help=True)
+
+People = Annotated[int, typer.Option(min=1_000, help="People in the made-up crowd.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, on the last line.")]
 
 
-@app.callback()
-def _group() -> None:
-    """Measure the platform on this machine."""
+@app.command()
+def online(people: People = 100_000, as_json: Json = False) -> None:
+    """Reading fifty features online: ours, Feast's Redis store, and a bare MGET."""
+    from benchmarks.online import run
+
+    report = run(people=people)
+    if as_json:
+        _print_json(report.to_dict())
+        return
+    rows = [
+        (size, line.ours_p50_ms, line.ours_p99_ms, line.feast_p50_ms, line.bare_p50_ms, line.vs_feast, line.vs_bare)
+        for size, line in report.rows.items()
+    ]
+    headings = ("people", "ours p50 ms", "p99 ms", "Feast p50 ms", "bare p50 ms", "× Feast", "× bare")
+    table(*headings, rows=rows, numbers=headings)
+    console.print(report.machine, highlight=False)
+
+
+@app.command()
+def materialize(people: People = 100_000, as_json: Json = False) -> None:
+    """Bringing a built view online: ours beside Feast's, in user-view rows a second."""
+    from benchmarks.materialize import run
+
+    report = run(people=people)
+    if as_json:
+        _print_json(report.to_dict())
+        return
+    rows = [
+        ("ours", f"{report.ours_rows_per_s:,}"),
+        ("ours, onto rows that are there", f"{report.ours_again_rows_per_s:,}"),
+        ("ours, with changes to come", f"{report.with_changes_rows_per_s:,}"),
+        (f"Feast, {report.feast_people:,} people", f"{report.feast_rows_per_s:,}"),
+    ]
+    table("what", "user-view rows/s", rows=rows, numbers=["user-view rows/s"])
+    console.print(report.machine, highlight=False)
 
 
 @app.command()
 def live(
-    people: Annotated[int, typer.Option(help="People with events.", min=1)] = 100_000,
-    seconds: Annotated[float, typer.Option(help="Length of the steady run.")] = 10.0,
-    events: Annotated[int, typer.Option(help="Events of the burst.", min=1_000)] = 200_000,
-    workers: Annotated[int, typer.Option(help="Worker processes of the burst.", min=1, max=4)] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on the last line.")] = False,
+    people: People = 100_000,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of the steady run.")] = 10.0,
+    events: Annotated[int, typer.Option(min=10_000, help="Events of the burst.")] = 1_000_000,
+    workers: Annotated[int, typer.Option(min=1, max=4, help="Worker processes of the burst.")] = 2,
+    purpose: Annotated[
+        list[str] | None,
+        typer.Option(help="What everybody has granted; [dim]marketing.retention[/].", show_default=False),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Events appended to the log until readable in the online vectors, and whether any is lost or counted twice."""
-    from benchmarks.live import run
+    """Events appended to the log until their effect is readable online, and whether any is lost or counted twice."""
+    from benchmarks.live import PURPOSES, run
+    from consent.purposes import parse_purpose
 
-    found = run(people=people, steady_s=seconds, burst=events, workers=workers)
+    chosen = tuple(parse_purpose(name) for name in purpose) if purpose else PURPOSES
+    with err.status("Steady, burst, kill…"):
+        report = run(people=people, steady_s=seconds, burst=events, workers=workers, purposes=chosen)
+    found = report.to_dict()
     if as_json:
-        typer.echo(json.dumps(found))
+        _print_json(found)
         return
-    table("run", "what", "figure", rows=[(r, k, f"{v:,}") for r, of in found.items() for k, v in of.items()])
+    machine = found.pop("machine")
+    cpu = {f"CPU of {name}, µs an event": us for name, us in found["burst"].pop("cpu_us").items()}
+    found["burst"] |= cpu
+    rows = [(name, what, f"{figure:,}") for name, of in found.items() for what, figure in of.items()]
+    table("run", "what", "figure", rows=rows, numbers=["figure"])
+    console.print(machine, highlight=False)
+
+
+def _print_json(report: dict[str, Any]) -> None:
+    typer.echo(json.dumps(report))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.console import console, counted, print_error
 from cli.imports import print_report
 from settings.config import default_home, load_settings
+
+if TYPE_CHECKING:
+    from pipelines.demo import Story
 
 __all__ = ["demo"]
 
@@ -39,7 +42,7 @@ def demo(
         _where(folder.home)
 
 
-def _tell(story: "Story", *, seed: int) -> None:  # type: ignore[name-defined]  # noqa: F821, UP037
+def _tell(story: Story, *, seed: int) -> None:
     from cli.train import print_outcome
 
     _heading("1. What people allow")
@@ -70,7 +73,7 @@ def _tell(story: "Story", *, seed: int) -> None:  # type: ignore[name-defined]  
         console.print(line, soft_wrap=True, highlight=False)
 
 
-def _start(story: "Story") -> None:  # type: ignore[name-defined]  # noqa: F821, UP037
+def _start(story: Story) -> None:
     from cli.up import start_all
     from pipelines.errors import PipelineError
 
@@ -90,7 +93,7 @@ def _heading(text: str) -> None:
     console.print(f"\n[bold]{text}[/]\n")
 
 
-def _figures(story: "Story", *, seconds: float) -> None:  # type: ignore[name-defined]  # noqa: F821, UP037
+def _figures(story: Story, *, seconds: float) -> None:
     _heading("What it took")
     limits = story.figures(seconds=seconds)
     for name, value, limit, kept in limits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -15,15 +16,66 @@ app = typer.Typer(help="Build, publish and look at features.", no_args_is_help=T
 
 
 @app.command()
-def build() -> None:
+def build(
+    engine: Annotated[
+        str, typer.Option(help="duckdb or spark; [dim]AAP_ENGINE, else duckdb[/].", show_default=False)
+    ] = "",
+) -> None:
     """Compute every feature from the archive, as known now, and register it with Feast."""
     from pipelines.publish import build_features
 
     settings = load_settings()
     with counted("Building features") as report:
-        made = build_features(settings, as_of=settings.now(), progress=lambda _view, done, total: report(done, total))
+        made = build_features(
+            settings,
+            as_of=settings.now(),
+            engine=engine,
+            progress=lambda _view, done, total: report(done, total),
+        )
     rows = [(b.view, f"{b.entities:,}", f"{b.rows:,}", f"{b.seconds:.1f}") for b in made]
     table("view", "entities", "change points", "seconds", rows=rows, numbers=["entities", "change points", "seconds"])
+
+
+@app.command()
+def verify(
+    users: Annotated[int, typer.Option(min=1, help="People drawn for each view.")] = 50,
+    moments: Annotated[int, typer.Option(min=1, help="Moments drawn for each of them.")] = 20,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="Compare these, the first with the others; else all this machine can run.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="What the draws follow from.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
+) -> None:
+    """Recompute a sample of values in every engine and compare; exits 1 on one mismatch."""
+    import numpy as np
+
+    from consent.choices import open_ledger
+    from events.archive import Archive
+    from feature_repo import verify as verification
+    from storage.layout import Layout
+
+    settings = load_settings()
+    asked, skipped = verification.engines(settings, asked=engine or ())
+    found = verification.verify(
+        asked,
+        archive=Archive(Layout(settings.home).archive),
+        standing=open_ledger(settings).standing(),
+        as_of=settings.now(),
+        people=users,
+        moments=moments,
+        random=np.random.default_rng(seed),
+        skipped=skipped,
+    )
+    rows = [(f.view, f.feature, f"{f.checked:,}", f"{f.mismatches:,}") for f in found.features]
+    table("view", "feature", "checked", "mismatched", rows=rows, numbers=["checked", "mismatched"])
+    for line in (*found.examples, *(f"Not compared: {name}. {why}" for name, why in skipped.items())):
+        console.print(line)
+    console.print(f"{found.checked:,} values by {', '.join(found.engines)}: {found.mismatches:,} mismatched.")
+    if as_json:
+        told = {"checked": found.checked, "mismatches": found.mismatches, "engines": list(found.engines)}
+        typer.echo(json.dumps(told))
+    if found.mismatches:
+        raise typer.Exit(1)
 
 
 @app.command()

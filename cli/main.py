@@ -13,6 +13,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,7 @@ ENTRIES: Mapping[str, Entry] = {
         Entry("serve", "cli.serve", "serve", "Serve", "Run the prediction service in this terminal."),
         Entry("keys", "cli.keys", "app", "Serve", "Create and revoke the API keys of applications."),
         Entry("consent", "cli.consent", "app", "Consent", "Grant, withdraw and look up consent; verify the ledger."),
+        Entry("bench", "cli.bench", "app", "Look", "Measure the platform beside its peers."),
     )
 }
 
@@ -133,6 +135,9 @@ def _global_options(
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    if not os.environ.get("AAP_DEBUG"):
+        # MLflow's and Evidently's deprecations of other libraries are nothing a person at a terminal can act on.
+        warnings.simplefilter("ignore")
     try:
         typer.main.get_command(app)()
     except KeyboardInterrupt:

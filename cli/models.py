@@ -32,7 +32,7 @@ def list_models() -> None:
             ", ".join(v.aliases) or None,
             v.tags.get("as_of", "")[:16],
             v.tags.get("rows"),
-            _headline(v.metrics),
+            _headline(v.tags, v.metrics),
         )
         for name in MODELS
         for v in registry.versions(name)
@@ -71,6 +71,6 @@ def rollback(model: _Model) -> None:
     console.print(f"{found.name} version {found.version} is the champion again.")
 
 
-def _headline(metrics: dict[str, float]) -> str:
-    own = {k: v for k, v in metrics.items() if "/" not in k}
-    return ", ".join(f"{k} {v:.3f}" for k, v in sorted(own.items())[:3])
+def _headline(tags: dict[str, str], metrics: dict[str, float]) -> str | None:
+    name = tags.get("headline", "")
+    return f"{name} {metrics[name]:.4f}" if name in metrics else None

@@ -22,7 +22,8 @@ from storage.redis_server import connect
 
 __all__ = ["ConsentDesk", "open_desk", "open_ledger"]
 
-_PROJECTED = "consent:projected"
+# Another purpose makes another layout: then everyone is projected anew.
+_PROJECTED = f"consent:projected:{projection.ROW.itemsize}"
 
 
 class ConsentDesk:

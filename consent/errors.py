@@ -1,7 +1,6 @@
 """What can go wrong with consent.
 
 ConsentError
-├── BundledGrant            one grant named several purposes
 ├── UnusableChoice          a choice with a value that can't be recorded
 ├── LedgerUnavailable       the ledger can't be read or written
 └── NotYetInForce           recorded in the ledger, but the projection beside the features could not be written
@@ -9,15 +8,11 @@ ConsentError
 
 from __future__ import annotations
 
-__all__ = ["BundledGrant", "ConsentError", "LedgerUnavailable", "NotYetInForce", "UnusableChoice"]
+__all__ = ["ConsentError", "LedgerUnavailable", "NotYetInForce", "UnusableChoice"]
 
 
 class ConsentError(Exception):
     """Anything that goes wrong with consent; the message is one sentence for a person."""
-
-
-class BundledGrant(ConsentError):
-    """One grant named several purposes."""
 
 
 class UnusableChoice(ConsentError):

@@ -6,13 +6,11 @@ a Merkle leaf, so a checkpoint (size, root) fixes everything before it. The data
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,75 +18,24 @@ import sqlalchemy as sa
 
 from consent import merkle
 from consent.errors import LedgerUnavailable, UnusableChoice
-from consent.policy import LONGEST_GRANT, Choice, Grant, Reason, Status, grants
+from consent.policy import LONGEST_GRANT, Choice, Grant, Reason, decide, grants
 from consent.purposes import Purpose
+from consent.records import (
+    METADATA,
+    RECORDS,
+    SQLITE_APPEND_ONLY,
+    Entry,
+    Record,
+    canonical,
+    fields_of,
+    micros,
+    record_of,
+    row_of,
+)
 
 __all__ = ["Checkpoint", "Entry", "Ledger", "Record"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-_metadata = sa.MetaData()
-_records = sa.Table(
-    "consent_records",
-    _metadata,
-    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
-    sa.Column("subject", sa.String(32), nullable=False, index=True),
-    sa.Column("purpose", sa.String(64), nullable=False),
-    sa.Column("status", sa.String(32), nullable=False),
-    sa.Column("said_by", sa.Text, nullable=False),
-    sa.Column("method", sa.Text, nullable=False),
-    sa.Column("indicated_at", sa.BigInteger, nullable=False),
-    sa.Column("received_at", sa.BigInteger, nullable=False),
-    sa.Column("expires_at", sa.BigInteger),
-    sa.Column("notice_version", sa.Text, nullable=False),
-    sa.Column("notice_hash", sa.String(64), nullable=False),
-    sa.Column("leaf", sa.LargeBinary(32), nullable=False),
-    sa.UniqueConstraint("subject", "purpose", "status", "indicated_at", name="a_choice_is_recorded_once"),
-)
-_SIZE = sa.select(sa.func.coalesce(sa.func.max(_records.c.seq), 0))
-_SQLITE_APPEND_ONLY = (
-    "CREATE TRIGGER IF NOT EXISTS consent_no_update BEFORE UPDATE ON consent_records "
-    "BEGIN SELECT RAISE(ABORT, 'the consent ledger is append-only'); END",
-    "CREATE TRIGGER IF NOT EXISTS consent_no_delete BEFORE DELETE ON consent_records "
-    "BEGIN SELECT RAISE(ABORT, 'the consent ledger is append-only'); END",
-    # INSERT OR REPLACE deletes without asking the trigger above; so a record may only be the next one, and a new one.
-    "CREATE TRIGGER IF NOT EXISTS consent_no_replace BEFORE INSERT ON consent_records "
-    "WHEN NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM consent_records) OR EXISTS (SELECT 1 FROM consent_records "
-    "WHERE subject = NEW.subject AND purpose = NEW.purpose AND status = NEW.status AND indicated_at = NEW.indicated_at) "
-    "BEGIN SELECT RAISE(ABORT, 'the consent ledger is append-only'); END",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A choice as it is handed in: who said what, how, when, and which notice they had read."""
-
-    subject: str
-    purpose: Purpose
-    status: Status
-    indicated_at: datetime
-    said_by: str
-    method: str
-    notice_version: str = "1"
-    notice_hash: str = ""
-    expires_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """An entry with its place in the ledger."""
-
-    seq: int
-    entry: Entry
-    received_at: datetime
-    leaf: bytes
-
-    @property
-    def choice(self) -> Choice:
-        """What the policy needs of it."""
-        e = self.entry
-        return Choice(e.subject, e.purpose, e.status, e.indicated_at, e.expires_at)
+_SIZE = sa.select(sa.func.coalesce(sa.func.max(RECORDS.c.seq), 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +55,10 @@ class Ledger:
             # SQLAlchemy must not open transactions by itself: appends take the write lock first (BEGIN IMMEDIATE).
             sa.event.listen(self._engine, "connect", _sqlite_pragmas)
         with _unavailable(url):
-            _metadata.create_all(self._engine)
+            METADATA.create_all(self._engine)
             if self._engine.dialect.name == "sqlite":
                 with self._engine.begin() as connection:
-                    for statement in _SQLITE_APPEND_ONLY:
+                    for statement in SQLITE_APPEND_ONLY:
                         connection.execute(sa.text(statement))
 
     @classmethod
@@ -133,25 +80,25 @@ class Ledger:
             seq = connection.execute(_SIZE).scalar_one()
             made: list[Record] = []
             for entry in entries:
-                key = (entry.subject, entry.purpose.value, entry.status.value, _micros(entry.indicated_at))
+                key = (entry.subject, entry.purpose.value, entry.status.value, micros(entry.indicated_at))
                 if key in known:
                     continue
                 known.add(key)
                 seq += 1
                 made.append(
-                    Record(seq, entry, received_at, merkle.leaf_hash(_canonical(_fields(seq, entry, received_at))))
+                    Record(seq, entry, received_at, merkle.leaf_hash(canonical(fields_of(seq, entry, received_at))))
                 )
             if made:
-                connection.execute(sa.insert(_records), [_row(r) for r in made])
+                connection.execute(sa.insert(RECORDS), [row_of(r) for r in made])
         return made
 
     def history(self, subject: str) -> list[Record]:
         """Everything `subject` chose, in ledger order."""
-        return list(self._select(_records.c.subject == subject))
+        return list(self._select(RECORDS.c.subject == subject))
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
         """All records with `seq > after`, in order."""
-        return self._select(_records.c.seq > after)
+        return self._select(RECORDS.c.seq > after)
 
     def size(self) -> int:
         """Number of records."""
@@ -161,7 +108,7 @@ class Ledger:
     def checkpoint(self) -> Checkpoint:
         """Size and Merkle root now."""
         with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
-            leaves = connection.execute(sa.select(_records.c.leaf).order_by(_records.c.seq)).scalars().all()
+            leaves = connection.execute(sa.select(RECORDS.c.leaf).order_by(RECORDS.c.seq)).scalars().all()
         return Checkpoint(len(leaves), merkle.root(leaves).hex())
 
     def first_altered(self) -> int | None:
@@ -169,29 +116,32 @@ class Ledger:
         for expected, row in enumerate(self._rows(sa.true()), start=1):
             told = dict(row._mapping)
             leaf = bytes(told.pop("leaf"))
-            if told["seq"] != expected or merkle.leaf_hash(_canonical(told)) != leaf:
+            if told["seq"] != expected or merkle.leaf_hash(canonical(told)) != leaf:
                 return expected
         return None
 
     def standing(
-        self, *, subjects: Iterable[str] | None = None
+        self, *, subjects: Iterable[str] | None = None, in_force_at: datetime | None = None
     ) -> dict[str, dict[Purpose, tuple[list[Grant], Reason]]]:
-        """Every known subject's grants (and the reason outside of them) for every purpose."""
-        found = self._select(sa.true()) if subjects is None else self._select(_records.c.subject.in_(list(subjects)))
+        """Every known subject's grants (and the reason outside of them) for every purpose.
+
+        With `in_force_at` only the grants that hold then: whatever a past moment allowed, no use now rests on another.
+        """
+        found = self._select(sa.true()) if subjects is None else self._select(RECORDS.c.subject.in_(list(subjects)))
         choices: dict[str, dict[Purpose, list[Choice]]] = defaultdict(lambda: defaultdict(list))
         for record in found:
             choices[record.entry.subject][record.entry.purpose].append(record.choice)
         return {
-            subject: {p: grants(by_purpose.get(p, ()), subject=subject, purpose=p) for p in Purpose}
+            subject: {p: _standing(by_purpose.get(p, ()), subject, p, in_force_at) for p in Purpose}
             for subject, by_purpose in choices.items()
         }
 
     def _select(self, where: sa.ColumnElement[bool]) -> Iterator[Record]:
-        return (_record(row) for row in self._rows(where))
+        return (record_of(row) for row in self._rows(where))
 
     def _rows(self, where: sa.ColumnElement[bool]) -> Sequence[sa.Row[Any]]:
         with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
-            return connection.execute(sa.select(_records).where(where).order_by(_records.c.seq)).all()
+            return connection.execute(sa.select(RECORDS).where(where).order_by(RECORDS.c.seq)).all()
 
     @contextmanager
     def _exclusive(self) -> Iterator[sa.Connection]:
@@ -206,10 +156,10 @@ class Ledger:
 
     @staticmethod
     def _known(connection: sa.Connection, subjects: set[str]) -> set[tuple[str, str, str, int]]:
-        columns = (_records.c.subject, _records.c.purpose, _records.c.status, _records.c.indicated_at)
+        columns = (RECORDS.c.subject, RECORDS.c.purpose, RECORDS.c.status, RECORDS.c.indicated_at)
         query = sa.select(*columns)
         if len(subjects) <= 500:
-            query = query.where(_records.c.subject.in_(subjects))
+            query = query.where(RECORDS.c.subject.in_(subjects))
         return {(r[0], r[1], r[2], r[3]) for r in connection.execute(query)}
 
 
@@ -220,6 +170,16 @@ def _engine(url: str) -> sa.Engine:
         raise LedgerUnavailable(
             f"The ledger's URL {url.split(':')[0]!r}:… can't be used: write sqlite:///FILE, or install the database's driver."
         ) from None
+
+
+def _standing(
+    choices: Iterable[Choice], subject: str, purpose: Purpose, in_force_at: datetime | None
+) -> tuple[list[Grant], Reason]:
+    found, otherwise = grants(choices, subject=subject, purpose=purpose)
+    if in_force_at is None:
+        return found, otherwise
+    held = [g for g in found if g.start <= in_force_at < g.end]
+    return held, decide(found, purpose=purpose, otherwise=otherwise, now=in_force_at, ledger_seq=0).reason
 
 
 @contextmanager
@@ -248,56 +208,3 @@ def _check(entry: Entry, *, received_at: datetime) -> None:
         raise UnusableChoice(
             f"The choice {what} expires {entry.expires_at.isoformat()}; it must end within 13 months of being made."
         )
-
-
-def _canonical(row: Mapping[str, object]) -> bytes:
-    """The bytes a leaf is made of: JSON with sorted keys, no spaces, times in microseconds."""
-    return json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _fields(seq: int, entry: Entry, received_at: datetime) -> dict[str, object]:
-    return {
-        "seq": seq,
-        "subject": entry.subject,
-        "purpose": entry.purpose.value,
-        "status": entry.status.value,
-        "said_by": entry.said_by,
-        "method": entry.method,
-        "indicated_at": _micros(entry.indicated_at),
-        "received_at": _micros(received_at),
-        "expires_at": None if entry.expires_at is None else _micros(entry.expires_at),
-        "notice_version": entry.notice_version,
-        "notice_hash": entry.notice_hash or sha256(entry.notice_version.encode()).hexdigest(),
-    }
-
-
-def _row(record: Record) -> dict[str, object]:
-    return {**_fields(record.seq, record.entry, record.received_at), "leaf": record.leaf}
-
-
-def _record(row: sa.Row[Any]) -> Record:
-    r = row._mapping
-    try:
-        purpose, status = Purpose(r["purpose"]), Status(r["status"])
-    except ValueError as error:
-        raise LedgerUnavailable(f"Record {r['seq']} of the consent ledger was altered: {error}.") from None
-    entry = Entry(
-        subject=r["subject"],
-        purpose=purpose,
-        status=status,
-        indicated_at=_moment(r["indicated_at"]),
-        said_by=r["said_by"],
-        method=r["method"],
-        notice_version=r["notice_version"],
-        notice_hash=r["notice_hash"],
-        expires_at=None if r["expires_at"] is None else _moment(r["expires_at"]),
-    )
-    return Record(r["seq"], entry, _moment(r["received_at"]), bytes(r["leaf"]))
-
-
-def _micros(at: datetime) -> int:
-    return (at - _EPOCH) // _MICROSECOND
-
-
-def _moment(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)

@@ -13,12 +13,15 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import redis
 
-from consent.policy import Decision, Grant, Reason, unavailable
-from consent.purposes import Purpose, spec
+from consent.decisions import Decisions
+from consent.policy import FOREVER, Decision, Grant, Reason
+from consent.purposes import Purpose
+from storage import scripts
 
-__all__ = ["ROW", "consent_key", "decisions", "feature_keys", "pack", "slot", "write"]
+__all__ = ["ROW", "RUNNING", "consent_key", "decide", "decisions", "feature_keys", "pack", "slot", "unpack", "write"]
 
 _PURPOSES = tuple(Purpose)
+_SLOTS = {purpose: place for place, purpose in enumerate(_PURPOSES)}
 _REASONS = tuple(Reason)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -26,19 +29,24 @@ _GRANT = np.dtype([("start", "<i8"), ("end", "<i8"), ("reason", "<i8")])
 ROW = np.dtype([("seq", "<i8"), ("grants", _GRANT, (len(_PURPOSES),))])
 """Layout of one projection: `seq`, then one (start, end, reason index) a purpose."""
 
+_NOTHING = bytes(ROW.itemsize)
+
+RUNNING = (_REASONS.index(Reason.EXPIRED), (FOREVER - _EPOCH) // timedelta(microseconds=1))
+"""A grant that nobody has ended either runs out by itself (this reason) or never (this end)."""
+
 # Newest wins: a slow writer never overwrites what a later ledger position said. KEYS: projection, then the feature keys of
-# every purpose, three each, in enum order. ARGV: projection, now. What a purpose knew is deleted unless the grant it was
+# every purpose, two each, in enum order. ARGV: projection, now. What a purpose knew is deleted unless the grant it was
 # learned under is still the one in force.
 _WRITE = """
 local held = redis.call('GET', KEYS[1])
 if held and #held >= 8 and struct.unpack('<l', held) > struct.unpack('<l', ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1])
 local now = tonumber(ARGV[2])
-for i = 2, #KEYS, 3 do
-  local at = 9 + 24 * ((i - 2) / 3)
+for i = 2, #KEYS, 2 do
+  local at = 9 + 24 * (i / 2 - 1)
   local start, finish = struct.unpack('<ll', ARGV[1], at)
   local same = held and #held >= at + 15 and struct.unpack('<l', held, at) == start
-  if not (same and start <= now and now < finish) then redis.call('DEL', KEYS[i], KEYS[i + 1], KEYS[i + 2]) end
+  if not (same and start <= now and now < finish) then redis.call('DEL', KEYS[i], KEYS[i + 1]) end
 end
 return 1
 """
@@ -49,15 +57,14 @@ def consent_key(user_key: str) -> str:
     return f"{{u:{user_key}}}:c"
 
 
-def feature_keys(user_key: str, purpose: Purpose) -> tuple[str, str, str]:
-    """The packed row, the timetable and the folded state of one person for one purpose."""
-    person = f"{{u:{user_key}}}"
-    return f"{person}:f:{purpose}", f"{person}:s:{purpose}", f"{person}:l:{purpose}"
+def feature_keys(user_key: str, purpose: Purpose) -> tuple[str, str]:
+    """The packed row and the stream state of one person for one purpose."""
+    return f"{{u:{user_key}}}:f:{purpose}", f"{{u:{user_key}}}:s:{purpose}"
 
 
 def slot(purpose: Purpose) -> int:
     """The place of `purpose` in `ROW["grants"]`."""
-    return _PURPOSES.index(purpose)
+    return _SLOTS[purpose]
 
 
 def pack(standing: Mapping[Purpose, tuple[Sequence[Grant], Reason]], *, seq: int) -> bytes:
@@ -83,51 +90,55 @@ def write(
     batch: int = 1_000,
 ) -> None:
     """Write projections, and in the same atomic step delete the features of every purpose not granted at `now`, or anew."""
-    script = client.register_script(_WRITE)
     people = list(standings.items())
     for at in range(0, len(people), batch):
-        with client.pipeline(transaction=False) as pipe:
-            for user_key, standing in people[at : at + batch]:
-                keys = [consent_key(user_key), *(k for p in _PURPOSES for k in feature_keys(user_key, p))]
-                script(keys=keys, args=[pack(standing, seq=seq), _micros(now)], client=pipe)
-            pipe.execute()
+        calls: list[scripts.Call] = []
+        for user_key, standing in people[at : at + batch]:
+            keys = [consent_key(user_key), *(k for p in _PURPOSES for k in feature_keys(user_key, p))]
+            calls.append((keys, [pack(standing, seq=seq), _micros(now)]))
+        scripts.run(client, _WRITE, calls)
 
 
-def unpack(blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Projections as an array of `ROW`, with two masks: which were there, and which had the right shape."""
-    size = ROW.itemsize
-    there = np.fromiter((b is not None for b in blobs), dtype=bool, count=len(blobs))
-    sound = np.fromiter((b is not None and len(b) == size for b in blobs), dtype=bool, count=len(blobs))
-    empty = bytes(size)
-    rows = np.frombuffer(
-        b"".join(b if ok and b is not None else empty for b, ok in zip(blobs, sound, strict=True)), ROW
-    )
-    return rows, there, sound
+def unpack(blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Projections as an array of `ROW`, and which were there and of the right shape; zeros, no grant at all, elsewhere."""
+    held: Sequence[bytes] = blobs  # type: ignore[assignment]
+    if None in blobs or set(map(len, held)) - {ROW.itemsize}:
+        held = [b if b is not None and len(b) == ROW.itemsize else b"" for b in blobs]
+        sound = np.array(list(map(bool, held)), dtype=bool)
+        held = [b or _NOTHING for b in held]
+    else:
+        sound = np.ones(len(blobs), dtype=bool)
+    return np.frombuffer(b"".join(held), ROW), sound
 
 
-def allowed(rows: np.ndarray, sound: np.ndarray, *, purpose: Purpose, now_micros: int) -> np.ndarray:
-    """For each unpacked projection, whether `purpose` is granted at `now_micros` (microseconds): bool `[n]`."""
-    granted = rows["grants"][:, slot(purpose)]
-    return sound & (granted["start"] <= now_micros) & (now_micros < granted["end"])
+def decide(
+    blobs: Sequence[bytes | None], purposes: Sequence[Purpose], *, now_micros: int
+) -> tuple[Decisions, np.ndarray]:
+    """One decision a projection: of the first of `purposes` that is denied, else of the first of all; and the
+    projections as `int64 [n, 1 + 3 × purposes]`, zeros where there is no sound one.
+    """
+    rows, sound = unpack(blobs)
+    table = rows.view("<i8").reshape(len(blobs), ROW.itemsize // 8)
+    yes = _granted(table, purposes[0], now_micros=now_micros)
+    which: np.ndarray | None = None
+    for place, purpose in enumerate(purposes[1:], start=1):
+        granted = _granted(table, purpose, now_micros=now_micros)
+        which = np.zeros(len(blobs), dtype=np.intp) if which is None else which
+        which[yes & ~granted] = place
+        yes &= granted
+    return Decisions(tuple(purposes), table, blobs, sound=sound, allowed=yes, which=which), table
+
+
+def _granted(table: np.ndarray, purpose: Purpose, *, now_micros: int) -> np.ndarray:
+    """Whether `purpose` is granted; nobody's zeros are, for they end when they start."""
+    start = 1 + 3 * slot(purpose)
+    granted: np.ndarray = (table[:, start] <= now_micros) & (now_micros < table[:, start + 1])
+    return granted
 
 
 def decisions(blobs: Sequence[bytes | None], *, purpose: Purpose, now: datetime) -> list[Decision]:
     """One decision a projection; a missing one denies as NO_RECORD, a misshapen one as UNAVAILABLE."""
-    rows, there, sound = unpack(blobs)
-    yes = allowed(rows, sound, purpose=purpose, now_micros=_micros(now))
-    held = Reason.GRANTED if spec(purpose).needs_consent else Reason.LEGITIMATE_INTEREST
-    seqs, why = rows["seq"].tolist(), rows["grants"]["reason"][:, slot(purpose)].tolist()
-    made: list[Decision] = []
-    for i in range(len(blobs)):
-        if yes[i]:
-            made.append(Decision(True, purpose, held, seqs[i]))
-        elif not there[i]:
-            made.append(Decision(False, purpose, Reason.NO_RECORD, -1))
-        elif sound[i] and 0 <= why[i] < len(_REASONS):
-            made.append(Decision(False, purpose, _REASONS[why[i]], seqs[i]))
-        else:
-            made.append(unavailable(purpose))
-    return made
+    return list(decide(blobs, [purpose], now_micros=_micros(now))[0])
 
 
 def _micros(at: datetime) -> int:

@@ -77,7 +77,7 @@ def _moment(at: object, table: ConsentTable, zone: ZoneInfo) -> datetime:
         seconds = float(str(at)) / (1_000 if table.time_format == "epoch_ms" else 1)
         moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
     elif table.time_format:
-        moment = datetime.strptime(str(at).strip(), table.time_format)  # noqa: DTZ007: the zone follows below
+        moment = datetime.strptime(str(at).strip(), table.time_format)  # noqa: DTZ007 - the zone follows below
     else:
         moment = datetime.fromisoformat(str(at).strip())
     return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)

@@ -120,9 +120,9 @@ class Collector:
     def _refusal(self, key: str, purposes: Sequence[Purpose], *, at: datetime, now: datetime) -> str | None:
         """Why an event of this person may not be stored, or None: some one grant must cover it and now."""
         blob: Any = self.client.get(projection.consent_key(key))
-        rows, there, sound = projection.unpack([blob])
+        rows, sound = projection.unpack([blob])
         if not sound[0]:
-            return Reason.UNAVAILABLE if there[0] else Reason.NO_RECORD
+            return Reason.NO_RECORD if blob is None else Reason.UNAVAILABLE
         made = [projection.decisions([blob], purpose=p, now=now)[0] for p in purposes]
         starts = [rows["grants"]["start"][0, projection.slot(d.purpose)] for d in made if d.allowed]
         if not starts:

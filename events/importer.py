@@ -173,10 +173,12 @@ class Importer:
         for batch in open_source(resolve(location), (mapping.user_id,), table=table or mapping.table).batches:
             people.keys(batch.column(0), name=mapping.user_id)
         at = grant.indicated_at if grant.indicated_at.tzinfo else grant.indicated_at.replace(tzinfo=ZoneInfo("UTC"))
+        said_no = {(r.entry.subject, r.entry.purpose) for r in self.desk.ledger.records() if not r.entry.status.permits}
         entries = [
             Entry(key, p, Status.GIVEN, at, grant.by, f"stated for an import: {grant.basis}", grant.notice_version)
             for key in people.all_keys()
             for p in grant.purposes
+            if (key, p) not in said_no  # nobody else's statement takes back what a person said themselves
         ]
         report.choices = len(self.desk.record_many(entries, received_at=now))
 
@@ -263,8 +265,8 @@ def _connect(mapping: Mapping) -> duckdb.DuckDBPyConnection:
 def _load_lookups(connection: duckdb.DuckDBPyConnection, mapping: Mapping, *, beside: Path) -> None:
     for name, lookup in mapping.lookups.items():
         key = lookup.key or lookup.by
-        wanted = [v.column for v in (*mapping.fields.values(), mapping.occurred_at) if v and v.lookup == name]
-        columns = tuple(dict.fromkeys((key, *wanted)))
+        values = (v for v in (*mapping.fields.values(), mapping.occurred_at) if v and v.lookup == name)
+        columns = tuple(dict.fromkeys((key, *(v.column for v in values if v.column))))
         source = open_source(resolve(lookup.path, beside=beside), columns, table=lookup.table)
         connection.register("lookup_now", pa.concat_tables(list(source.batches), promote_options="permissive"))
         table = quoted(f"lookup_{name}")

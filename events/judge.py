@@ -76,7 +76,8 @@ class Judge:
         self._set_aside()
         # A row that is bad and not to be used at all is refused: what is wrong with it is nobody's business.
         found = self._run(
-            f"SELECT refusal, CASE WHEN refusal IS NULL THEN problem END, count(*) FROM judged WHERE NOT ({_GOOD}) GROUP BY ALL"
+            "SELECT refusal, CASE WHEN refusal IS NULL THEN problem END, count(*) FROM judged "
+            f"WHERE NOT ({_GOOD}) GROUP BY ALL"
         ).fetchall()
         refused, rejected = Counter[str](), Counter[str]()
         for refusal, problem, count in found:
@@ -94,8 +95,10 @@ class Judge:
         one basket are two lines, and importing the file again gives the same names.
         """
         self._run(
-            f"CREATE OR REPLACE TEMP TABLE ordinals AS WITH good AS (SELECT row, id, hash(id) AS h FROM judged WHERE {_GOOD}), "
-            "again AS (SELECT h FROM good GROUP BY h HAVING count(*) > 1 UNION SELECT h FROM good SEMI JOIN base_uses USING (h)), "
+            "CREATE OR REPLACE TEMP TABLE ordinals AS "
+            f"WITH good AS (SELECT row, id, hash(id) AS h FROM judged WHERE {_GOOD}), "
+            "again AS (SELECT h FROM good GROUP BY h HAVING count(*) > 1 "
+            "UNION SELECT h FROM good SEMI JOIN base_uses USING (h)), "
             "before AS (SELECT base, sum(uses) AS uses FROM base_uses SEMI JOIN again USING (h) GROUP BY base) "
             "SELECT g.row, row_number() OVER (PARTITION BY g.id ORDER BY g.row) + coalesce(b.uses, 0) AS ordinal "
             "FROM good g SEMI JOIN again USING (h) LEFT JOIN before b ON b.base = g.id"
@@ -134,7 +137,8 @@ class Judge:
             ]
             self._run(
                 f"INSERT INTO {self.table(event)} SELECT {literal(self._mapping.source)}, id, user_key, occurred_at, "
-                f"available_at, {', '.join(fields)} FROM candidates ANTI JOIN doubled USING (row) WHERE event = {literal(event)}"
+                f"available_at, {', '.join(fields)} "
+                f"FROM candidates ANTI JOIN doubled USING (row) WHERE event = {literal(event)}"
             )
         self._run("INSERT INTO known SELECT hash(id) FROM candidates")
 
@@ -146,7 +150,7 @@ class Judge:
             f"SELECT j.event, j.problem, j.user_key, to_json({{{struct}}}) FROM judged j JOIN chunk c "
             f"ON c.{quoted(ROW)} = j.row WHERE j.refusal IS NULL AND j.problem IS NOT NULL ORDER BY j.row"
         ).fetchall()
-        user = self._mapping.user_id
+        user = str(self._mapping.user_id)
         return [Rejected(door, e, why, key, {**json.loads(raw), user: key}, at) for e, why, key, raw in rows]
 
     def accepted(self, event: str) -> int:

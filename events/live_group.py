@@ -1,39 +1,55 @@
 """The live readers of the event log: several workers share its partitions, each partition read by one of them at a time.
 
-A worker holds a partition by a lease and reads it in order. When it stops, or dies and its lease runs out, another takes
-the partition over together with what was delivered and never acknowledged. Delivery is at least once; that each event has
-one effect is up to what the worker writes.
+A worker holds a partition by a lease, and beside it stands the place up to which it has given events their effect. When it
+stops, or dies and its lease runs out, another takes the partition over from the archive's place on. Nothing is deleted
+from the log that the holder has yet to read. Delivery is at least once: what a worker knows dies with it, and whoever
+takes over reads again.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
-import msgspec
 import redis
 
-from events.log import PARTITIONS, Batch, LoggedEvent, make_group, stream_of
+from events.log import PARTITIONS, Batch, key_of
+from storage import scripts
 
-__all__ = ["GROUP", "LiveGroup"]
+__all__ = ["Delivery", "LiveGroup", "lag"]
 
-GROUP = "live"
 _WORKERS = "live:workers"
-_RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
-# Only who holds the lease may read, and what was delivered but not acknowledged comes first, whatever happened to the answer:
-# a later entry never overtakes an earlier one. KEYS: lease, stream. ARGV: group, worker, lease (ms), how many.
+_TAKE = "return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])"
+# KEYS: lease, place, archived. ARGV: worker, lease (ms). Answers place and total of the archive: nothing after it is deleted.
+_BEGIN = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
+local found = redis.call('HMGET', KEYS[3], 'place', 'total')
+redis.call('SET', KEYS[2], found[1] or '0-0', 'PX', ARGV[2])
+return {found[1] or '0-0', found[2] or '0'}
+"""
+# KEYS: lease, place. ARGV: worker, lease (ms); none means give it up.
+_RENEW = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if not ARGV[2] then return redis.call('DEL', KEYS[1], KEYS[2]) end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+# Only who holds the lease may read. KEYS: lease, place, stream, generation. ARGV: worker, lease (ms), place, how many.
 _READ = """
-if redis.call('GET', KEYS[1]) ~= ARGV[2] then return {} end
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-for _, from in ipairs({'0', '>'}) do
-  local found = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV[4], 'STREAMS', KEYS[2], from)
-  if found and found[1] and #found[1][2] > 0 then return found[1][2] end
-end
-return {}
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2])
+return {redis.call('GET', KEYS[4]) or '0', redis.call('XRANGE', KEYS[3], '(' .. ARGV[3], '+', 'COUNT', ARGV[4])}
 """
 
-_CLAIM = "return redis.call('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3], 'COUNT', 10000, 'JUSTID')[1]"
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What was read, and the number of times until then that the archive changed behind the log's back."""
+
+    batch: Batch
+    generation: int
+    entries: int
 
 
 class LiveGroup:
@@ -43,10 +59,6 @@ class LiveGroup:
         self.name = name
         self.partitions: set[int] = set()
         self._redis, self._lease_ms = client, lease_ms
-        self._read = client.register_script(_READ)
-        self._renew = client.register_script(_RENEW)
-        self._release = client.register_script(_RELEASE)
-        self._claim = client.register_script(_CLAIM)
 
     def balance(self) -> set[int]:
         """Renew the leases, give up or take partitions until each worker has its share; returns those newly taken.
@@ -54,22 +66,31 @@ class LiveGroup:
         To be called several times in the time of a lease.
         """
         share = -(-PARTITIONS // self._alive())
-        self.partitions = {
-            p for p in self.partitions if self._renew(keys=[_lease(p)], args=[self.name, self._lease_ms])
-        }
+        self.partitions = {p for p in self.partitions if self._renew(p)}
         for p in sorted(self.partitions)[share:]:
             self._give_up(p)
         taken = set()
         for p in range(PARTITIONS):
-            if len(self.partitions) < share and p not in self.partitions and self._take(p):
-                self.partitions.add(p)
-                taken.add(p)
+            if len(self.partitions) < share and p not in self.partitions:
+                (took,) = scripts.run(self._redis, _TAKE, [(_lease(p)[:1], [self.name, self._lease_ms])])
+                if took:
+                    self.partitions.add(p)
+                    taken.add(p)
         return taken
+
+    def begin(self, partition: int) -> tuple[bytes, int] | None:
+        """Begin to read after the archive's place; returns it, and how many events it has. None: the lease is lost."""
+        keys = [*_lease(partition), key_of(partition, "archived")]
+        (found,) = scripts.run(self._redis, _BEGIN, [(keys, [self.name, self._lease_ms])])
+        if found is None:
+            self.partitions.discard(partition)
+            return None
+        return found[0], int(found[1])
 
     def renew(self) -> None:
         """Keep the leases while a batch takes long; may be called from another thread."""
         for p in tuple(self.partitions):
-            self._renew(keys=[_lease(p)], args=[self.name, self._lease_ms])
+            self._renew(p)
         self._alive()
 
     def leave(self) -> None:
@@ -78,69 +99,53 @@ class LiveGroup:
             self._give_up(p)
         self._redis.zrem(_WORKERS, self.name)
 
-    def read(self, partition: int, *, most: int) -> Batch:
-        """The next entries: first those delivered before and not acknowledged, then new ones. Doesn't wait.
+    def read(self, partition: int, *, after: bytes, most: int) -> Delivery | None:
+        """The next entries, none of them waited for; everything up to `after` has had its effect. None: the lease is lost."""
+        keys = [*_lease(partition), key_of(partition, "events"), key_of(partition, "generation")]
+        (found,) = scripts.run(self._redis, _READ, [(keys, [self.name, self._lease_ms, after, most])])
+        if found is None:
+            self.partitions.discard(partition)
+            return None
+        return Delivery(Batch.of(partition, found[1]), int(found[0]), len(found[1]))
 
-        Empty when the lease has run out: `balance` takes notice.
-        """
-        entries: Any = self._read(
-            keys=[_lease(partition), stream_of(partition)], args=[GROUP, self.name, self._lease_ms, most]
-        )
-        kept = [(entry[0], entry[1][1]) for entry in entries if len(entry) > 1 and entry[1]]
-        if len(kept) < len(entries):  # erased meanwhile
-            there = {place for place, _ in kept}
-            self._redis.xack(stream_of(partition), GROUP, *(e[0] for e in entries if e[0] not in there))
-        decode = msgspec.msgpack.Decoder(LoggedEvent).decode
-        return Batch(partition, [place for place, _ in kept], [decode(event) for _, event in kept])
+    def generation(self, partition: int) -> int:
+        """See `Delivery`."""
+        return int(self._redis.get(key_of(partition, "generation")) or 0)  # type: ignore[arg-type]
 
-    def acknowledge(self, batch: Batch) -> None:
-        """These entries have had their effect."""
-        if batch.places:
-            self._redis.xack(stream_of(batch.partition), GROUP, *batch.places)
+    def report(self, partition: int, *, total: int) -> None:
+        """Say how many of the events ever appended have had their effect, for `lag` to tell."""
+        self._redis.set(key_of(partition, "live:folded"), total, px=self._lease_ms)
 
-    def earlier(self, batch: Batch) -> list[LoggedEvent]:
-        """What was read before `batch` and is still in the log, so perhaps not in the archive."""
-        return self._entries(batch.partition, "-", b"(" + batch.places[0])
+    def _renew(self, partition: int) -> bool:
+        (held,) = scripts.run(self._redis, _RENEW, [(_lease(partition), [self.name, self._lease_ms])])
+        return bool(held)
 
-    def to_come(self, batch: Batch, *, up_to: bytes) -> set[tuple[str, str]]:
-        """(source, id) of the entries from the batch's first to `up_to`: in the archive, perhaps, before they had effect."""
-        return {(e.source, e.id) for e in self._entries(batch.partition, batch.places[0], up_to)}
-
-    def people_before(self, partition: int) -> set[str]:
-        """Whose events were delivered already and are still in the log."""
-        groups: Any = self._redis.xinfo_groups(stream_of(partition))
-        (last,) = (g["last-delivered-id"] for g in groups if g["name"] == GROUP.encode())
-        return {e.user_key for e in self._entries(partition, "-", last)}
-
-    def _entries(self, partition: int, first: str | bytes, last: bytes) -> list[LoggedEvent]:
-        entries: Any = self._redis.xrange(stream_of(partition), min=first, max=last)
-        return [msgspec.msgpack.decode(f[b"e"], type=LoggedEvent) for _, f in entries]
+    def _give_up(self, partition: int) -> None:
+        scripts.run(self._redis, _RENEW, [(_lease(partition), [self.name])])
+        self.partitions.discard(partition)
 
     def _alive(self) -> int:
         """How many workers there are, this one counted."""
         seconds, micros = self._redis.time()  # type: ignore[misc]
         now = seconds * 1_000 + micros // 1_000
-        with self._redis.pipeline(transaction=True) as pipe:
+        with self._redis.pipeline(transaction=False) as pipe:
             pipe.zadd(_WORKERS, {self.name: now})
             pipe.zremrangebyscore(_WORKERS, 0, now - self._lease_ms)
             pipe.zcard(_WORKERS)
             return int(pipe.execute()[2])
 
-    def _take(self, partition: int) -> bool:
-        if not self._redis.set(_lease(partition), self.name, nx=True, px=self._lease_ms):
-            return False
-        make_group(self._redis, partition, GROUP)
-        cursor: Any = "0-0"
-        while True:
-            cursor = self._claim(keys=[stream_of(partition)], args=[GROUP, self.name, cursor])
-            if cursor == b"0-0":
-                break
-        return True
 
-    def _give_up(self, partition: int) -> None:
-        self._release(keys=[_lease(partition)], args=[self.name])
-        self.partitions.discard(partition)
+def lag(client: redis.Redis) -> int | None:
+    """Events accepted that have had no effect yet; None when a partition has no worker."""
+    behind = 0
+    for partition in range(PARTITIONS):
+        names = ("live:folded", "total")
+        done, total = (client.get(key_of(partition, name)) for name in names)
+        if done is None:
+            return None
+        behind += max(0, int(total or 0) - int(done))  # type: ignore[arg-type]
+    return behind
 
 
-def _lease(partition: int) -> str:
-    return f"{{log:{partition}}}:live:lease"
+def _lease(partition: int) -> list[str]:
+    return [key_of(partition, "live:lease"), key_of(partition, "live:at")]

@@ -155,6 +155,11 @@ class Mapping(_Strict):
         return self._whole_items() if self.items else self._whole_event()
 
     def _whole_items(self) -> Self:
+        plain = {
+            name for name, value in self.fields.items() if value.lookup is None and value.columns == (value.column,)
+        }
+        if odd := sorted(set(self.fields) - plain):
+            raise ValueError(f"{odd[0]!r}: a field of an item is a column of the table itself")
         unknown = set(self.fields) - set(CATALOGUE_FIELDS)
         if unknown or "item_id" not in self.fields:
             raise ValueError(

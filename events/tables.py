@@ -62,6 +62,11 @@ def _file(path: Path, reader: str, columns: Sequence[str], *, batch: int) -> Sou
         _demand(columns, there, name=str(path))
         rows = connection.execute(f"SELECT count(*) FROM {reader}").fetchall()[0][0]
     except duckdb.Error as error:
+        if "sniffing" in str(error):
+            raise SourceUnreadable(
+                f"The file {path} is not one table of CSV: save it anew with one separator, one way of quoting and one kind "
+                "of line ending throughout."
+            ) from None
         raise SourceUnreadable(f"The file {path} can't be read: {_first_line(error)}.") from None
     if rows == 0:
         raise SourceUnreadable(f"The file {path} has no rows.")

@@ -20,13 +20,24 @@ from consent.policy import Grant, Reason
 from consent.purposes import Purpose
 from events.archive import Archive
 from events.schema import event_type
+from feature_repo.batch import Batch, Engine, duckdb_engine
 from feature_repo.change_points import build_change_points, event_table
 from feature_repo.declare import Aggregate, Entity
 from feature_repo.errors import FeaturesNotBuilt
 from feature_repo.views import View, all_views
 from storage.files import explain_full_disk
 
-__all__ = ["Built", "Standing", "admit_events", "build", "built_view", "current_spans", "view_file"]
+__all__ = [
+    "Built",
+    "Standing",
+    "admit_events",
+    "build",
+    "build_one",
+    "built_view",
+    "current_spans",
+    "view_file",
+    "write_view",
+]
 
 Standing = Mapping[str, Mapping[Purpose, tuple[list[Grant], Reason]]]
 
@@ -80,11 +91,12 @@ def build(
     folder: Path,
     standing: Standing,
     as_of: datetime,
+    engine: Engine = duckdb_engine,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Built]:
-    """Compute every declared view as known at `as_of` and write it below `folder`.
+    """Compute every declared view as known at `as_of` by `engine` and write it below `folder`.
 
-    `progress` is called with (view, done, views in all).
+    The engines write the same files, byte for byte. `progress` is called with (view, done, views in all).
     """
     archive.check(archive.types())
     made: list[Built] = []
@@ -92,57 +104,63 @@ def build(
     for done, view in enumerate(views):
         if progress:
             progress(view.name, done, len(views))
-        made.append(_build_one(view, archive=archive, folder=folder, standing=standing, as_of=as_of))
+        made.append(build_one(view, archive=archive, folder=folder, standing=standing, as_of=as_of, engine=engine))
     if progress:
         progress("", len(views), len(views))
     return made
 
 
-def admit_events(
-    connection: duckdb.DuckDBPyConnection, view: View, *, archive: Archive, standing: Standing, as_of: datetime
-) -> None:
+def admit_events(batch: Batch, view: View, *, archive: Archive, standing: Standing, as_of: datetime) -> None:
     """Make the tables `spans` and, for each event type the view reads, `event_table(...)`: only what the rule admits."""
-    connection.register("spans_now", current_spans(standing, view.purpose, as_of=as_of))
-    connection.execute("CREATE OR REPLACE TEMP TABLE spans AS SELECT * FROM spans_now")
+    dialect = batch.dialect
+    occurred, latest = dialect.micros("e.occurred_at"), dialect.instant(as_of)
+    batch.register("spans", current_spans(standing, view.purpose, as_of=as_of))
     for event in sorted({f.event for f in view.features if isinstance(f, Aggregate)}):
         fields = ", ".join(f.name for f in event_type(event).fields)
         key = "user_key" if view.entity is Entity.USER else "item_id"
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE {event_table(event)} AS "
-            f"SELECT e.{key} AS k, e.user_key, epoch_us(e.occurred_at) AS o, epoch_us(e.available_at) AS a, "
-            "hour(e.occurred_at) AS hour, isodow(e.occurred_at) - 1 AS weekday, "
-            f"{fields}, e.source, e.id FROM {archive.sql(event)} e JOIN spans ON spans.k = e.user_key "
-            "AND epoch_us(e.occurred_at) >= spans.start "
-            f"WHERE e.available_at <= '{as_of.isoformat()}'::TIMESTAMPTZ "
-            f"AND e.occurred_at <= '{as_of.isoformat()}'::TIMESTAMPTZ"
+        batch.make(
+            event_table(event),
+            f"SELECT {dialect.by_entity} e.{key} AS k, e.user_key, {occurred} AS o, {dialect.micros('e.available_at')} AS a, "
+            f"hour(e.occurred_at) AS hour, {dialect.weekday('e.occurred_at')} AS weekday, "
+            f"{fields}, e.source, e.id FROM {batch.events(archive, event)} e JOIN spans ON spans.k = e.user_key "
+            f"AND {occurred} >= spans.start WHERE e.available_at <= {latest} AND e.occurred_at <= {latest}",
         )
 
 
-def _build_one(view: View, *, archive: Archive, folder: Path, standing: Standing, as_of: datetime) -> Built:
+def build_one(
+    view: View, *, archive: Archive, folder: Path, standing: Standing, as_of: datetime, engine: Engine = duckdb_engine
+) -> Built:
+    """Compute one view, as `build` does all."""
     started = time.perf_counter()
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        admit_events(connection, view, archive=archive, standing=standing, as_of=as_of)
-        build_change_points(connection, view, into="change_points")
-        rows, entities = connection.execute("SELECT count(*), count(DISTINCT k) FROM change_points").fetchall()[0]
-        _write(connection, view, folder=folder, as_of=as_of)
+    with engine() as batch:
+        admit_events(batch, view, archive=archive, standing=standing, as_of=as_of)
+        rows, entities = write_view(batch, view, folder=folder, as_of=as_of)
     return Built(view.name, rows, entities, time.perf_counter() - started)
 
 
-def _write(connection: duckdb.DuckDBPyConnection, view: View, *, folder: Path, as_of: datetime) -> None:
+def write_view(batch: Batch, view: View, *, folder: Path, as_of: datetime) -> tuple[int, int]:
+    """Write the view's file from the tables that `admit_events` makes; returns its rows and entities."""
     file = view_file(folder, view)
+    build_change_points(batch, view, into="change_points")
     with explain_full_disk(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".tmp")
-        start = "make_timestamp(grant_start)::TIMESTAMPTZ AS grant_start, " if view.entity is Entity.USER else ""
-        numbers = ", ".join(
-            f"make_timestamp({f.name})::TIMESTAMPTZ AS {f.name}" if since else f.name
-            for f, since in zip(view.numbers, view.since, strict=True)
-        )
-        connection.execute(
-            f"COPY (SELECT k AS {view.key}, make_timestamp(moment)::TIMESTAMPTZ AS valid_from, {start}{numbers} "
-            f"FROM change_points ORDER BY k, moment) TO '{str(temporary).replace(chr(39), chr(39) * 2)}' "
-            "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 100000, "
-            f"KV_METADATA {{'aap.fingerprint': '{view.fingerprint}', 'aap.as_of': '{as_of.isoformat()}'}})"
-        )
-        temporary.replace(file)
+        connection, table = batch.fetched("change_points", scratch=file.with_suffix(".scratch"))
+        _write(connection, table, view, file=file, as_of=as_of)
+        rows, entities = connection.execute(f"SELECT count(*), count(DISTINCT k) FROM {table}").fetchall()[0]
+    return rows, entities
+
+
+def _write(connection: duckdb.DuckDBPyConnection, table: str, view: View, *, file: Path, as_of: datetime) -> None:
+    temporary = file.with_suffix(".tmp")
+    start = "make_timestamp(grant_start)::TIMESTAMPTZ AS grant_start, " if view.entity is Entity.USER else ""
+    numbers = ", ".join(
+        f"make_timestamp({f.name})::TIMESTAMPTZ AS {f.name}" if since else f.name
+        for f, since in zip(view.numbers, view.since, strict=True)
+    )
+    connection.execute(
+        f"COPY (SELECT k AS {view.key}, make_timestamp(moment)::TIMESTAMPTZ AS valid_from, {start}{numbers} "
+        f"FROM {table} ORDER BY k, moment) TO '{str(temporary).replace(chr(39), chr(39) * 2)}' "
+        "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 100000, "
+        f"KV_METADATA {{'aap.fingerprint': '{view.fingerprint}', 'aap.as_of': '{as_of.isoformat()}'}})"
+    )
+    temporary.replace(file)

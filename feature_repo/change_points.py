@@ -1,4 +1,4 @@
-"""Change points: a view's values at every moment they change, computed by DuckDB in one pass of set operations.
+"""Change points: a view's values at every moment they change, computed by a batch engine in one pass of set operations.
 
 An event counts from the moment it is available until its window's tail has passed it. So each event adds its share at one
 moment and takes it away at another, and the running total of these deltas is the value at any time. Totals are integers
@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import duckdb
-
 from events.schema import Kind, event_type
+from feature_repo.batch import Batch
 from feature_repo.declare import Aggregate, Entity, Op, Ratio
+from feature_repo.dialects import Dialect, double
 from feature_repo.views import View
 
 __all__ = ["build_change_points", "event_table"]
@@ -32,14 +32,14 @@ def event_table(event: str) -> str:
     return f"admissible_{event}"
 
 
-def build_change_points(connection: duckdb.DuckDBPyConnection, view: View, *, into: str) -> None:
+def build_change_points(batch: Batch, view: View, *, into: str) -> None:
     """Make table `into`: `k`, `moment` (microseconds), `grant_start` where the entity is a person, then one column a number.
 
     Reads the tables `event_table(...)` and, for people, `spans` (`k`, `start`: the current grant). Columns of features that
     tell time since a moment hold that moment in microseconds; all others are DOUBLE.
     """
     aggregates = [f for f in view.numbers if isinstance(f, Aggregate)]
-    sources = [*_additive(connection, aggregates), *_distinct(connection, aggregates), *_extreme_moments(aggregates)]
+    sources = [*_additive(batch, aggregates), *_distinct(batch, aggregates), *_extreme_moments(batch, aggregates)]
     if view.entity is Entity.USER:
         sources.append("SELECT k, start AS moment FROM spans")
     columns = [c for f in aggregates for c in _delta_columns(f)]
@@ -50,17 +50,19 @@ def build_change_points(connection: duckdb.DuckDBPyConnection, view: View, *, in
     running = "".join(
         [f", sum({c}) OVER w AS {c}" for c in columns] + [f", {_fold(m)}({m}) OVER w AS {m}" for m in moments]
     )
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE totals AS SELECT k, moment{running} FROM "
-        f"(SELECT k, moment{summed} FROM ({' UNION ALL BY NAME '.join(sources)}) GROUP BY k, moment) "
-        "WINDOW w AS (PARTITION BY k ORDER BY moment ROWS UNBOUNDED PRECEDING)"
+    batch.make(
+        "totals",
+        f"SELECT k, moment{running} FROM "
+        f"(SELECT k, moment{summed} FROM ({batch.stacked(sources)}) GROUP BY k, moment) "
+        "WINDOW w AS (PARTITION BY k ORDER BY moment ROWS UNBOUNDED PRECEDING)",
     )
-    joins = _extremes(connection, aggregates)
+    joins = _extremes(batch, aggregates)
     values = "".join(f", {_value(f, view)} AS {f.name}" for f in view.numbers)
     start = ", spans.start AS grant_start" if view.entity is Entity.USER else ""
     spans = "JOIN spans ON spans.k = totals.k AND totals.moment >= spans.start" if view.entity is Entity.USER else ""
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {into} AS SELECT totals.k, totals.moment{start}{values} FROM totals {spans} {joins}"
+    batch.make(
+        into,
+        f"SELECT totals.k, totals.moment{start}{values} FROM totals {spans} {joins}",
     )
 
 
@@ -72,12 +74,14 @@ class _Span:
     ends: str | None
 
 
-def _span(feature: Aggregate) -> _Span:
+def _span(feature: Aggregate, dialect: Dialect) -> _Span:
     hop = feature.hop_us
-    begins = f"(((a + {hop - 1}) // {hop}) * {hop})" if feature.entity is Entity.ITEM else "a"
+    begins = f"({dialect.quotient(f'(a + {hop - 1})', hop)} * {hop})" if feature.entity is Entity.ITEM else "a"
     if feature.window_us is None:
         return _Span(begins, None)
-    return _Span(begins, f"greatest(((o + {hop - 1}) // {hop}) * {hop} + {feature.window_us}, {begins})")
+    return _Span(
+        begins, f"greatest({dialect.quotient(f'(o + {hop - 1})', hop)} * {hop} + {feature.window_us}, {begins})"
+    )
 
 
 def _column(feature: Aggregate) -> str:
@@ -97,11 +101,11 @@ def _scale(feature: Aggregate) -> float:
     return float(_MILLIONTHS) if declared is not None and declared.kind is Kind.NUMBER else 1.0
 
 
-def _condition(feature: Aggregate) -> str:
+def _condition(feature: Aggregate, dialect: Dialect) -> str:
     if feature.where is None:
         return "true"
     value = feature.where.value
-    shown = str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+    shown = str(value) if isinstance(value, int) else dialect.text(value)
     return f"{feature.where.column} {feature.where.comparison} {shown}"
 
 
@@ -120,32 +124,31 @@ def _fold(moment: str) -> str:
     return "max" if moment.startswith("last__") else "min"
 
 
-def _additive(connection: duckdb.DuckDBPyConnection, aggregates: list[Aggregate]) -> list[str]:
+def _additive(batch: Batch, aggregates: list[Aggregate]) -> list[str]:
     """For each event type, deltas of counts and sums, and the moments of first and last."""
+    dialect = batch.dialect
     selects: list[str] = []
     for event in sorted({f.event for f in aggregates}):
         ours = [f for f in aggregates if f.event == event and f.op in (*_ADDITIVE, Op.SINCE_LAST, Op.SINCE_FIRST)]
         if not ours:
             continue
-        parts = [p for f in ours for p in _moment_parts(f)]
+        parts = [p for f in ours for p in _moment_parts(f, dialect)]
         table = f"moments_{event}"
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT k, o, a, {', '.join(parts)} FROM {event_table(event)} GROUP BY k, o, a"
-        )
+        batch.make(table, f"SELECT k, o, a, {', '.join(parts)} FROM {event_table(event)} GROUP BY k, o, a")
         counted = [f for f in ours if f.op in _ADDITIVE]
-        for begins in sorted({_span(f).begins for f in ours}):
-            adds = [c for f in counted if _span(f).begins == begins for c in _delta_columns(f)]
-            adds += [_moment_column(f) for f in ours if f.op not in _ADDITIVE and _span(f).begins == begins]
+        for begins in sorted({_span(f, dialect).begins for f in ours}):
+            adds = [c for f in counted if _span(f, dialect).begins == begins for c in _delta_columns(f)]
+            adds += [_moment_column(f) for f in ours if f.op not in _ADDITIVE and _span(f, dialect).begins == begins]
             selects.append(f"SELECT k, {begins} AS moment, {', '.join(adds)} FROM {table}")
-        for ends in sorted({s.ends for f in counted if (s := _span(f)).ends is not None}):
-            takes = [f"-{c} AS {c}" for f in counted if _span(f).ends == ends for c in _delta_columns(f)]
+        for ends in sorted({s.ends for f in counted if (s := _span(f, dialect)).ends is not None}):
+            takes = [f"-{c} AS {c}" for f in counted if _span(f, dialect).ends == ends for c in _delta_columns(f)]
             selects.append(f"SELECT k, {ends} AS moment, {', '.join(takes)} FROM {table}")
     return selects
 
 
-def _moment_parts(feature: Aggregate) -> list[str]:
+def _moment_parts(feature: Aggregate, dialect: Dialect) -> list[str]:
     """The columns of one moment that a feature needs, aggregated over the events of that moment."""
-    where = f"FILTER (WHERE {_condition(feature)})"
+    where = f"FILTER (WHERE {_condition(feature, dialect)})"
     if feature.op in (Op.SINCE_LAST, Op.SINCE_FIRST):
         return [f"any_value(o) {where} AS {_moment_column(feature)}"]
     if feature.op is Op.COUNT:
@@ -156,49 +159,54 @@ def _moment_parts(feature: Aggregate) -> list[str]:
     return parts
 
 
-def _distinct(connection: duckdb.DuckDBPyConnection, aggregates: list[Aggregate]) -> list[str]:
+def _distinct(batch: Batch, aggregates: list[Aggregate]) -> list[str]:
     """For each distinct count, +1 where a value enters the window and -1 where its last occurrence leaves it."""
+    dialect = batch.dialect
     selects: list[str] = []
     for feature in (f for f in aggregates if f.op is Op.DISTINCT):
-        span, table = _span(feature), f"spans_{feature.name}"
-        source = f"{event_table(feature.event)} WHERE {feature.column} IS NOT NULL AND {_condition(feature)}"
+        span, table = _span(feature, dialect), f"spans_{feature.name}"
+        source = f"{event_table(feature.event)} WHERE {feature.column} IS NOT NULL AND {_condition(feature, dialect)}"
         if span.ends is None:
             selects.append(
                 f"SELECT k, min({span.begins}) AS moment, 1 AS {feature.name} FROM {source} GROUP BY k, {feature.column}"
             )
             continue
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE {table} AS WITH spans AS ("
+        batch.make(
+            table,
+            "WITH spans AS ("
             f"SELECT k, {feature.column} AS v, {span.begins} AS b, max({span.ends}) AS e FROM {source} GROUP BY ALL), "
             "marked AS (SELECT *, b > max(e) OVER (PARTITION BY k, v ORDER BY b ROWS BETWEEN UNBOUNDED PRECEDING AND "
             "1 PRECEDING) AS apart FROM spans), "
             "runs AS (SELECT *, sum(coalesce(apart, true)::INT) OVER (PARTITION BY k, v ORDER BY b ROWS UNBOUNDED PRECEDING) "
-            "AS run FROM marked) SELECT k, min(b) AS b, max(e) AS e FROM runs GROUP BY k, v, run"
+            "AS run FROM marked) SELECT k, min(b) AS b, max(e) AS e FROM runs GROUP BY k, v, run",
         )
         selects.append(f"SELECT k, b AS moment, count(*) AS {feature.name} FROM {table} GROUP BY k, b")
         selects.append(f"SELECT k, e AS moment, -count(*) AS {feature.name} FROM {table} GROUP BY k, e")
     return selects
 
 
-def _extreme_moments(aggregates: list[Aggregate]) -> list[str]:
+def _extreme_moments(batch: Batch, aggregates: list[Aggregate]) -> list[str]:
     """The moments at which spans of minima and maxima begin and end: there a value may change, though nothing is added."""
-    spans = {(f.event, _span(f)) for f in aggregates if f.op in _EXTREME}
+    dialect = batch.dialect
+    spans = {(f.event, _span(f, dialect)) for f in aggregates if f.op in _EXTREME}
     edges = {(event, edge) for event, span in spans for edge in (span.begins, span.ends) if edge is not None}
     return [f"SELECT k, {edge} AS moment FROM {event_table(event)}" for event, edge in sorted(edges)]
 
 
-def _extremes(connection: duckdb.DuckDBPyConnection, aggregates: list[Aggregate]) -> str:
+def _extremes(batch: Batch, aggregates: list[Aggregate]) -> str:
     """Join minima and maxima to `totals`. Only spans that overlap a moment are looked at."""
+    dialect = batch.dialect
     joins: list[str] = []
     for feature in (f for f in aggregates if f.op in _EXTREME):
-        span, fold, table = _span(feature), _EXTREME[feature.op], f"extreme_{feature.name}"
+        span, fold, table = _span(feature, dialect), _EXTREME[feature.op], f"extreme_{feature.name}"
         ends = "NULL::BIGINT" if span.ends is None else span.ends
         covers = "s.b <= t.moment" + ("" if span.ends is None else " AND t.moment < s.e")
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE {table} AS WITH s AS (SELECT k, {span.begins} AS b, {ends} AS e, "
+        batch.make(
+            table,
+            f"WITH s AS (SELECT k, {span.begins} AS b, {ends} AS e, "
             f"{fold}({_column(feature)}) AS v FROM {event_table(feature.event)} "
-            f"WHERE {feature.column} IS NOT NULL AND {_condition(feature)} GROUP BY ALL) "
-            f"SELECT t.k, t.moment, {fold}(s.v) AS v FROM totals t JOIN s ON s.k = t.k AND {covers} GROUP BY t.k, t.moment"
+            f"WHERE {feature.column} IS NOT NULL AND {_condition(feature, dialect)} GROUP BY ALL) "
+            f"SELECT t.k, t.moment, {fold}(s.v) AS v FROM totals t JOIN s ON s.k = t.k AND {covers} GROUP BY t.k, t.moment",
         )
         joins.append(f"LEFT JOIN {table} ON {table}.k = totals.k AND {table}.moment = totals.moment")
     return " ".join(joins)
@@ -213,12 +221,12 @@ def _value(feature: Aggregate | Ratio, view: View) -> str:
         return f"totals.{_moment_column(feature)}"
     scale = _scale(feature)
     if feature.op in _EXTREME:
-        return f"coalesce(extreme_{feature.name}.v / {scale}, {_default(feature.default)})::DOUBLE"
+        return f"coalesce(extreme_{feature.name}.v / {double(scale)}, {_default(feature.default)})::DOUBLE"
     if feature.op is Op.MEAN:
-        total = f"totals.{feature.name} / nullif(totals.{feature.name}__n, 0)::DOUBLE / {scale}"
+        total = f"totals.{feature.name} / nullif(totals.{feature.name}__n, 0)::DOUBLE / {double(scale)}"
         return f"coalesce({total}, {_default(feature.default)})::DOUBLE"
-    return f"(totals.{feature.name} / {scale})::DOUBLE"
+    return f"(totals.{feature.name} / {double(scale)})::DOUBLE"
 
 
 def _default(default: float | None) -> str:
-    return "NULL" if default is None else repr(float(default))
+    return "NULL" if default is None else double(default)

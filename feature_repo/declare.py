@@ -13,6 +13,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
+
+import duckdb
 
 from consent.purposes import Purpose, spec
 from events.errors import EventError
@@ -96,6 +99,7 @@ class Aggregate:
     n: int = 0
 
     def __post_init__(self) -> None:
+        micros(self.window)  # the name is made of it, so it is looked at first
         if not self.name:
             what = self.column or self.event
             object.__setattr__(self, "name", f"{what}_{self.op}_{self.n or self.window}")
@@ -150,6 +154,16 @@ class Aggregate:
                 raise UnusableDeclaration(
                     f"Feature {self.name!r}: {self.event} has no column {column!r}; it has {names}."
                 )
+        if self.where is not None:
+            compared = declared.field(self.where.column)
+            text = self.where.column == "user_key" or (compared is not None and compared.kind is Kind.TEXT)
+            if isinstance(self.where.value, str) != text:
+                kind = "text" if text else "a number"
+                raise UnusableDeclaration(
+                    f"Feature {self.name!r}: {self.where.column!r} is {kind} and can't be compared with {self.where.value!r}."
+                )
+        if self.is_sequence and self.entity is Entity.ITEM:
+            raise UnusableDeclaration(f"Feature {self.name!r}: an item has no {self.op}; that is for people.")
         f = declared.field(self.column) if self.column else None
         if self.op in _ON_NUMBERS and (f is None or f.kind is Kind.TEXT):
             raise UnusableDeclaration(
@@ -168,6 +182,10 @@ class Aggregate:
             )
         if (self.op is Op.LAST_N) != (self.n > 0):
             raise UnusableDeclaration(f"Feature {self.name!r}: last_n, and nothing else, takes n of at least 1.")
+        if micros(self.hop) is None or micros(self.time_to_live) is None:
+            raise UnusableDeclaration(f"Feature {self.name!r}: hop and time_to_live are spans like 1d, not ever.")
+        if self.op in _EVER_ONLY and self.default is not None:
+            raise UnusableDeclaration(f"Feature {self.name!r}: {self.op} of nothing is null; say default=None.")
         if self.op in (Op.COUNT, Op.SUM, Op.DISTINCT) and self.default != 0.0:
             raise UnusableDeclaration(f"Feature {self.name!r}: the {self.op} of nothing is 0, not {self.default}.")
 
@@ -189,6 +207,8 @@ class Ratio:
     def __post_init__(self) -> None:
         _check_name(self.name)
         _check_purposes(self.name, self.purposes)
+        if micros(self.time_to_live) is None:
+            raise UnusableDeclaration(f"Ratio {self.name!r}: time_to_live is a span like 1d, not ever.")
 
     @property
     def is_sequence(self) -> bool:
@@ -226,8 +246,18 @@ class Service:
 
 
 def _check_name(name: str) -> None:
+    if name in _reserved():
+        raise UnusableDeclaration(f"{name!r} is a word of SQL or of our own tables; call the feature something else.")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
         raise UnusableDeclaration(f"{name!r} is no name for a feature: use lower-case letters, digits and _.")
+
+
+@cache
+def _reserved() -> frozenset[str]:
+    words = duckdb.execute(
+        "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category <> 'unreserved'"
+    ).fetchall()
+    return frozenset({r[0] for r in words} | {"k", "moment", "user_key", "item_id", "valid_from", "grant_start"})
 
 
 def _check_purposes(name: str, purposes: frozenset[Purpose]) -> None:

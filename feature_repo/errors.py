@@ -6,15 +6,19 @@ FeatureError
 ├── NoPurposeInForce         a store was read without saying for which purpose
 ├── FeaturesNotBuilt         a view has no values yet, or was built by other declarations
 ├── UnusableLabels           a label frame that can't be joined
-└── OnlineStoreUnavailable   Redis can't be reached
+├── OnlineStoreUnavailable   Redis can't be reached
+├── EngineUnavailable        a batch engine that this machine can't run
+└── NothingToVerify          features can't be compared: too few engines, or nobody to compare
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "EngineUnavailable",
     "FeatureError",
     "FeaturesNotBuilt",
     "NoPurposeInForce",
+    "NothingToVerify",
     "OnlineStoreUnavailable",
     "UnknownFeature",
     "UnusableDeclaration",
@@ -48,3 +52,11 @@ class UnusableLabels(FeatureError):
 
 class OnlineStoreUnavailable(FeatureError):
     """Redis can't be reached; nothing can be said of anybody until it is back."""
+
+
+class EngineUnavailable(FeatureError):
+    """A batch engine that this machine can't run; the message says what to install."""
+
+
+class NothingToVerify(FeatureError):
+    """Features can't be compared: too few engines, or nobody to compare."""

@@ -49,7 +49,7 @@ class PackedComputeEngine(LocalComputeEngine):
                     view,
                     folder=layout.features,
                     archive=Archive(layout.archive),
-                    standing=open_ledger(settings).standing(),
+                    standing=open_ledger(settings).standing(in_force_at=settings.now()),
                     as_of=as_of,
                 )
                 online.write(client, view, rows)

@@ -83,6 +83,8 @@ class AsofOfflineStore(OfflineStore):
         """Values of `feature_refs` for each row of `entity_df` (a key column and `event_timestamp`), in its order."""
         if not isinstance(entity_df, pd.DataFrame) or "event_timestamp" not in entity_df:
             raise UnusableLabels("Give a data frame with the entity's key and `event_timestamp`.")
+        if (untimed := np.flatnonzero(entity_df["event_timestamp"].isna())).size:
+            raise UnusableLabels(f"Row {untimed[0]} has no `event_timestamp`; give every row a time.")
         for table in feature_views:
             require_purpose(view_of(table).purpose, what=table.name)
         tables = {t.projection.name_to_use(): t for t in feature_views}
@@ -92,7 +94,10 @@ class AsofOfflineStore(OfflineStore):
             for name, table in tables.items():
                 wanted = [r.split(":", 1)[1] for r in feature_refs if r.split(":", 1)[0] == name]
                 for feature, column in _joined(config, table, entity_df, wanted).items():
-                    out = out.append_column(f"{name}__{feature}" if full_feature_names else feature, column)
+                    called = f"{name}__{feature}" if full_feature_names else feature
+                    if called in out.column_names:
+                        raise UnusableLabels(f"The data frame already has a column {called!r}; rename it.")
+                    out = out.append_column(called, column)
             return out
 
         return _Job(run, full_feature_names=full_feature_names, features=feature_refs)

@@ -51,7 +51,7 @@ class PackedOnlineStore(OnlineStore):
             online.write_items(client, view, ((_key(k), _row(view, v, at, grant_start=0)) for k, v, at, _ in data))
         else:
             blobs = client.mget([projection.consent_key(_key(k)) for k, *_ in data]) if data else []
-            held, _, sound = projection.unpack(blobs)  # type: ignore[arg-type]
+            held, sound = projection.unpack(blobs)  # type: ignore[arg-type]
             starts = held["grants"]["start"][:, projection.slot(view.purpose)]
             online.write(
                 client,

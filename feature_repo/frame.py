@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import IntEnum
@@ -89,7 +90,7 @@ class Vectors:
     """float64 `[n_users, n_features]`; NaN wherever `status` is not PRESENT."""
     status: np.ndarray
     """uint8 `[n_users, n_features]` of `Status`."""
-    decisions: tuple[Decision, ...]
+    decisions: Sequence[Decision]
     """One a user: the decision for answering with this service; everything is DENIED where it is not allowed."""
     sequences: dict[str, list[list[str]]] = field(default_factory=dict)
     """Last-n features by name: one list a user, newest first; empty where denied or not found."""

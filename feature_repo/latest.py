@@ -7,19 +7,22 @@ long as the row may be read, and the view's sequences.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from events.archive import Archive
-from feature_repo.build import Standing, admit_events, built_view
+from feature_repo.batch import DuckDBBatch
+from feature_repo.build import Standing, admit_events, built_view, current_spans
 from feature_repo.change_points import event_table
 from feature_repo.declare import Entity
 from feature_repo.online import OnlineRow, to_micros
-from feature_repo.packed import NEVER, pack_row, pack_timetable
+from feature_repo.packed import NEVER, changes, pack_rows, pack_sequences, pack_timetables
 from feature_repo.views import View
 
 __all__ = ["latest_items", "latest_rows", "sequences_at"]
@@ -32,29 +35,20 @@ def latest_rows(
     at = to_micros(as_of)
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
+        spans = current_spans(standing, view.purpose, as_of=as_of)
+        connection.register("granted", spans)
         keys, moments, starts, values = _changes(connection, view, folder=folder, at=at)
-        spans = {s: {p: v for p, v in by.items() if p is view.purpose} for s, by in standing.items()}
-        current = {
-            s: to_micros(g.start) for s, by in spans.items() for g in by[view.purpose][0] if g.start <= as_of < g.end
-        }
         lists = sequences_at(connection, view, archive=archive, standing=standing, as_of=as_of)
-    edges = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1], [True]))) if len(keys) else np.array([0])
-    for first, end in pairwise(edges):
-        key = str(keys[first])
-        start = int(starts[first])
-        if current.get(key) != start or moments[first] > at:
-            continue
-        valid_until = int(moments[first + 1]) if end - first > 1 else NEVER
-        row = pack_row(
-            view,
-            values[first],
-            as_of=at,
-            valid_until=valid_until,
-            grant_start=start,
-            sequences=lists.get(key, _none(view)),
-        )
-        later = slice(first + 1, end)
-        table = pack_timetable(view, moments[later], values[later], grant_start=start) if end - first > 1 else b""
+    people = _people(moments, *_spans_of(keys), at=at)
+    packed = pack_rows(
+        view, values[people.first], as_of=at, valid_until=people.valid_until, grant_start=starts[people.first]
+    )
+    tables = _timetables(view, people, moments, starts, values, at=at)
+    names, begun = keys.take(people.first).to_pylist(), starts[people.first].tolist()
+    none = _none(view)
+    for key, row, table, start in zip(names, packed, tables, begun, strict=True):
+        if view.sequences:
+            row += pack_sequences(lists.get(key, none))
         yield OnlineRow(key, row, table, at, start)
 
 
@@ -64,11 +58,10 @@ def latest_items(view: View, *, folder: Path, as_of: datetime) -> Iterator[tuple
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         keys, moments, _, values = _changes(connection, view, folder=folder, at=at)
-    edges = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1], [True]))) if len(keys) else np.array([0])
-    for first, end in pairwise(edges):
-        if moments[first] <= at:
-            valid_until = int(moments[first + 1]) if end - first > 1 else NEVER
-            yield str(keys[first]), pack_row(view, values[first], as_of=at, valid_until=valid_until, grant_start=0)
+    people = _people(moments, *_spans_of(keys), at=at)
+    none = np.zeros(len(people.first), dtype=np.int64)
+    rows = pack_rows(view, values[people.first], as_of=at, valid_until=people.valid_until, grant_start=none)
+    yield from zip(keys.take(people.first).to_pylist(), rows, strict=True)
 
 
 def sequences_at(
@@ -77,7 +70,7 @@ def sequences_at(
     """Every person's last-n lists at `as_of`, newest first; ties in time are broken by source and id."""
     if not view.sequences:
         return {}
-    admit_events(connection, view, archive=archive, standing=standing, as_of=as_of)
+    admit_events(DuckDBBatch(connection), view, archive=archive, standing=standing, as_of=as_of)
     lists: dict[str, list[list[str]]] = {}
     for place, feature in enumerate(view.sequences):
         rows = connection.execute(
@@ -94,9 +87,52 @@ def _none(view: View) -> list[list[str]]:
     return [[] for _ in view.sequences]
 
 
+@dataclass(frozen=True, slots=True)
+class _People:
+    """Whose rows lie where in a table sorted by entity and moment: from `first` up to `end`, int64 `[n]`."""
+
+    first: np.ndarray
+    end: np.ndarray
+    valid_until: np.ndarray
+
+
+def _spans_of(keys: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Where each entity's rows begin and end, in a column sorted by entity."""
+    runs = pc.run_end_encode(keys) if len(keys) else None
+    end = np.asarray(runs.run_ends).astype(np.int64) if runs is not None else np.empty(0, dtype=np.int64)
+    return np.concatenate((np.zeros(min(1, len(end)), dtype=np.int64), end[:-1])), end
+
+
+def _people(moments: np.ndarray, first: np.ndarray, end: np.ndarray, *, at: int) -> _People:
+    """Those whose first row holds at `at`, and until when."""
+    known = moments[first] <= at
+    first, end = first[known], end[known]
+    more = end - first > 1
+    valid_until = np.full(len(first), NEVER)
+    valid_until[more] = moments[first[more] + 1]
+    return _People(first, end, valid_until)
+
+
+def _timetables(
+    view: View, people: _People, moments: np.ndarray, starts: np.ndarray, values: np.ndarray, *, at: int
+) -> list[bytes]:
+    """One timetable a person, empty where nothing changes by itself."""
+    more = people.end - people.first > 1
+    later = np.ones(len(moments), dtype=bool)
+    later[people.first] = False
+    sizes = people.end - people.first
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    rows = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(people.first, sizes)
+    owner, rows = owner[later[rows]], rows[later[rows]]
+    entries, counts = changes(values[rows - 1], moments[rows], values[rows])
+    mine = np.bincount(np.repeat(owner, counts), minlength=len(sizes))
+    tables = pack_timetables(view, entries, mine, as_of=at, grant_start=starts[people.first])
+    return [table if any_ else b"" for table, any_ in zip(tables, more.tolist(), strict=True)]
+
+
 def _changes(
     connection: duckdb.DuckDBPyConnection, view: View, *, folder: Path, at: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[pa.Array, np.ndarray, np.ndarray, np.ndarray]:
     """The row that holds at `at` and the ones that follow while it may be read, by entity and moment."""
     file = str(built_view(folder, view)).replace("'", "''")
     start = "epoch_us(grant_start)" if view.entity is Entity.USER else "0"
@@ -104,10 +140,12 @@ def _changes(
         f"epoch_us({f.name})::DOUBLE AS {f.name}" if since else f.name
         for f, since in zip(view.numbers, view.since, strict=True)
     )
+    granted = "JOIN granted ON granted.k = v.k AND granted.start = s" if view.entity is Entity.USER else ""
     found = connection.execute(
-        f"SELECT {view.key} AS k, epoch_us(valid_from) AS m, {start} AS s, {numbers} FROM read_parquet('{file}') "
-        f"WHERE epoch_us(valid_from) < {at + view.time_to_live_us} "
-        f"QUALIFY m > {at} OR row_number() OVER (PARTITION BY k, m <= {at} ORDER BY m DESC) = 1 ORDER BY k, m"
+        f"WITH v AS (SELECT {view.key} AS k, epoch_us(valid_from) AS m, {start} AS s, {numbers} "
+        f"FROM read_parquet('{file}') WHERE epoch_us(valid_from) < {at + view.time_to_live_us}), "
+        f"held AS (SELECT k, max(m) AS since FROM v WHERE m <= {at} GROUP BY k) "
+        f"SELECT v.* FROM v JOIN held ON held.k = v.k AND m >= since {granted} ORDER BY v.k, m"
     ).to_arrow_table()
     values = (
         np.column_stack([found[f.name].to_numpy().astype(np.float64, copy=False) for f in view.numbers])
@@ -115,7 +153,7 @@ def _changes(
         else np.empty((0, len(view.numbers)))
     )
     return (
-        np.asarray(found["k"].to_pylist(), dtype=object),
+        found["k"].combine_chunks(),
         found["m"].to_numpy(),
         found["s"].to_numpy(),
         np.ascontiguousarray(values),

@@ -2,14 +2,15 @@
 
 A row is a header and the view's numbers as float64, then, where a view has sequences, those as msgpack. The header says
 which declarations and which grant it was made under, as of when, until when it holds if nothing happens, and when it is
-too old to be read. Beside it lies a timetable: the values at each later moment they change by themselves.
+too old to be read. Beside it lies a timetable: which numbers change by themselves, when, and to what. It says which row it
+goes with, and is of no use beside another.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,15 +18,21 @@ import numpy as np
 from feature_repo.views import View
 
 __all__ = [
+    "CHANGE",
     "HEADER",
     "NEVER",
-    "Timetable",
+    "changes",
+    "cut",
     "header_of",
     "numbers_size",
     "pack_row",
+    "pack_rows",
+    "pack_sequences",
     "pack_timetable",
+    "pack_timetables",
+    "row_layout",
     "sequences_of",
-    "unpack_timetable",
+    "timetable_of",
 ]
 
 HEADER = np.dtype(
@@ -43,20 +50,11 @@ HEADER = np.dtype(
 NEVER = np.iinfo(np.int64).max
 """`valid_until` of a row that nothing but an event changes."""
 
-_TIMETABLE = np.dtype([("fingerprint", "<u4"), ("rows", "<u4"), ("grant_start", "<i8")])
+_TIMETABLE = np.dtype([("fingerprint", "<u4"), ("changes", "<u4"), ("as_of", "<i8"), ("grant_start", "<i8")])
 
 
-@dataclass(frozen=True, slots=True)
-class Timetable:
-    """Values to come: from `moments[i]` (microseconds, ascending) on, `values[i]` hold."""
-
-    moments: np.ndarray
-    values: np.ndarray
-
-    def at(self, now: int) -> np.ndarray | None:
-        """The values at `now` (microseconds), or None when the timetable begins later."""
-        place = int(np.searchsorted(self.moments, now, side="right")) - 1
-        return None if place < 0 else self.values[place]
+CHANGE = np.dtype([("moment", "<i8"), ("place", "<u2"), ("value", "<f8")])
+"""One entry of a timetable: from `moment` (microseconds since 1970) on, the number at `place` is `value`."""
 
 
 def numbers_size(view: View) -> int:
@@ -78,8 +76,13 @@ def pack_row(
     header["fingerprint"], header["numbers"] = view.fingerprint, len(values)
     header["as_of"], header["valid_until"], header["grant_start"] = as_of, valid_until, grant_start
     header["expires_at"] = as_of + view.time_to_live_us
-    tail = msgspec.msgpack.encode(list(sequences)) if view.sequences else b""
+    tail = pack_sequences(sequences) if view.sequences else b""
     return header.tobytes() + values.astype("<f8", copy=False).tobytes() + tail
+
+
+def pack_sequences(sequences: Sequence[Sequence[str]]) -> bytes:
+    """What follows the numbers in a row of a view with sequences."""
+    return msgspec.msgpack.encode(list(sequences))
 
 
 def header_of(blob: bytes) -> np.void:
@@ -93,23 +96,74 @@ def sequences_of(view: View, blob: bytes) -> list[list[str]]:
     return msgspec.msgpack.decode(tail, type=list[list[str]]) if tail else [[] for _ in view.sequences]
 
 
-def pack_timetable(view: View, moments: np.ndarray, values: np.ndarray, *, grant_start: int) -> bytes:
-    """A timetable: `moments` int64 `[m]` ascending, `values` float64 `[m, n_numbers]`. Compressed: rows differ little."""
-    header = np.zeros((), dtype=_TIMETABLE)
-    header["fingerprint"], header["rows"], header["grant_start"] = view.fingerprint, len(moments), grant_start
-    body = moments.astype("<i8").tobytes() + values.astype("<f8").tobytes()
-    return header.tobytes() + zlib.compress(body, level=1)
+def pack_rows(
+    view: View, values: np.ndarray, *, as_of: int, valid_until: np.ndarray, grant_start: np.ndarray
+) -> list[bytes]:
+    """Many rows at once, without sequences: `values` is float64 `[n, n_numbers]`, the two moments int64 `[n]`."""
+    table = np.zeros(len(values), row_layout(view))
+    header = table["header"]
+    header["fingerprint"], header["numbers"] = view.fingerprint, len(view.numbers)
+    header["as_of"], header["valid_until"], header["grant_start"] = as_of, valid_until, grant_start
+    header["expires_at"] = as_of + view.time_to_live_us
+    table["numbers"] = values
+    return cut(table.tobytes(), np.arange(len(values) + 1) * table.itemsize)
 
 
-def unpack_timetable(view: View, blob: bytes | None, *, grant_start: int) -> Timetable | None:
-    """The timetable in `blob`, or None when it is missing or belongs to other declarations or another grant."""
+def row_layout(view: View) -> np.dtype[Any]:
+    """A row without its sequences, for numpy."""
+    return np.dtype([("header", HEADER), ("numbers", "<f8", (len(view.numbers),))])
+
+
+def changes(before: np.ndarray, moments: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What differs from row to row: entries (`CHANGE`, in order), and how many there are of each row, int64 `[m]`.
+
+    `before` and `values` are float64 `[m, n_numbers]`: the row that held, and the one that holds from `moments[i]` on.
+    """
+    differs = (before != values) & ~(np.isnan(before) & np.isnan(values))
+    row, place = np.nonzero(differs)
+    found = np.empty(len(row), CHANGE)
+    found["moment"], found["place"], found["value"] = moments[row], place, values[row, place]
+    return found, np.bincount(row, minlength=len(values))
+
+
+def pack_timetables(
+    view: View, entries: np.ndarray, counts: np.ndarray, *, as_of: int, grant_start: np.ndarray
+) -> list[bytes]:
+    """One timetable a person, of rows as of `as_of`: `counts` int64 `[n]` of the `entries` are theirs, in order."""
+    header = np.zeros(len(counts), _TIMETABLE)
+    header["fingerprint"], header["changes"] = view.fingerprint, counts
+    header["as_of"], header["grant_start"] = as_of, grant_start
+    heads = cut(header.tobytes(), np.arange(len(counts) + 1) * _TIMETABLE.itemsize)
+    bodies = cut(entries.tobytes(), np.concatenate(([0], np.cumsum(counts))) * CHANGE.itemsize)
+    return [head + body for head, body in zip(heads, bodies, strict=True)]
+
+
+def pack_timetable(
+    view: View, before: np.ndarray, moments: np.ndarray, values: np.ndarray, *, as_of: int, grant_start: int
+) -> bytes:
+    """One person's timetable: `before` float64 `[n_numbers]` holds as of `as_of`, `values[i]` from `moments[i]` on."""
+    entries, counts = changes(np.vstack((before[None], values[:-1])), moments, values)
+    total, start = np.array([counts.sum()]), np.array([grant_start])
+    return pack_timetables(view, entries, total, as_of=as_of, grant_start=start)[0]
+
+
+def timetable_of(view: View, blob: bytes | None, *, as_of: int, grant_start: int) -> np.ndarray | None:
+    """The entries (`CHANGE`, moments ascending) that go with the row as of `as_of` under the grant of `grant_start`.
+
+    None when they are missing or damaged, or belong to another row.
+    """
     if blob is None or len(blob) < _TIMETABLE.itemsize:
         return None
-    header = np.frombuffer(blob, _TIMETABLE, count=1)[0]
-    if header["fingerprint"] != view.fingerprint or header["grant_start"] != grant_start:
+    told = np.frombuffer(blob, _TIMETABLE, count=1)[0]
+    if (told["fingerprint"], told["as_of"], told["grant_start"]) != (view.fingerprint, as_of, grant_start):
         return None
-    rows = int(header["rows"])
-    body = zlib.decompress(blob[_TIMETABLE.itemsize :])
-    moments = np.frombuffer(body, "<i8", count=rows)
-    values = np.frombuffer(body, "<f8", offset=8 * rows).reshape(rows, len(view.numbers))
-    return Timetable(moments, values)
+    if len(blob) != _TIMETABLE.itemsize + int(told["changes"]) * CHANGE.itemsize:
+        return None
+    entries = np.frombuffer(blob, CHANGE, offset=_TIMETABLE.itemsize)
+    return entries if (entries["place"] < len(view.numbers)).all() else None
+
+
+def cut(whole: bytes, edges: np.ndarray) -> list[bytes]:
+    """`whole` in pieces, from each of `edges` (ascending) to the next."""
+    places = edges.tolist()
+    return [whole[first:end] for first, end in pairwise(places)]

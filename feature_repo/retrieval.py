@@ -8,7 +8,7 @@ purpose it answers under is granted now.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from hashlib import sha256
 from itertools import pairwise
@@ -32,13 +32,13 @@ from feature_repo.declare import Entity, Service
 from feature_repo.errors import OnlineStoreUnavailable, UnusableLabels
 from feature_repo.frame import Interactions, Manifest, TrainingFrame, Vectors
 from feature_repo.point_in_time import point_in_time_join
-from feature_repo.views import service as service_called, view_for
+from feature_repo.views import View, service as service_called, view_for
 from security.pseudonyms import Pseudonyms, load_pseudonyms
 from settings.config import Settings
 from storage.layout import Layout
 from storage.redis_server import UNREACHABLE, connect
 
-__all__ = ["Retrieval", "open_retrieval"]
+__all__ = ["Retrieval", "open_retrieval", "vectors"]
 
 NO_FEATURES = "no_features"
 BEFORE_GRANT = "before_grant"
@@ -48,30 +48,38 @@ class Retrieval:
     """Reads features for the services declared in `feature_repo.definitions`."""
 
     def __init__(
-        self, *, layout: Layout, ledger: Ledger, client: redis.Redis, pseudonyms: Pseudonyms, now: datetime
+        self,
+        *,
+        layout: Layout,
+        ledger: Ledger,
+        client: redis.Redis,
+        pseudonyms: Pseudonyms,
+        clock: Callable[[], datetime],
     ) -> None:
         self._layout = layout
         self._ledger = ledger
         self._redis = client
         self._pseudonyms = pseudonyms
-        self._opened_at = now
+        self._clock = clock
 
     def people(self, service: str, *, as_of: datetime) -> list[str]:
         """The user keys, sorted, of everyone who may be trained on for `service` at `as_of`."""
-        return sorted(_current(self._ledger.standing(), service_called(service).training_purposes, as_of=as_of))
+        return sorted(_current(self._standing(as_of), service_called(service).training_purposes, as_of=as_of))
 
     def training_frame(self, labels: pd.DataFrame, *, service: str, as_of: datetime | None = None) -> TrainingFrame:
         """The features of `service` for each label row, as they could be known at the row's moment.
 
         `labels` has `user_id` or `user_key`, `as_of` (UTC; naive times are taken as UTC) and any label columns. The
-        argument `as_of` is the moment of use, when consent must hold; by default, when this door was opened.
+        argument `as_of` is the moment of use, when consent must hold; by default, now.
 
         Raises `UnusableLabels` for a frame without these columns, `FeaturesNotBuilt` before `aap features build`.
         """
         asked = service_called(service)
-        used_at = as_of or self._opened_at
+        used_at = as_of or self._clock()
+        if clash := sorted(set(asked.features) & set(labels.columns)):
+            raise UnusableLabels(f"Labels have a column {clash[0]!r}, which is also a feature of {service}; rename it.")
         rows = self._canonical(labels, used_at=used_at)
-        standing = self._ledger.standing()
+        standing = self._standing(used_at)
         view = view_for(Entity.USER, asked.purpose)
         moments = rows["as_of"].dt.as_unit("us").astype("int64").to_numpy()
         values, found, starts = point_in_time_join(
@@ -99,7 +107,8 @@ class Retrieval:
         Of each person only what every training purpose of `service` has covered without a break until `as_of`.
         """
         asked = service_called(service)
-        current = _current(self._ledger.standing(), asked.training_purposes, as_of=as_of)
+        standing = self._standing(as_of)
+        current = _current(standing, asked.training_purposes, as_of=as_of)
         latest = min(until or as_of, as_of)
         spans = pa.table(
             {
@@ -119,7 +128,7 @@ class Retrieval:
                 f"AND e.available_at <= '{latest.isoformat()}'::TIMESTAMPTZ {after} "
                 "ORDER BY e.user_key, e.occurred_at, e.item_id, e.source, e.id"
             ).to_arrow_table()
-        excluded = Counter({"not_granted": len(self._ledger.standing()) - len(current)})
+        excluded = Counter({"not_granted": len(standing) - len(current)})
         manifest = self._manifest(asked, (), as_of, len(table), _table_leaves(table), excluded)
         return Interactions(table, manifest)
 
@@ -129,12 +138,7 @@ class Retrieval:
         Raises `OnlineStoreUnavailable` when Redis can't be reached.
         """
         asked = service_called(service)
-        view = view_for(Entity.USER, asked.purpose)
-        read = online.read(self._redis, view, user_keys, purposes=asked.answering_purposes, now=now)
-        place = {f.name: i for i, f in enumerate(view.numbers)}
-        picked = [place[name] for name in asked.features]
-        lists = {f.name: read.sequences[i] for i, f in enumerate(view.sequences) if f.name in asked.sequences}
-        return Vectors(asked.features, read.values[:, picked], read.status[:, picked], tuple(read.decisions), lists)
+        return vectors(self._redis, view_for(Entity.USER, asked.purpose), asked, user_keys, now=now)
 
     def decisions(self, user_keys: Sequence[str], *, purpose: Purpose, now: datetime) -> list[Decision]:
         """What each person's projection says of `purpose` at `now`."""
@@ -155,6 +159,10 @@ class Retrieval:
         named = zip(*(items[c].to_pylist() for c in ("item_id", "name", "category")), strict=True)
         return {i: name or category for i, name, category in named if i in wanted and (name or category)}
 
+    def _standing(self, as_of: datetime) -> Standing:
+        """The grants that hold this very moment: a use as of a past moment needs consent now as well."""
+        return self._ledger.standing(in_force_at=max(as_of, self._clock()))
+
     def _canonical(self, labels: pd.DataFrame, *, used_at: datetime) -> pd.DataFrame:
         """Label rows with `user_key` and a UTC `as_of`, sorted by both; input rows that tie keep their order."""
         if "as_of" not in labels or not {"user_key", "user_id"} & set(labels):
@@ -167,9 +175,11 @@ class Retrieval:
             rows.insert(0, "user_key", self._pseudonyms.user_keys(rows["user_id"].astype(str).tolist()))
         rows = rows.drop(columns="user_id", errors="ignore")
         try:
-            rows["as_of"] = pd.to_datetime(rows["as_of"], utc=True)
+            rows["as_of"] = pd.to_datetime(rows["as_of"], utc=True, format="ISO8601")
         except (ValueError, TypeError) as error:
-            raise UnusableLabels(f"The column `as_of` has a value that is no time: {error}.") from None
+            raise UnusableLabels(
+                f"The column `as_of` has a value that is no time: {str(error).splitlines()[0]}"
+            ) from None
         if rows["as_of"].isna().any() or (rows["as_of"] > used_at).any():
             raise UnusableLabels("Every `as_of` must be a time no later than the moment of use.")
         return rows.sort_values(["user_key", "as_of"], kind="stable").reset_index(drop=True)
@@ -198,6 +208,17 @@ class Retrieval:
         )
 
 
+def vectors(client: redis.Redis, view: View, asked: Service, user_keys: Sequence[str], *, now: datetime) -> Vectors:
+    """What `asked` reads of `view` for `user_keys` at `now`; raises `OnlineStoreUnavailable`."""
+    read = online.read(client, view, user_keys, purposes=asked.answering_purposes, now=now)
+    values, status = read.values, read.status
+    if asked.features != view.names:
+        picked = [view.names.index(name) for name in asked.features]
+        values, status = values[:, picked], status[:, picked]
+    lists = {f.name: read.sequences[i] for i, f in enumerate(view.sequences) if f.name in asked.sequences}
+    return Vectors(asked.features, values, status, read.decisions, lists)
+
+
 def open_retrieval(settings: Settings) -> Retrieval:
     """The door over the stores these settings name."""
     layout = Layout(settings.home)
@@ -206,7 +227,7 @@ def open_retrieval(settings: Settings) -> Retrieval:
         ledger=open_ledger(settings),
         client=connect(settings),
         pseudonyms=load_pseudonyms(layout),
-        now=settings.now(),
+        clock=settings.now,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, cached_property
 from zlib import crc32
 
 from consent.purposes import Purpose
@@ -19,46 +19,61 @@ from feature_repo.errors import UnknownFeature, UnusableDeclaration
 __all__ = ["View", "all_views", "make_views", "service", "services", "view_for"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class View:
-    """The features of one entity for one purpose, in declaration order."""
+    """The features of one entity for one purpose, in declaration order. What follows from them is worked out once."""
 
     entity: Entity
     purpose: Purpose
     features: tuple[Feature, ...]
 
-    @property
+    @cached_property
     def name(self) -> str:
         """`user__marketing_retention`, say."""
         return f"{self.entity}__{self.purpose.replace('.', '_')}"
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The join key's column."""
         return "user_key" if self.entity is Entity.USER else "item_id"
 
-    @property
+    @cached_property
     def numbers(self) -> tuple[Feature, ...]:
         """The features whose value is a number, in the order a packed row has them."""
         return tuple(f for f in self.features if not f.is_sequence)
 
-    @property
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of `numbers`."""
+        return tuple(f.name for f in self.numbers)
+
+    @cached_property
     def sequences(self) -> tuple[Aggregate, ...]:
         """The features whose value is a list."""
         return tuple(f for f in self.features if isinstance(f, Aggregate) and f.is_sequence)
 
-    @property
+    @cached_property
     def since(self) -> tuple[bool, ...]:
         """Which numbers are stored as a moment and read as the time since it."""
         return tuple(isinstance(f, Aggregate) and f.op in (Op.SINCE_LAST, Op.SINCE_FIRST) for f in self.numbers)
 
-    @property
+    @cached_property
+    def since_places(self) -> list[int]:
+        """The places of those in a row."""
+        return [place for place, since in enumerate(self.since) if since]
+
+    @cached_property
     def fingerprint(self) -> int:
         """CRC-32 of the declarations: a row packed under other ones is recognised."""
         told = [[(d.name, getattr(f, d.name)) for d in fields(f) if d.name != "purposes"] for f in self.features]
         return crc32(repr((self.entity, self.purpose, told)).encode())
 
-    @property
+    @cached_property
+    def mark(self) -> int:
+        """The first eight bytes of a packed row as one integer: the fingerprint, and how many numbers follow."""
+        return self.fingerprint | len(self.numbers) << 32
+
+    @cached_property
     def time_to_live_us(self) -> int:
         """How long after the moment a row was computed for it may still be read: the shortest of its features'."""
         return min(micros(f.time_to_live) or 0 for f in self.features)
@@ -75,13 +90,20 @@ def make_views(features: Iterable[Feature]) -> tuple[View, ...]:
             held.append(feature)
     views = tuple(View(entity, purpose, tuple(held)) for (entity, purpose), held in sorted(grouped.items()))
     for view in views:
-        names = {f.name for f in view.features if isinstance(f, Aggregate)}
-        for ratio in (f for f in view.features if isinstance(f, Ratio)):
-            if missing := [n for n in (ratio.numerator, ratio.denominator) if n not in names]:
-                raise UnusableDeclaration(
-                    f"Ratio {ratio.name!r} divides {missing[0]!r}, which {view.purpose} doesn't have."
-                )
+        _check_ratios(view)
     return views
+
+
+def _check_ratios(view: View) -> None:
+    parts = {f.name: f for f in view.features if isinstance(f, Aggregate)}
+    for ratio in (f for f in view.features if isinstance(f, Ratio)):
+        for name in (ratio.numerator, ratio.denominator):
+            if name not in parts:
+                raise UnusableDeclaration(f"Ratio {ratio.name!r} divides {name!r}, which {view.purpose} doesn't have.")
+            if parts[name].op in (Op.SINCE_LAST, Op.SINCE_FIRST, Op.LAST_N):
+                raise UnusableDeclaration(
+                    f"Ratio {ratio.name!r} divides {name!r}, which is a {parts[name].op}, no amount."
+                )
 
 
 @cache
@@ -102,8 +124,10 @@ def view_for(entity: Entity, purpose: Purpose) -> View:
 def services() -> dict[str, Service]:
     """The declared services by name, each checked against its view."""
     for s in SERVICES:
-        names = {f.name for f in view_for(Entity.USER, s.purpose).features}
-        if missing := [n for n in (*s.features, *s.sequences) if n not in names]:
+        view = view_for(Entity.USER, s.purpose)
+        numbers, lists = {f.name for f in view.numbers}, {f.name for f in view.sequences}
+        missing = [n for n in s.features if n not in numbers] + [n for n in s.sequences if n not in lists]
+        if missing:
             raise UnusableDeclaration(
                 f"Service {s.name!r} reads {missing[0]!r}, which is not declared for {s.purpose}."
             )

@@ -53,7 +53,7 @@ class Evaluation:
         return tuple(self._compare(name, gain) for name, gain in self.gains.items())
 
     def _compare(self, name: str, gain: Interval) -> str:
-        verdict = "beats" if gain.low > 0 else "trails" if gain.high < 0 else "is within the noise of"
+        verdict = "Beats" if gain.low > 0 else "Trails" if gain.high < 0 else "Is within the noise of"
         ours, theirs = self.metrics[self.headline], self.baselines[name][self.headline]
         return (
             f"{verdict} {name} on {self.headline}: {ours:.4f} against {theirs:.4f}, "

@@ -23,7 +23,7 @@ def bars(values: Mapping[str, float], *, title: str, axis: str, highlight: str |
     numbers = [values[name] for name in names]
     colours = [_MAIN if highlight is None or name == highlight else _OTHER for name in names]
     drawn = axes.barh(names, numbers, color=colours)
-    axes.bar_label(drawn, fmt="%.3g", padding=3)
+    axes.bar_label(drawn, fmt=lambda value: f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}", padding=3)
     axes.margins(x=0.15)
     axes.set_xlabel(axis)
     return figure

@@ -282,7 +282,14 @@ def _reaching(uri: str) -> Iterator[None]:
     """Turn the store's own failures into one sentence that names it without any password."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, ConnectionError, PermissionError, NotADirectoryError, FileExistsError) as error:
+    except (
+        MlflowException,
+        SQLAlchemyError,
+        ConnectionError,
+        PermissionError,
+        NotADirectoryError,
+        FileExistsError,
+    ) as error:
         if isinstance(error, StoreUnavailable):  # which is a ConnectionError itself
             raise
         shown = uri.split("@")[-1]

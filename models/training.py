@@ -77,7 +77,8 @@ def train(
         run.log_dict(data.manifest.to_dict(), path="manifest.json")
         run.log_dict(past.manifest.to_dict(), path="manifest_of_evaluation.json")
         run.log_evaluation(evaluation)
-        version = registry.register(model, run=run, tags=_tags(model, data.manifest, seed=chosen, revision=revision))
+        tags = _tags(model, data.manifest, seed=chosen, revision=revision) | {"headline": evaluation.headline}
+        version = registry.register(model, run=run, tags=tags)
     return TrainedModel(name, version, model, evaluation, data.manifest, stages.done())
 
 

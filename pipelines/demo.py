@@ -29,7 +29,8 @@ from feature_repo.frame import Status
 from feature_repo.retrieval import open_retrieval
 from pipelines.errors import PipelineError
 from pipelines.ingest import import_source
-from pipelines.retrain import RetrainResult, Say, retrain
+from pipelines.retrain import Say, retrain
+from pipelines.run_record import RetrainResult
 from security.api_keys import ApiKeys, Scope
 from security.pseudonyms import load_pseudonyms
 from settings.config import Settings

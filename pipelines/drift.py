@@ -2,7 +2,8 @@
 
 Evidently compares each feature's distribution now with the one `weeks` ago, by the population stability index (a feature
 has drifted above 0.2, the usual mark for a significant shift; Siddiqi, Credit Risk Scorecards, 2006). Only people whose
-consent for a service holds now are in it, at most 5,000 drawn by a seed; columns without values are left out and named.
+consent for a service holds now are in it, at most 5,000 drawn by a seed. Left out, and named, are columns without values
+and times since a first event, which grow by four weeks for everyone in four weeks.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from feature_repo.declare import Aggregate, Entity, Op
 from feature_repo.retrieval import Retrieval
-from feature_repo.views import services
+from feature_repo.views import services, view_for
 from storage.files import write_atomically
 
 __all__ = ["DriftReport", "report_drift"]
@@ -40,7 +42,7 @@ class DriftReport:
     compared: dict[str, int]
     """By service: features compared."""
     left_out: dict[str, list[str]]
-    """By service: features with too few values to compare."""
+    """By service: features with too few values to compare, or that age by themselves."""
     html: list[Path]
     json: list[Path]
 
@@ -51,11 +53,20 @@ def report_drift(retrieval: Retrieval, *, folder: Path, as_of: datetime, seed: i
     for name in services():
         before = _values(retrieval, name, at=as_of - timedelta(weeks=WEEKS), used_at=as_of, seed=seed)
         now = _values(retrieval, name, at=as_of, used_at=as_of, seed=seed)
-        columns = [c for c in now if min(now[c].notna().sum(), before[c].notna().sum()) >= _FEWEST_VALUES]
+        ageing = _ageing(name)
+        columns = [
+            c for c in now if c not in ageing and min(now[c].notna().sum(), before[c].notna().sum()) >= _FEWEST_VALUES
+        ]
         report.left_out[name] = [c for c in now if c not in columns]
         report.compared[name] = len(columns)
         report.drifted[name] = _compare(now[columns], before[columns], stem=folder / f"drift-{name}", report=report)
     return report
+
+
+def _ageing(service_name: str) -> set[str]:
+    """Features that tell the time since something first happened."""
+    view = view_for(Entity.USER, services()[service_name].purpose)
+    return {f.name for f in view.numbers if isinstance(f, Aggregate) and f.op is Op.SINCE_FIRST}
 
 
 def _values(retrieval: Retrieval, service: str, *, at: datetime, used_at: datetime, seed: int) -> pd.DataFrame:

@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+import duckdb
+
 from consent.choices import open_desk, open_ledger
 from events.archive import Archive
-from events.drain import Drained, drain
+from events.drain import Admitted, Drained, drain
 from events.importer import Importer, ImportReport, Progress
-from events.log import RedisStreamLog
+from events.log import REMEMBERED_US, RedisStreamLog
 from events.mapping import load_mapping, resolve
 from events.rejected import RejectedLog
-from feature_repo.live_rows import next_generation
 from security.id_map import open_id_map
 from security.pseudonyms import load_pseudonyms
 from settings.config import Settings
@@ -23,7 +24,14 @@ from storage.layout import Layout
 from storage.locks import hold
 from storage.redis_server import connect
 
-__all__ = ["RememberedSource", "archive_live_events", "import_again", "import_source", "open_importer", "remembered_sources"]
+__all__ = [
+    "RememberedSource",
+    "archive_live_events",
+    "import_again",
+    "import_source",
+    "open_importer",
+    "remembered_sources",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +79,37 @@ def import_source(
             progress=progress,
             door=str(mapping.resolve()),
         )
-        next_generation(connect(settings))
+        _tell_log(settings, now=now)
         _remember(layout, RememberedSource(_lasting(location), str(mapping.resolve()), table, _fingerprint(location)))
     return report
 
 
-def archive_live_events(settings: Settings, *, now: datetime) -> Drained:
-    """Move what the live log accepted into the archive. One at a time, like an import."""
+def archive_live_events(settings: Settings, *, now: datetime, admitted: Admitted | None = None) -> Drained:
+    """Move what the live log accepted into the archive. One at a time, like an import.
+
+    `admitted` may be kept from one time to the next.
+    """
     layout = Layout(settings.home)
     with hold(layout.run / "import.lock", what="an import"):
         log = RedisStreamLog(connect(settings))
-        return drain(log, Archive(layout.archive), open_ledger(settings), now=now)
+        return drain(log, Archive(layout.archive), open_ledger(settings), now=now, admitted=admitted)
+
+
+def _tell_log(settings: Settings, *, now: datetime) -> None:
+    """Have the log know what was imported: an id that is also sent live is a duplicate, and live features begin anew."""
+    log, archive, at = (
+        RedisStreamLog(connect(settings)),
+        Archive(Layout(settings.home).archive),
+        round(now.timestamp() * 1e6),
+    )
+    with duckdb.connect() as connection:
+        for event in archive.types():
+            found = connection.execute(
+                f"SELECT source, id, user_key FROM {archive.sql(event)} WHERE epoch_us(occurred_at) > {at - REMEMBERED_US}"
+            )
+            while rows := found.fetchmany(50_000):
+                log.remember(rows, at=at)
+    log.mark_import()
 
 
 def remembered_sources(settings: Settings) -> list[RememberedSource]:

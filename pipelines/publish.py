@@ -8,30 +8,35 @@ from datetime import datetime
 from consent.choices import open_desk
 from events.archive import Archive
 from feature_repo.build import Built, build
-from feature_repo.live_fold import live_plans
-from feature_repo.live_rows import refresh
-from feature_repo.online import to_micros
+from feature_repo.engines import batch_engine
 from feature_repo.store import apply, materialize
 from settings.config import Settings
 from storage.layout import Layout
 from storage.locks import hold
-from storage.redis_server import connect
 
 __all__ = ["bring_online", "build_features"]
 
 
 def build_features(
-    settings: Settings, *, as_of: datetime, progress: Callable[[str, int, int], None] | None = None
+    settings: Settings,
+    *,
+    as_of: datetime,
+    engine: str = "",
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Built]:
-    """Compute every view as known at `as_of`, and register it. One build at a time; a second raises `LockHeld`."""
+    """Compute every view as known at `as_of`, and register it. One build at a time; a second raises `LockHeld`.
+
+    `engine` is `duckdb` or `spark`; by default, what the settings say.
+    """
     layout = Layout(settings.home)
     with hold(layout.run / "features.lock", what="a feature build"):
         desk = open_desk(settings)
         made = build(
             archive=Archive(layout.archive),
             folder=layout.features,
-            standing=desk.ledger.standing(),
+            standing=desk.ledger.standing(in_force_at=settings.now()),
             as_of=as_of,
+            engine=batch_engine(settings, name=engine),
             progress=progress,
         )
         apply(settings)
@@ -39,13 +44,6 @@ def build_features(
 
 
 def bring_online(settings: Settings, *, as_of: datetime) -> None:
-    """Project consent, then materialize every view as of `as_of`; readers see both from then on.
-
-    People whose features are live keep their own row, which knows events that no build has seen; it is renewed.
-    """
-    desk = open_desk(settings)
-    desk.catch_up(now=as_of)
+    """Project consent, then materialize every view as of `as_of`; readers see both from then on."""
+    open_desk(settings).catch_up(now=settings.now())
     materialize(settings, as_of=as_of)
-    people, client = list(desk.ledger.standing()), connect(settings)
-    for plan in live_plans().values():
-        refresh(client, plan, people, now=to_micros(as_of))

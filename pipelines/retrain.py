@@ -9,11 +9,10 @@ was in, under the same moment (`as_of`) and the same MLflow run. Two at once: th
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,35 +26,16 @@ from pipelines.errors import StepFailed
 from pipelines.ingest import archive_live_events, import_again
 from pipelines.promotion import Outcome, train_and_decide, training_settings
 from pipelines.publish import bring_online, build_features
+from pipelines.run_record import RetrainResult, StepRecord, load_record, save_record
 from pipelines.summary import write_summary
 from settings.config import Settings
-from storage.files import write_atomically
 from storage.layout import Layout
 from storage.locks import hold
 
-__all__ = ["RetrainResult", "StepRecord", "retrain"]
+__all__ = ["describe", "retrain"]
 
 Say = Callable[[str, int, int], None]
 """Called with (step, steps done, steps in all)."""
-
-
-@dataclass(slots=True)
-class StepRecord:
-    """One finished step: what it found, JSON-ready, and how long it took."""
-
-    result: dict[str, Any]
-    seconds: float
-
-
-@dataclass(slots=True)
-class RetrainResult:
-    """A run of the retrain so far; what its state file holds."""
-
-    as_of: str
-    run_id: str
-    steps: dict[str, StepRecord] = field(default_factory=dict)
-    resumed: bool = False
-    summary: str = ""
 
 
 def retrain(settings: Settings, *, as_of: datetime, say: Say | None = None) -> RetrainResult:
@@ -91,7 +71,7 @@ def _do(name: str, step: Callable[[], dict[str, Any]], *, result: RetrainResult,
             "Run it again to go on from there."
         ) from error
     result.steps[name] = StepRecord(found, round(time.perf_counter() - started, 2))
-    _save(result, layout)
+    save_record(result, _state_file(layout))
 
 
 def _steps(
@@ -157,28 +137,15 @@ def describe(outcome: Outcome) -> dict[str, Any]:
 @contextmanager
 def _parent(registry: Registry, layout: Layout, *, as_of: datetime) -> Iterator[tuple[Run, RetrainResult]]:
     """The run to log to: the unfinished one if there is any, else a new one."""
-    left = _load(layout)
+    left = load_record(_state_file(layout))
     with registry.run(f"retrain {as_of:%Y-%m-%d}", resume=left.run_id if left else None) as run:
         result = left or RetrainResult(as_of.isoformat(), run.id)
-        _save(result, layout)
+        save_record(result, _state_file(layout))
         yield run, result
 
 
 def _state_file(layout: Layout) -> Path:
     return layout.run / "retrain.json"
-
-
-def _save(result: RetrainResult, layout: Layout) -> None:
-    write_atomically(_state_file(layout), json.dumps(asdict(result), indent=1).encode())
-
-
-def _load(layout: Layout) -> RetrainResult | None:
-    file = _state_file(layout)
-    if not file.is_file():
-        return None
-    found = json.loads(file.read_text())
-    steps = {name: StepRecord(**step) for name, step in found["steps"].items()}
-    return RetrainResult(found["as_of"], found["run_id"], steps, resumed=True)
 
 
 def _plain(report: dict[str, Any]) -> dict[str, Any]:

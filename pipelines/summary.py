@@ -6,12 +6,10 @@ import json
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pipelines.run_record import RetrainResult
 from storage.files import write_atomically
-
-if TYPE_CHECKING:
-    from pipelines.retrain import RetrainResult
 
 __all__ = ["write_summary"]
 

@@ -64,6 +64,7 @@ class Page:
     gives: Any
     example: dict[str, Any]
     about: str = ""
+    group: str = "Predictions"
 
 
 _PAGES = (
@@ -73,7 +74,8 @@ _PAGES = (
         RecommendationRequest,
         list[Answer[tuple[Item, ...]]],
         {"user_ids": ["1", "2"], "n": 5},
-        "Their own items for those who allow `personalize.profiled`; what is popular for everyone else.",
+        "Their own items for those who allow `personalize.profiling` and `personalize.profiled`; for everyone else what is "
+        "popular.",
     ),
     Page(
         "/v1/churn",
@@ -103,6 +105,7 @@ _PAGES = (
         ConsentRecorded,
         {"user_id": "1", "purpose": "personalize.profiled", "choice": "withdraw"},
         "Needs a key with the scope `consent`. When it answers 200, every later answer obeys the choice.",
+        group="Consent and events",
     ),
     Page(
         "/v1/events",
@@ -122,6 +125,7 @@ _PAGES = (
             ]
         },
         "Needs a key with the scope `collect`. What consent doesn't cover is counted and kept nowhere.",
+        group="Consent and events",
     ),
 )
 _PROBLEMS = {
@@ -176,13 +180,14 @@ def asset(name: str) -> bytes | None:
 
 
 def _post(page: Page, takes: dict[str, Any], gives: dict[str, Any]) -> dict[str, Any]:
-    if page.gives is not ConsentRecorded:
+    if page.gives not in (ConsentRecorded, EventsCollected):
         about = "One answer a person, in the order of `user_ids`."
         gives = {"type": "object", "properties": {"answers": gives}, "required": ["answers"]}
     else:
         about = ""
     problem = {"$ref": "#/components/schemas/Problem"}
     return {
+        "tags": [page.group],
         "summary": page.summary,
         "description": f"{page.about} {about}".strip(),
         "requestBody": {

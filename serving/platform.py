@@ -143,7 +143,6 @@ def _open_retrieval(settings: Settings) -> Any:
 
 
 def _open_registry(settings: Settings) -> ModelSource:
-    from models.registry import Registry  # slow to import, so not before the process is up
+    from models.registry import open_registry  # slow to import, so not before the process is up
 
-    folder = Layout(settings.home).mlflow
-    return Registry(settings.mlflow_url or f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
+    return open_registry(settings)

@@ -11,7 +11,14 @@ import msgspec
 
 from serving.errors import NotJson, UnusableFields, WrongContentType
 
-__all__ = ["ChoiceRequest", "EventsRequest", "PredictionRequest", "RecommendationRequest", "check_content_type", "read_body"]
+__all__ = [
+    "ChoiceRequest",
+    "EventsRequest",
+    "PredictionRequest",
+    "RecommendationRequest",
+    "check_content_type",
+    "read_body",
+]
 
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=256, description="The shop's own id of a person.")]
 

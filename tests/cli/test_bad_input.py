@@ -56,6 +56,7 @@ def files(home: Path, tmp_path: Path) -> Path:
     (tmp_path / "ok.csv").write_text(_ROW)
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and then nothing")
+    (tmp_path / "mixed.csv").write_bytes(_ROW.replace("\n", "\r\n").encode() * 50 + b"1,2,3,4,5,6\n")
     (tmp_path / "ok.yaml").write_text(_MAPPING)
     (tmp_path / "unknown.yaml").write_text(_MAPPING.replace("product_purchased", "product_eaten"))
     (tmp_path / "no_consent.yaml").write_text(_MAPPING.replace("consent: {ledger: true}\n", ""))
@@ -70,6 +71,7 @@ def files(home: Path, tmp_path: Path) -> Path:
         ("missing.csv", "ok.yaml", "no file"),
         ("empty.csv", "ok.yaml", "empty"),
         ("torn.parquet", "ok.yaml", "can't be read"),
+        ("mixed.csv", "ok.yaml", "one kind of line ending"),
         ("ok.csv", "missing.yaml", "can't be read"),
         ("ok.csv", "torn.yaml", "not YAML"),
         ("ok.csv", "unknown.yaml", "Unknown event type 'product_eaten'"),

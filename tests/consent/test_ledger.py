@@ -173,7 +173,11 @@ def test_two_processes_that_append_at_once_leave_no_gap_and_lose_nothing(ledger:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
     for process in started:
-        process.communicate("go\n", timeout=60)
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in started:
+        process.communicate(timeout=60)
         assert process.returncode == 0
     records = list(ledger.records())
     assert [r.seq for r in records] == list(range(1, 161))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, strategies as st
@@ -69,7 +70,7 @@ def test_neither_the_order_of_records_nor_a_duplicate_changes_anything(
 def test_grants_are_apart_in_order_and_never_empty(choices: list[Choice]) -> None:
     spans = found(choices)
     assert all(g.start < g.end for g in spans)
-    assert all(a.end <= b.start for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(spans))
 
 
 @given(histories(), moments)

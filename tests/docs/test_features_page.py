@@ -19,8 +19,9 @@ def generated() -> str:
     parts = [
         "# Features",
         "<!-- Made by `python -m tests.docs.test_features_page` from feature_repo/definitions.py; do not edit. -->",
-        "Each is declared once and made once for every purpose it names; a value made for one purpose is never read for another. "
-        "`aap features show NAME` shows the whole declaration, [add-a-feature.md](add-a-feature.md) how to add one.",
+        "Each is declared once and made once for every purpose it names; a value made for one purpose is never\n"
+        "read for another. `aap features show NAME` shows the whole declaration; [add-a-feature.md](add-a-feature.md)\n"
+        "says how to add one.",
     ]
     for entity, title in _TITLES.items():
         parts += [f"## {title}", _table(["feature", "what", "unit", "from", "for"], map(_row, _of(entity)))]

@@ -54,22 +54,22 @@ def test_the_readme_shows_a_mapping_that_works(tmp_path: Path) -> None:
 
 def test_the_whole_example_takes_a_french_shop_in(tmp_path: Path, settings: Settings) -> None:
     shop = tmp_path / "shop"
-    sales = [["Commande", "Client", "Article", "Nombre", "Prix", "Date", "Rayon"]]
-    sales += [
+    sales: list[list[object]] = [
+        ["Commande", "Client", "Article", "Nombre", "Prix", "Date", "Rayon"],
         ["C1", "anne", "pull", 2, "19.90", "03/05/2026 18:05", "laine"],
         ["C2", "anne", "pull", -1, "19.90", "04/05/2026 10:00", "laine"],
-    ]
-    sales += [
         ["C3", "bob", "gant", 1, "9.00", "03/05/2026 12:00", ""],
         ["C4", "", "gant", 1, "9.00", "03/05/2026 12:00", ""],
+        ["C5", "anne", "gant", "deux", "9.00", "03/05/2026 12:00", ""],
     ]
-    table = written(shop, "ventes.csv", sales + [["C5", "anne", "gant", "deux", "9.00", "03/05/2026 12:00", ""]])
-    answers = [
+    answers: list[list[object]] = [
+        ["qui", "pourquoi", "reponse", "quand"],
         ["anne", "marketing.retention", "oui", "01/05/2026"],
         ["bob", "marketing.retention", "non", "01/05/2026"],
+        ["bob", "essential.fraud_detection", "fini", "01/05/2026"],
     ]
-    answers += [["bob", "essential.fraud_detection", "fini", "01/05/2026"]]
-    written(shop, "accords.csv", [["qui", "pourquoi", "reponse", "quand"], *answers])
+    table = written(shop, "ventes.csv", sales)
+    written(shop, "accords.csv", answers)
     report = import_source(settings, str(table), mapping=mapping(shop, "boutique.yaml"), now=NOW)
     assert report.accepted == {"product_purchased": 1, "product_returned": 1}
     assert report.refused == {"refused": 1, "no_subject": 1}

@@ -93,7 +93,9 @@ class CornerShop:
             catalogue=self.layout.catalogue,
         )
 
-    def csv(self, rows: Sequence[Sequence[object]], *, columns: Sequence[str] = COLUMNS, name: str = "sales.csv") -> str:
+    def csv(
+        self, rows: Sequence[Sequence[object]], *, columns: Sequence[str] = COLUMNS, name: str = "sales.csv"
+    ) -> str:
         self.folder.mkdir(exist_ok=True)
         with (self.folder / name).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -106,7 +108,9 @@ class CornerShop:
         pq.write_table(pa.table(columns), self.folder / name)
         return str(self.folder / name)
 
-    def sqlite(self, rows: Sequence[Sequence[object]], *, columns: Sequence[str] = COLUMNS, table: str = "sales") -> str:
+    def sqlite(
+        self, rows: Sequence[Sequence[object]], *, columns: Sequence[str] = COLUMNS, table: str = "sales"
+    ) -> str:
         """A table whose columns have no declared types, as SQLite allows."""
         self.folder.mkdir(exist_ok=True)
         with sqlite3.connect(self.folder / "shop.db") as database:

@@ -28,7 +28,9 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
         yield opened
 
 
-def page_views(connection: duckdb.DuckDBPyConnection, *rows: tuple[str, str, str], name: str = "seen") -> dict[str, str]:
+def page_views(
+    connection: duckdb.DuckDBPyConnection, *rows: tuple[str, str, str], name: str = "seen"
+) -> dict[str, str]:
     """A table of (id, user_key, time) in `connection`."""
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {name} (source VARCHAR, id VARCHAR, user_key VARCHAR, occurred_at TIMESTAMPTZ, "
@@ -46,7 +48,11 @@ def ids(connection: duckdb.DuckDBPyConnection, archive: Archive) -> list[str]:
 
 def test_events_lie_in_the_folder_of_their_day_in_utc(archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("SET TimeZone = 'Asia/Tokyo'")
-    rows = [("1", "a", "2024-02-28 23:59:59.999999+00"), ("2", "a", "2024-02-29 00:00:00+00"), ("3", "b", "2024-03-01 01:00:00+09")]
+    rows = [
+        ("1", "a", "2024-02-28 23:59:59.999999+00"),
+        ("2", "a", "2024-02-29 00:00:00+00"),
+        ("3", "b", "2024-03-01 01:00:00+09"),
+    ]
     archive.append(connection, page_views(connection, *rows), batch="one")
     assert sorted(p.name for p in (archive.root / SEEN).iterdir()) == ["day=2024-02-28", "day=2024-02-29"]
     assert (archive.count(SEEN), archive.types()) == (3, [SEEN])
@@ -102,7 +108,9 @@ def test_a_damaged_file_is_named(archive: Archive, connection: duckdb.DuckDBPyCo
     archive.check([SEEN])
     file = next(archive.root.rglob("*.parquet"))
     file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(ArchiveDamaged, match=r"^The archive file .*day=2024-05-01/one-.*\.parquet can't be read .*import again\.$"):
+    with pytest.raises(
+        ArchiveDamaged, match=r"^The archive file .*day=2024-05-01/one-.*\.parquet can't be read .*import again\.$"
+    ):
         archive.check([SEEN])
 
 

@@ -27,7 +27,9 @@ def as_csv(shop: CornerShop, rows: list[tuple[object, ...]]) -> tuple[str, str |
 
 
 def as_parquet(shop: CornerShop, rows: list[tuple[object, ...]]) -> tuple[str, str | None]:
-    texts = {c: pa.array([None if r[i] is None else str(r[i]) for r in rows], pa.string()) for i, c in enumerate(COLUMNS)}
+    texts = {
+        c: pa.array([None if r[i] is None else str(r[i]) for r in rows], pa.string()) for i, c in enumerate(COLUMNS)
+    }
     return shop.parquet(texts), None
 
 
@@ -208,7 +210,9 @@ def test_what_a_person_refused_or_withdrew_is_refused_by_reason_and_kept_nowhere
 
 @tables
 def test_rows_with_no_customer_are_counted_as_no_subject(shop: CornerShop, table: Table) -> None:
-    rows: list[tuple[object, ...]] = [(who, "bon-of-none", "milk", 1, "1.25", "2024-05-03 09:00:00") for who in (None, "", "  ")]
+    rows: list[tuple[object, ...]] = [
+        (who, "bon-of-none", "milk", 1, "1.25", "2024-05-03 09:00:00") for who in (None, "", "  ")
+    ]
     location, name = table(shop, [*ROWS, *rows])
     report = shop.bring(location, table=name)
     assert (dict(report.refused), report.accepted["product_purchased"]) == ({"no_subject": 3}, 3)
@@ -246,6 +250,18 @@ def test_a_stated_grant_is_recorded_exactly_once_a_person_and_purpose(shop: Corn
         assert e.notice_version == "card-2024"
 
 
+def test_a_stated_grant_never_takes_back_what_a_person_said_no_to(shop: CornerShop) -> None:
+    asked = datetime(2023, 12, 1, tzinfo=UTC)
+    shop.desk.record(
+        shop.key("anna-4711"), Purpose.MARKETING_RETENTION, Status.WITHDRAWN, said_by="anna", method="phone",
+        indicated_at=asked, received_at=asked,
+    )  # fmt: skip
+    assert shop.bring(shop.csv(ROWS)).choices == 3
+    standing = shop.desk.ledger.standing()[shop.key("anna-4711")]
+    assert standing[Purpose.MARKETING_RETENTION][0] == []
+    assert standing[Purpose.PERSONALIZE_PROFILING][0] != []
+
+
 def test_a_consent_table_is_what_an_import_rests_on(shop: CornerShop) -> None:
     choices = [
         ("anna-4711", "personalize.profiling", "ja", "01.01.2024 10:00"),
@@ -278,7 +294,9 @@ def test_a_consent_table_is_what_an_import_rests_on(shop: CornerShop) -> None:
 def test_a_consent_table_that_cannot_be_read_stops_the_import_before_anything_is_stored(
     shop: CornerShop, change: dict[str, str]
 ) -> None:
-    shop.csv([("anna-4711", "train_ai_system", "given", "2024-01-01")], columns=("a", "b", "c", "d"), name="choices.csv")
+    shop.csv(
+        [("anna-4711", "train_ai_system", "given", "2024-01-01")], columns=("a", "b", "c", "d"), name="choices.csv"
+    )
     table = {"path": "choices.csv", "user_id": "a", "purpose": "b", "status": "c", "indicated_at": "d", **change}
     with pytest.raises((SourceUnreadable, MappingError)):
         shop.bring(shop.csv(ROWS), {**MAPPING, "consent": {"table": table}})
@@ -335,7 +353,7 @@ def test_times_are_read_as_the_mapping_says(
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
 def test_typed_times_without_a_zone_are_in_the_mapping_s_zone(shop: CornerShop, zone: str) -> None:
     columns: dict[str, Any] = {c: [ROWS[0][i]] for i, c in enumerate(COLUMNS)}
-    columns["zeit"] = pa.array([datetime(2024, 5, 1, 9)], pa.timestamp("ns"))  # noqa: DTZ001: a column without a zone
+    columns["zeit"] = pa.array([datetime(2024, 5, 1, 9)], pa.timestamp("ns"))  # noqa: DTZ001 - a column without a zone
     shop.bring(shop.parquet(columns), {**MAPPING, "time_zone": zone})
     assert lines(shop)[0][4] == ("2024-05-01T09:00:00+00:00" if zone == "UTC" else "2024-05-01T07:00:00+00:00")
 
@@ -453,7 +471,10 @@ def test_a_database_needs_the_name_of_a_table(shop: CornerShop) -> None:
 
 @pytest.mark.parametrize(
     ("change", "problem"),
-    [({"time_zone": "Mars/Base"}, "Unknown time zone 'Mars/Base'"), ({"time_format": "%Q"}, "time format '%Q' can't be used")],
+    [
+        ({"time_zone": "Mars/Base"}, "Unknown time zone 'Mars/Base'"),
+        ({"time_format": "%Q"}, "time format '%Q' can't be used"),
+    ],
 )
 def test_a_time_zone_or_format_there_is_not_is_told(shop: CornerShop, change: dict[str, str], problem: str) -> None:
     with pytest.raises(MappingError, match=problem):

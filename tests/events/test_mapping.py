@@ -29,7 +29,10 @@ WRONG: list[tuple[object, str]] = [
     ({**MAPPING, "consent": {}}, "exactly one of `table`, `grant` or `ledger: true`"),
     ({**MAPPING, "consent": {"grant": GRANT, "ledger": True}}, "exactly one of"),
     ({**MAPPING, "consent": {"ledger": False}}, "ledger: Input should be True"),
-    ({**MAPPING, "consent": {"grant": {**GRANT, "purposes": ["whatever we like"]}}}, "purposes.0: Input should be 'personal"),
+    (
+        {**MAPPING, "consent": {"grant": {**GRANT, "purposes": ["whatever we like"]}}},
+        "purposes.0: Input should be 'personal",
+    ),
     ({**MAPPING, "consent": {"grant": {**GRANT, "purposes": []}}}, "purposes: .*at least 1 item"),
     ({**MAPPING, "consent": {"grant": {**GRANT, "by": ""}}}, "by: .*at least 3 characters"),
     ({**MAPPING, "consent": {"grant": _without(GRANT, "indicated_at")}}, "indicated_at: Field required"),
@@ -40,7 +43,10 @@ WRONG: list[tuple[object, str]] = [
     (_without(MAPPING, "event"), "say what a row is"),
     (_without(MAPPING, "user_id"), "say which columns are `user_id` and `occurred_at`"),
     ({**MAPPING, "user": "kunde"}, "user: Extra inputs are not permitted"),
-    ({**MAPPING, "fields": {**FIELDS, "store_id": {"column": "laden", "lookup": "laeden"}}}, "which is not under `lookups`"),
+    (
+        {**MAPPING, "fields": {**FIELDS, "store_id": {"column": "laden", "lookup": "laeden"}}},
+        "which is not under `lookups`",
+    ),
     ({**MAPPING, "fields": {**FIELDS, "store_id": {}}}, "name either a `column` or a `constant`"),
     ({**MAPPING, "fields": {**FIELDS, "store_id": "kunde"}}, "the user column; a raw user id is stored nowhere"),
     ({"source": "s", "items": True, "fields": {"name": "n"}}, "an item has `item_id`"),
@@ -93,5 +99,5 @@ def test_locations_are_found_in_packages_beside_the_mapping_or_as_they_are(tmp_p
     assert resolve("sales.csv", beside=tmp_path) == str(tmp_path / "sales.csv")
     assert resolve("/data/sales.csv", beside=tmp_path) == "/data/sales.csv"
     assert resolve("sqlite:///shop.db", beside=tmp_path) == "sqlite:///shop.db"
-    with pytest.raises(MappingError, match="The package 'no_such_package' of .* is not installed"):
+    with pytest.raises(MappingError, match=r"The package 'no_such_package' of .* is not installed"):
         resolve("package:no_such_package/x.csv")

@@ -20,7 +20,7 @@ SECRET = Pseudonyms(b"k" * 32)
     [
         (pa.array(["ana", " ana\t", "", "  ", None]), ["ana", "ana", None, None, None]),
         (pa.array([7, None], pa.int16()), ["7", None]),
-        (pa.array([7.0, 7.5, float("nan"), float("inf"), None, 2.0**60]), ["7", "7.5", None, "inf", None, "1152921504606847000"]),
+        (pa.array([7.0, 1e10, 2.0**52, 7.5, float("nan"), None]), ["7", "10000000000", str(2**52), "7.5", None, None]),
         (pa.array(["ana", "bob", "ana"]).dictionary_encode(), ["ana", "bob", "ana"]),
         (pa.array([None, None], pa.null()), [None, None]),
         (pa.array([date(2024, 1, 1)]), ["2024-01-01"]),
@@ -30,7 +30,7 @@ SECRET = Pseudonyms(b"k" * 32)
 )
 def test_an_id_is_text_without_blanks_and_a_whole_float_is_its_number(column: pa.Array, ids: list[str | None]) -> None:
     found = user_ids(pa.chunked_array([column]), name="user").to_pylist()
-    assert [None if i is None else i.replace("1.152921504606847e+18", "1152921504606847000") for i in found] == ids
+    assert found == ids
 
 
 def test_a_column_that_can_be_no_id_is_told_without_its_values() -> None:

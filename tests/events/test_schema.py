@@ -34,7 +34,9 @@ def test_demographics_serve_reporting_alone_and_purchases_never_go_to_third_part
 def test_a_field_named_twice_or_like_the_envelope_is_refused() -> None:
     for name in ("user_key", "page"):
         fields = tuple(Field(n, Kind.TEXT, DataCategory.BEHAVIOUR) for n in ("page", name))
-        with pytest.raises(UnusableEventType, match=r"^Event type 'seen' has a field named twice or like the envelope: "):
+        with pytest.raises(
+            UnusableEventType, match=r"^Event type 'seen' has a field named twice or like the envelope: "
+        ):
             EventType("seen", "Seen.", fields)
 
 

@@ -14,6 +14,7 @@ from consent.policy import Status
 from consent.purposes import Purpose
 from events.archive import Archive
 from feature_repo import online
+from feature_repo.batch import Engine, duckdb_engine
 from feature_repo.build import Built, build, view_file
 from feature_repo.declare import Entity
 from feature_repo.latest import latest_rows
@@ -84,10 +85,10 @@ class StoreRoom:
             self.key(user), purpose, status, said_by="them", method="form", indicated_at=at, received_at=at
         )
 
-    def build(self, *, as_of: datetime = AS_OF) -> list[Built]:
+    def build(self, *, as_of: datetime = AS_OF, engine: Engine = duckdb_engine) -> list[Built]:
         return build(
             archive=Archive(self.layout.archive), folder=self.layout.features,
-            standing=open_ledger(self.settings).standing(), as_of=as_of,
+            standing=open_ledger(self.settings).standing(), as_of=as_of, engine=engine,
         )  # fmt: skip
 
     def rows(self, view: View, *, as_of: datetime = AS_OF) -> list[online.OnlineRow]:

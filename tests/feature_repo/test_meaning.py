@@ -1,22 +1,25 @@
-"""What DuckDB's change points say at any moment is what the declaration means, worked out event by event."""
+"""What an engine's change points say at any moment is what the declaration means, worked out event by event.
+
+Spark takes a second to begin a computation, so there many histories are computed at once, of people and items of their own.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import Phase, example, given, settings, strategies as st
 
 from consent.purposes import Purpose
 from events.schema import event_type
-from feature_repo.build import _write
-from feature_repo.change_points import build_change_points, event_table
+from feature_repo.batch import Batch, Engine, duckdb_engine
+from feature_repo.build import view_file, write_view
+from feature_repo.change_points import event_table
 from feature_repo.declare import DAY_US, Aggregate, Entity, Feature, Op, Ratio, Where
 from feature_repo.point_in_time import point_in_time_join
 from feature_repo.views import View, make_views
@@ -61,7 +64,9 @@ PERSONAL: list[Feature] = [
         name="per_line", numerator="amount_sum_7d", denominator="product_purchased_count_7d", purposes=PROFILE,
         description="Tried.", default=0.0,
     ),
-    Ratio(name="of_means", numerator="amount_mean_2d", denominator="amount_mean_ever", purposes=PROFILE, description="Tried."),
+    Ratio(
+        name="of_means", numerator="amount_mean_2d", denominator="amount_mean_ever", purposes=PROFILE, description="Tried.",
+    ),
 ]  # fmt: skip
 SOLD: list[Feature] = [
     *(feature(Op.COUNT, w, entity=Entity.ITEM, name=f"sales_{w}") for w in ("1d", "7d", "ever")),
@@ -80,7 +85,10 @@ moments = st.one_of(
     st.integers(0, 600).map(lambda m: ORIGIN + DAY_US + m * MINUTE),
 )
 delays = st.one_of(
-    st.just(0), st.just(0), st.sampled_from([1, HOUR, DAY_US, 2 * DAY_US, 7 * DAY_US, 9 * DAY_US]), st.integers(0, DAY_US)
+    st.just(0),
+    st.just(0),
+    st.sampled_from([1, HOUR, DAY_US, 2 * DAY_US, 7 * DAY_US, 9 * DAY_US]),
+    st.integers(0, DAY_US),
 )
 fields = st.fixed_dictionaries(
     {
@@ -99,9 +107,7 @@ def histories(draw: st.DrawFn) -> list[Happened]:
     made: list[Happened] = []
     for _ in range(draw(st.integers(0, 14))):
         occurred = draw(moments)
-        made.append(
-            Happened(draw(st.sampled_from(PEOPLE)), occurred, occurred + draw(delays), fields=draw(fields))
-        )
+        made.append(Happened(draw(st.sampled_from(PEOPLE)), occurred, occurred + draw(delays), fields=draw(fields)))
         if draw(st.integers(0, 5)) == 0:
             made.append(made[-1])  # an equal line of the same basket
     return made
@@ -110,11 +116,11 @@ def histories(draw: st.DrawFn) -> list[Happened]:
 starts = st.one_of(st.just(0), moments)
 
 
-def _tables(connection: duckdb.DuckDBPyConnection, events: list[Happened], starts: dict[str, int], *, key: str) -> None:
+def _tables(batch: Batch, events: list[Happened], starts: dict[str, int], *, key: str) -> None:
     """What `build.admit_events` makes: spans, and the admissible events of each type."""
     people = list(starts)
-    connection.register("s", pa.table({"k": pa.array(people, pa.string()), "start": [starts[p] for p in people]}))
-    connection.execute("CREATE OR REPLACE TEMP TABLE spans AS SELECT * FROM s")
+    spans = {"k": pa.array(people, pa.string()), "start": pa.array([starts[p] for p in people], pa.int64())}
+    batch.register("spans", pa.table(spans))
     kept = [e for e in events if e.person in starts and e.occurred >= starts[e.person]]
     columns: dict[str, pa.Array] = {
         "k": pa.array([e.person if key == "user_key" else e.fields["item_id"] for e in kept], pa.string()),
@@ -126,21 +132,24 @@ def _tables(connection: duckdb.DuckDBPyConnection, events: list[Happened], start
     }
     for declared in event_type(BOUGHT).fields:
         columns[declared.name] = pa.array([e.fields.get(declared.name) for e in kept], declared.arrow.type)
-    connection.register("e", pa.table(columns))
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {event_table(BOUGHT)} AS SELECT * FROM e")
+    batch.register(event_table(BOUGHT), pa.table(columns))
 
 
 def _computed(
-    view: View, events: list[Happened], starts: dict[str, int], labels: list[tuple[str, int]], folder: Path
+    view: View,
+    events: list[Happened],
+    starts: dict[str, int],
+    labels: list[tuple[str, int]],
+    folder: Path,
+    *,
+    engine: Engine = duckdb_engine,
 ) -> tuple[np.ndarray, np.ndarray]:
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        _tables(connection, events, starts, key=view.key)
-        build_change_points(connection, view, into="change_points")
-        _write(connection, view, folder=folder, as_of=datetime(2024, 4, 1, tzinfo=UTC))
+    with engine() as batch:
+        _tables(batch, events, starts, key=view.key)
+        write_view(batch, view, folder=folder, as_of=datetime(2024, 4, 1, tzinfo=UTC))
     values, found, _ = point_in_time_join(
         view,
-        folder / view.name / "values.parquet",
+        view_file(folder, view),
         keys=pa.array([k for k, _ in labels], pa.string()),
         moments=np.array([t for _, t in labels], dtype=np.int64),
         features=[f.name for f in view.numbers],
@@ -163,10 +172,21 @@ def _agree(view: View, computed: np.ndarray, t: int, events: list[Happened], sta
 
 def _later(t: int) -> list[int]:
     """Moments at and around where something that happened at `t` leaves windows."""
-    return [t, t + 1, t - 1, t + DAY_US, t + 2 * DAY_US, t // DAY_US * DAY_US + 8 * DAY_US, t + 5 * MINUTE, t + 40 * DAY_US]
+    return [
+        t,
+        t + 1,
+        t - 1,
+        t + DAY_US,
+        t + 2 * DAY_US,
+        t // DAY_US * DAY_US + 8 * DAY_US,
+        t + 5 * MINUTE,
+        t + 40 * DAY_US,
+    ]
 
 
-_LATE = Happened(PEOPLE[0], ORIGIN + 1, ORIGIN + 9 * DAY_US, fields={"basket_id": "b1", "item_id": "i1", "quantity": 1, "amount": 5})
+_LATE = Happened(
+    PEOPLE[0], ORIGIN + 1, ORIGIN + 9 * DAY_US, fields={"basket_id": "b1", "item_id": "i1", "quantity": 1, "amount": 5}
+)
 
 
 @settings(max_examples=25)
@@ -203,6 +223,77 @@ def test_an_item_s_values_count_only_admissible_people_and_move_once_a_hop(
             _agree(view, values[place], t, sold, 0)
         else:
             assert not [e for e in sold if e.available <= t // DAY_US * DAY_US]
+
+
+@dataclass(frozen=True)
+class World:
+    """One drawn history, with people and items of its own among many."""
+
+    number: int
+    events: list[Happened]
+    starts: dict[str, int]
+    asked: list[int]
+
+    @classmethod
+    def apart(cls, number: int, events: list[Happened], start_a: int, start_b: int, asked: list[int]) -> World:
+        own = {p: f"{p}{number}" for p in PEOPLE}
+        moved = [
+            replace(e, person=own[e.person], fields={**e.fields, "item_id": f"{e.fields['item_id']}-{number}"})
+            for e in events
+        ]
+        return cls(number, moved, {own[PEOPLE[0]]: start_a, own[PEOPLE[1]]: start_b}, asked)
+
+    @property
+    def times(self) -> list[int]:
+        around = (t for e in self.events[:6] for t in _later(e.occurred))
+        return sorted({*self.asked, *around, *(e.available for e in self.events)})
+
+
+def _worlds(many: int) -> list[World]:
+    drawn: list[World] = []
+
+    @settings(max_examples=many, database=None, phases=[Phase.explicit, Phase.generate])
+    @given(histories(), starts, starts, st.lists(moments, max_size=6))
+    @example([_LATE], 0, 0, [ORIGIN + 9 * DAY_US - 1, ORIGIN + 9 * DAY_US])
+    def draw(events: list[Happened], start_a: int, start_b: int, asked: list[int]) -> None:
+        drawn.append(World.apart(len(drawn), events, start_a, start_b, asked))
+
+    draw()
+    return drawn
+
+
+@pytest.mark.spark
+def test_spark_means_the_same_of_people_at_every_moment(tmp_path: Path, spark: Engine) -> None:
+    (view,) = make_views(PERSONAL)
+    worlds = _worlds(40)
+    everyone = {person: start for w in worlds for person, start in w.starts.items()}
+    labels = [(person, t) for w in worlds for person in w.starts for t in w.times]
+    events = [e for w in worlds for e in w.events]
+    values, found = _computed(view, events, everyone, labels, tmp_path / "spark", engine=spark)
+    for place, (person, t) in enumerate(labels):
+        assert found[place] == (t >= everyone[person])
+        if found[place]:
+            _agree(view, values[place], t, [e for e in events if e.person == person], everyone[person])
+    _computed(view, events, everyone, [], tmp_path / "duckdb")
+    assert view_file(tmp_path / "spark", view).read_bytes() == view_file(tmp_path / "duckdb", view).read_bytes()
+
+
+@pytest.mark.spark
+def test_spark_means_the_same_of_items_at_every_moment(tmp_path: Path, spark: Engine) -> None:
+    (view,) = make_views(SOLD)
+    worlds = _worlds(40)
+    everyone = {person: start for w in worlds for person, start in w.starts.items()}
+    events = [e for w in worlds for e in w.events if e.occurred >= w.starts[e.person]]
+    labels = [(f"{item}-{w.number}", t) for w in worlds for item in ("i1", "i2", "i3") for t in w.times]
+    values, found = _computed(view, events, everyone, labels, tmp_path / "spark", engine=spark)
+    for place, (item, t) in enumerate(labels):
+        sold = [e for e in events if e.fields["item_id"] == item]
+        if found[place]:
+            _agree(view, values[place], t, sold, 0)
+        else:
+            assert not [e for e in sold if e.available <= t // DAY_US * DAY_US]
+    _computed(view, events, everyone, [], tmp_path / "duckdb")
+    assert view_file(tmp_path / "spark", view).read_bytes() == view_file(tmp_path / "duckdb", view).read_bytes()
 
 
 ALONE = [

@@ -149,7 +149,7 @@ def evaluation(headline=0.8, gain=(0.01, 0.05), **more):
 def test_the_gate_opens_for_a_first_version_that_beats_its_baseline_and_says_so(settings):
     found = decide(evaluation(), None, features=["basket_count_7d"], rules=settings.gate)
     assert found.promote
-    assert "beats recency" in found.reasons[0]
+    assert "Beats recency" in found.reasons[0]
     assert "no champion yet" in found.reasons[-1]
 
 
@@ -162,7 +162,7 @@ def test_the_gate_opens_for_a_tie_with_a_baseline_and_calls_it_one(settings):
 @pytest.mark.parametrize(
     ("candidate", "champion", "features", "why"),
     [
-        (evaluation(gain=(-0.05, -0.01)), None, [], "trails recency"),
+        (evaluation(gain=(-0.05, -0.01)), None, [], "Trails recency"),
         (evaluation(headline=0.49), None, [], "no better than guessing"),
         (evaluation(headline=float("nan")), None, [], "no better than guessing"),
         (evaluation(calibration_error=0.2), None, [], "Calibration error is 0.2000"),

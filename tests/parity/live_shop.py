@@ -19,7 +19,7 @@ from events.rejected import RejectedLog
 from feature_repo.declare import Entity
 from feature_repo.latest import sequences_at
 from feature_repo.views import view_for
-from pipelines.live import LiveWorker
+from pipelines.live_worker import LiveWorker
 from security.id_map import open_id_map
 from security.pseudonyms import load_pseudonyms
 from storage.redis_server import connect
@@ -76,7 +76,7 @@ class LiveShop:
     def bury(self, worker: LiveWorker) -> None:
         """What time does once a worker is dead: its leases run out."""
         client = connect(self.room.settings)
-        client.delete(*(f"{{log:{p}}}:live:lease" for p in range(4)))
+        client.delete(*(f"{{log:{p}}}:live:{name}" for p in range(4) for name in ("lease", "at", "folded")))
         client.zrem("live:workers", worker.name)
 
     def settle(self) -> int:
@@ -85,6 +85,8 @@ class LiveShop:
         done = 0
         while taken := worker.step():
             done += taken
+        while worker.tend(busy=False):
+            pass
         return done
 
     def drain(self) -> Drained:

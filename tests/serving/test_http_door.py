@@ -234,7 +234,13 @@ def test_an_unforeseen_failure_gives_nothing_away(
 def test_the_page_describes_every_endpoint_and_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
     client.headers.pop("Authorization")
     document = client.get("/openapi.json").json()
-    assert set(document["paths"]) == {*(f"/v1/{e}" for e in ENDPOINTS), "/v1/consent", "/v1/events", "/livez", "/readyz"}
+    assert set(document["paths"]) == {
+        *(f"/v1/{e}" for e in ENDPOINTS),
+        "/v1/consent",
+        "/v1/events",
+        "/livez",
+        "/readyz",
+    }
     page = client.get("/docs")
     assert page.status_code == 200
     assert "http" not in page.text

@@ -5,6 +5,7 @@ import resource
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,15 +15,20 @@ from storage.errors import DiskFull, PlaceUnusable
 from storage.files import explain_full_disk, make_folder, private_folder, write_atomically
 
 
-@pytest.fixture
+@contextmanager
 def no_room_beyond_a_kilobyte() -> Iterator[None]:
-    """The kernel refuses to let any file of this process grow beyond 1,024 bytes, as a full disk would."""
+    """The kernel refuses to let any file of this process grow beyond 1,024 bytes, as a full disk would.
+
+    Not a fixture: while one is in force pytest writes its own report, which may go to a file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, previous)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
 
 
 def test_bytes_and_writers_land_whole_in_folders_made_for_them(tmp_path: Path) -> None:
@@ -31,10 +37,11 @@ def test_bytes_and_writers_land_whole_in_folders_made_for_them(tmp_path: Path) -
     assert ((tmp_path / "a" / "b" / "one").read_bytes(), (tmp_path / "a" / "two").read_bytes()) == (b"1", b"2")
 
 
-def test_no_room_is_said_in_a_sentence_and_the_old_file_stays(tmp_path: Path, no_room_beyond_a_kilobyte: None) -> None:
+def test_no_room_is_said_in_a_sentence_and_the_old_file_stays(tmp_path: Path) -> None:
     place = tmp_path / "report.json"
     write_atomically(place, b"old")
-    with pytest.raises(DiskFull, match=r"^No space left for .*report.json: free some disk space and run"):
+    said = r"^No space left for .*report.json: free some disk space and run"
+    with no_room_beyond_a_kilobyte(), pytest.raises(DiskFull, match=said):
         write_atomically(place, b"x" * 5000)
     assert place.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]

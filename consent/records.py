@@ -1,0 +1,150 @@
+"""Consent records: the shape of one, the table they lie in, and the bytes their Merkle leaves are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import sqlalchemy as sa
+
+from consent.errors import LedgerUnavailable
+from consent.policy import Choice, Status
+from consent.purposes import Purpose
+
+__all__ = [
+    "METADATA",
+    "RECORDS",
+    "SQLITE_APPEND_ONLY",
+    "Entry",
+    "Record",
+    "canonical",
+    "fields_of",
+    "micros",
+    "record_of",
+    "row_of",
+]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+METADATA = sa.MetaData()
+RECORDS = sa.Table(
+    "consent_records",
+    METADATA,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("subject", sa.String(32), nullable=False, index=True),
+    sa.Column("purpose", sa.String(64), nullable=False),
+    sa.Column("status", sa.String(32), nullable=False),
+    sa.Column("said_by", sa.Text, nullable=False),
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("indicated_at", sa.BigInteger, nullable=False),
+    sa.Column("received_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger),
+    sa.Column("notice_version", sa.Text, nullable=False),
+    sa.Column("notice_hash", sa.String(64), nullable=False),
+    sa.Column("leaf", sa.LargeBinary(32), nullable=False),
+    sa.UniqueConstraint("subject", "purpose", "status", "indicated_at", name="a_choice_is_recorded_once"),
+)
+SQLITE_APPEND_ONLY = (
+    "CREATE TRIGGER IF NOT EXISTS consent_no_update BEFORE UPDATE ON consent_records "
+    "BEGIN SELECT RAISE(ABORT, 'the consent ledger is append-only'); END",
+    "CREATE TRIGGER IF NOT EXISTS consent_no_delete BEFORE DELETE ON consent_records "
+    "BEGIN SELECT RAISE(ABORT, 'the consent ledger is append-only'); END",
+    # INSERT OR REPLACE deletes without asking the trigger above; so a record may only be the next one, and a new one.
+    "CREATE TRIGGER IF NOT EXISTS consent_no_replace BEFORE INSERT ON consent_records "
+    "WHEN NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM consent_records) OR EXISTS (SELECT 1 FROM consent_records "
+    "WHERE subject = NEW.subject AND purpose = NEW.purpose AND status = NEW.status AND indicated_at = NEW.indicated_at) "
+    "BEGIN SELECT RAISE(ABORT, 'the consent ledger is append-only'); END",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A choice as it is handed in: who said what, how, when, and which notice they had read."""
+
+    subject: str
+    purpose: Purpose
+    status: Status
+    indicated_at: datetime
+    said_by: str
+    method: str
+    notice_version: str = "1"
+    notice_hash: str = ""
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An entry with its place in the ledger."""
+
+    seq: int
+    entry: Entry
+    received_at: datetime
+    leaf: bytes
+
+    @property
+    def choice(self) -> Choice:
+        """What the policy needs of it."""
+        e = self.entry
+        return Choice(e.subject, e.purpose, e.status, e.indicated_at, e.expires_at)
+
+
+def canonical(row: Mapping[str, object]) -> bytes:
+    """The bytes a leaf is made of: JSON with sorted keys, no spaces, times in microseconds."""
+    return json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def fields_of(seq: int, entry: Entry, received_at: datetime) -> dict[str, object]:
+    """A record's columns but its leaf."""
+    return {
+        "seq": seq,
+        "subject": entry.subject,
+        "purpose": entry.purpose.value,
+        "status": entry.status.value,
+        "said_by": entry.said_by,
+        "method": entry.method,
+        "indicated_at": micros(entry.indicated_at),
+        "received_at": micros(received_at),
+        "expires_at": None if entry.expires_at is None else micros(entry.expires_at),
+        "notice_version": entry.notice_version,
+        "notice_hash": entry.notice_hash or sha256(entry.notice_version.encode()).hexdigest(),
+    }
+
+
+def row_of(record: Record) -> dict[str, object]:
+    """A record as it is written."""
+    return {**fields_of(record.seq, record.entry, record.received_at), "leaf": record.leaf}
+
+
+def record_of(row: sa.Row[Any]) -> Record:
+    """A record as it was read; raises `LedgerUnavailable` for one that nobody can have made."""
+    r = row._mapping
+    try:
+        purpose, status = Purpose(r["purpose"]), Status(r["status"])
+    except ValueError as error:
+        raise LedgerUnavailable(f"Record {r['seq']} of the consent ledger was altered: {error}.") from None
+    entry = Entry(
+        subject=r["subject"],
+        purpose=purpose,
+        status=status,
+        indicated_at=_moment(r["indicated_at"]),
+        said_by=r["said_by"],
+        method=r["method"],
+        notice_version=r["notice_version"],
+        notice_hash=r["notice_hash"],
+        expires_at=None if r["expires_at"] is None else _moment(r["expires_at"]),
+    )
+    return Record(r["seq"], entry, _moment(r["received_at"]), bytes(r["leaf"]))
+
+
+def micros(at: datetime) -> int:
+    """Microseconds since 1970."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def _moment(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)

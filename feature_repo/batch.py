@@ -1,0 +1,92 @@
+"""A batch engine at work: makes tables from SQL in its dialect and hands the last one over. DuckDB's is here.
+
+The engines share every statement (`build.admit_events`, `change_points`) and the writing of the file; a `Batch` is what is
+left: where tables come from, and where they stay until the next statement reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import duckdb
+import pyarrow as pa
+
+from events.archive import Archive
+from feature_repo.dialects import DUCKDB, Dialect
+
+__all__ = ["Batch", "DuckDBBatch", "Engine", "duckdb_engine"]
+
+
+class Batch(Protocol):
+    """Tables of one computation, known by their names to the statements that follow."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """How its SQL is written."""
+
+    def register(self, table: str, rows: pa.Table) -> None:
+        """Make `table` of rows in memory."""
+
+    def events(self, archive: Archive, event: str) -> str:
+        """A table expression over all archived events of one type, with the declared columns."""
+
+    def make(self, table: str, select: str) -> None:
+        """Make `table` of the rows of a query, replacing one of that name."""
+
+    def stacked(self, selects: Sequence[str]) -> str:
+        """A query for the rows of all `selects`, columns matched by name and null where a query has none of that name.
+
+        Of the columns only `k` may be something other than a BIGINT.
+        """
+
+    def fetched(self, table: str, *, scratch: Path) -> tuple[duckdb.DuckDBPyConnection, str]:
+        """`table` for DuckDB: a connection and a table expression in it, good until the computation ends.
+
+        `scratch` is a folder that may be made and used meanwhile; every machine of the engine sees it.
+        """
+
+
+Engine = Callable[[], AbstractContextManager[Batch]]
+"""Begins a computation; leaving its context lets go of all its tables."""
+
+
+class DuckDBBatch:
+    """Tables of one DuckDB connection, whose time zone is set to UTC."""
+
+    dialect: Dialect = DUCKDB
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        connection.execute("SET TimeZone = 'UTC'")
+        self._connection = connection
+
+    def register(self, table: str, rows: pa.Table) -> None:
+        """See `Batch`; the rows are copied."""
+        self._connection.register(f"arrow_{table}", rows)
+        self.make(table, f"SELECT * FROM arrow_{table}")
+        self._connection.unregister(f"arrow_{table}")
+
+    def events(self, archive: Archive, event: str) -> str:
+        """See `Batch`."""
+        return archive.sql(event)
+
+    def make(self, table: str, select: str) -> None:
+        """See `Batch`."""
+        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {select}")
+
+    def stacked(self, selects: Sequence[str]) -> str:
+        """See `Batch`."""
+        return " UNION ALL BY NAME ".join(selects)
+
+    def fetched(self, table: str, *, scratch: Path) -> tuple[duckdb.DuckDBPyConnection, str]:
+        """See `Batch`; `scratch` is not needed."""
+        return self._connection, table
+
+
+@contextmanager
+def duckdb_engine() -> Iterator[Batch]:
+    """DuckDB in this process: the default, for all that fits one machine."""
+    with duckdb.connect() as connection:
+        yield DuckDBBatch(connection)

@@ -1,0 +1,147 @@
+"""A mistake in a declaration is found when it is declared, in one sentence that names the feature."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from consent.purposes import Purpose
+from feature_repo import definitions, views
+from feature_repo.declare import Aggregate, Entity, Op, Ratio, Service, Where, micros
+from feature_repo.errors import UnknownFeature, UnusableDeclaration
+
+RETAIN = frozenset({Purpose.MARKETING_RETENTION})
+SOUND: dict[str, Any] = {
+    "event": "product_purchased", "op": Op.SUM, "column": "amount", "window": "30d", "purposes": RETAIN,
+    "description": "Money spent.", "unit": "currency",
+}  # fmt: skip
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"purposes": frozenset()}, "Feature 'amount_sum_30d' states no purpose; say what it is for"),
+    ({"purposes": frozenset({Purpose.THIRD_PARTY_SHARING})}, "third_party_sharing may touch no data at all"),
+    (
+        {"event": "profile_updated", "op": Op.COUNT, "column": None},
+        "marketing.retention may not touch profile_updated events",
+    ),
+    ({"event": "product_stolen"}, "Unknown event type 'product_stolen'; choose one of"),
+    ({"column": "colour"}, "product_purchased has no column 'colour'; it has basket_id, "),
+    ({"column": "department"}, "sum needs a column of numbers, 'department' is text"),
+    ({"column": None}, "sum needs a column"),
+    ({"op": Op.COUNT}, "count takes no column"),
+    ({"window": "30 days"}, "'30 days' is not a span of time; write 5m, 12h, 30d or ever"),
+    ({"window": "0d"}, "'0d' is not a span of time"),
+    ({"window": "366d"}, "a window is at most 365d, not 366d; or write ever"),
+    ({"hop": "ever"}, "hop and time_to_live are spans like 1d, not ever"),
+    ({"time_to_live": "ever"}, "hop and time_to_live are spans like 1d, not ever"),
+    ({"default": None}, "the sum of nothing is 0, not None"),
+    (
+        {"op": Op.SINCE_LAST, "column": None, "default": None},
+        "since_last looks back over everything; leave the window out",
+    ),
+    ({"op": Op.SINCE_LAST, "column": None, "window": "ever"}, "since_last of nothing is null; say default=None"),
+    ({"n": 3}, "last_n, and nothing else, takes n of at least 1"),
+    ({"op": Op.LAST_N, "window": "ever", "default": None}, "takes n of at least 1"),
+    (
+        {"op": Op.LAST_N, "window": "ever", "default": None, "n": 3, "entity": Entity.ITEM},
+        "an item has no last_n; that is for people",
+    ),
+    ({"column": "user_key", "op": Op.DISTINCT}, "has no column 'user_key'"),
+    ({"where": Where("colour", "=", "red")}, "has no column 'colour'"),
+    ({"where": Where("department", "=", 5)}, "'department' is text and can't be compared with 5"),
+    ({"where": Where("hour", ">=", "17")}, "'hour' is a number and can't be compared with '17'"),
+    ({"name": "Amount Spent"}, "'Amount Spent' is no name for a feature: use lower-case letters, digits and _"),
+    ({"name": "order"}, "'order' is a word of SQL or of our own tables"),
+    ({"name": "valid_from"}, "'valid_from' is a word of SQL or of our own tables"),
+]
+
+
+@pytest.mark.parametrize(("change", "problem"), WRONG, ids=[w[1][:45] for w in WRONG])
+def test_a_wrong_declaration_is_told_in_one_sentence(change: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UnusableDeclaration) as told:
+        Aggregate(**{**SOUND, **change})
+    assert problem in str(told.value)
+    assert str(told.value).endswith(".")
+    assert "\n" not in str(told.value)
+
+
+def test_an_unknown_comparison_is_refused() -> None:
+    with pytest.raises(UnusableDeclaration, match="'like' is not a comparison; use ="):
+        Where("department", "like", "GRO%")
+
+
+def test_a_name_follows_from_the_declaration() -> None:
+    assert Aggregate(**SOUND).name == "amount_sum_30d"
+    assert Aggregate(**{**SOUND, "op": Op.COUNT, "column": None}).name == "product_purchased_count_30d"
+    assert (micros("5m"), micros("2h"), micros("1d"), micros("ever")) == (
+        300_000_000,
+        7_200_000_000,
+        86_400_000_000,
+        None,
+    )
+
+
+def test_two_features_of_one_name_and_purpose_are_refused_but_not_of_two_purposes() -> None:
+    other = Aggregate(**{**SOUND, "purposes": frozenset({Purpose.ANALYTICS_REPORTING})})
+    assert len(views.make_views([Aggregate(**SOUND), other])) == 2
+    with pytest.raises(
+        UnusableDeclaration, match=r"Two features are called 'amount_sum_30d' for marketing.retention; rename one"
+    ):
+        views.make_views([Aggregate(**SOUND), Aggregate(**SOUND)])
+
+
+def test_a_ratio_divides_amounts_of_its_own_purpose() -> None:
+    ratio: dict[str, Any] = {"numerator": "amount_sum_30d", "denominator": "amount_sum_30d", "purposes": RETAIN}
+    since = Aggregate(
+        **{**SOUND, "op": Op.SINCE_LAST, "column": None, "window": "ever", "default": None, "name": "recency"}
+    )
+    with pytest.raises(
+        UnusableDeclaration, match=r"Ratio 'r' divides 'amount_sum_7d', which marketing.retention doesn't have"
+    ):
+        views.make_views(
+            [Aggregate(**SOUND), Ratio(name="r", description="", **{**ratio, "denominator": "amount_sum_7d"})]
+        )
+    with pytest.raises(UnusableDeclaration, match="Ratio 'r' divides 'recency', which is a since_last, no amount"):
+        views.make_views(
+            [Aggregate(**SOUND), since, Ratio(name="r", description="", **{**ratio, "denominator": "recency"})]
+        )
+    with pytest.raises(UnusableDeclaration, match="not ever"):
+        Ratio(name="r", description="", time_to_live="ever", **ratio)
+
+
+@pytest.mark.parametrize(
+    ("features", "sequences", "named"),
+    [
+        (("fortune",), (), "fortune"),
+        (("product_last_500",), (), "product_last_500"),
+        ((), ("basket_count_28d",), "basket_count"),
+    ],
+)
+def test_a_service_reads_only_what_is_declared_for_its_purpose(
+    monkeypatch: pytest.MonkeyPatch, features: tuple[str, ...], sequences: tuple[str, ...], named: str
+) -> None:
+    wrong = Service(name="wrong", purpose=Purpose.PERSONALIZE_PROFILING, features=features, sequences=sequences)
+    monkeypatch.setattr(views, "SERVICES", (wrong,))
+    views.services.cache_clear()
+    try:
+        with pytest.raises(
+            UnusableDeclaration, match=f"Service 'wrong' reads '{named}.*', which is not declared for personalize"
+        ):
+            views.services()
+    finally:
+        views.services.cache_clear()
+
+
+def test_a_view_there_is_not_is_told() -> None:
+    with pytest.raises(UnknownFeature, match="No item feature is declared for train_ai_system"):
+        views.view_for(Entity.ITEM, Purpose.TRAIN_AI_SYSTEM)
+
+
+def test_every_declared_feature_is_described_has_a_unit_and_is_of_one_purpose_a_view() -> None:
+    for feature in definitions.FEATURES:
+        assert feature.description.endswith(".")
+        assert feature.unit
+    for view in views.all_views():
+        assert all(view.purpose in f.purposes for f in view.features)
+    assert len({f.name for f in definitions.FEATURES if f.entity is Entity.USER}) >= 30
+    assert len([f for f in definitions.FEATURES if f.entity is Entity.ITEM]) >= 5

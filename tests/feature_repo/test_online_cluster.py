@@ -1,0 +1,104 @@
+"""On a Redis Cluster of three nodes everything works as on one server: write, read, newest-wins, withdraw, erase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+
+from benchmarks.crowd import AS_OF, Crowd, crowd, project, the_view
+from benchmarks.online import bring_online
+from consent import projection
+from consent.policy import Grant, Reason
+from consent.purposes import Purpose
+from feature_repo import online
+from feature_repo.frame import Status
+from settings.config import Settings, load_settings
+from storage import scripts
+from storage.errors import RedisUnavailable
+from storage.redis_server import connect, status
+from tests.feature_repo.cluster import NODES, three_nodes
+
+VIEW, PEOPLE = the_view(), crowd(600)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with three_nodes(tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
+@pytest.fixture
+def clustered(url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("AAP_REDIS_URL", url)
+    monkeypatch.setenv("AAP_REDIS_CLUSTER", "true")
+    return load_settings(home)
+
+
+@pytest.fixture
+def client(clustered: Settings) -> Iterator[redis.Redis]:
+    made = connect(clustered)
+    made.flushall()
+    project(made, PEOPLE)
+    bring_online(made, VIEW, PEOPLE)
+    yield made
+    made.close()
+
+
+def read(client: redis.Redis, keys: list[str]) -> online.OnlineValues:
+    return online.read(client, VIEW, keys, purposes=[VIEW.purpose], now=AS_OF)
+
+
+def test_what_is_written_on_all_nodes_is_read_back_in_order(client: redis.Redis) -> None:
+    assert scripts.is_cluster(client)
+    places = PEOPLE.with_values()
+    slots = {scripts.slot_of(client, projection.consent_key(k)) * NODES // 16_384 for k in PEOPLE.keys}
+    assert slots == {0, 1, 2}, "people on every node"
+    got = read(client, PEOPLE.keys)
+    np.testing.assert_array_equal(got.values[places], PEOPLE.values[places])
+    assert (got.status[places] == Status.PRESENT).all()
+    without = sorted(set(range(len(PEOPLE.keys))) - set(places))
+    assert (got.status[without] >= Status.NOT_FOUND).all()
+
+
+def test_the_newest_row_wins_there_too(client: redis.Redis) -> None:
+    key = PEOPLE.keys[PEOPLE.with_values()[0]]
+    older = Crowd(PEOPLE.keys, PEOPLE.values + 1, PEOPLE.standing, PEOPLE.missing)
+    before = read(client, [key]).values
+    bring_online(client, VIEW, older, as_of=AS_OF - timedelta(hours=1))
+    np.testing.assert_array_equal(read(client, [key]).values, before)
+
+
+def test_who_withdraws_there_is_denied_and_forgotten(client: redis.Redis) -> None:
+    key = PEOPLE.keys[PEOPLE.with_values()[0]]
+    (grant,) = PEOPLE.standing[key][VIEW.purpose][0]
+    ended = Grant(key, grant.purpose, grant.start, AS_OF, Reason.WITHDRAWN)
+    projection.write(
+        client, {key: {**PEOPLE.standing[key], VIEW.purpose: ([ended], Reason.WITHDRAWN)}}, seq=2, now=AS_OF
+    )
+    got = read(client, [key])
+    assert (got.status == Status.DENIED).all()
+    assert got.decisions[0].reason is Reason.WITHDRAWN
+    assert client.exists(*projection.feature_keys(key, VIEW.purpose)) == 0
+
+
+def test_who_is_erased_there_leaves_no_key_with_features(client: redis.Redis) -> None:
+    key, other = (PEOPLE.keys[i] for i in PEOPLE.with_values()[:2])
+    client.set(projection.feature_keys(key, Purpose.ANALYTICS_REPORTING)[1], b"a timetable")
+    assert online.erase(client, key) == 2
+    assert [k for p in Purpose for k in projection.feature_keys(key, p) if client.exists(k)] == []
+    got = read(client, [key, other])
+    assert (got.status[0] == Status.NOT_FOUND).all()
+    assert (got.status[1] == Status.PRESENT).all()
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(clustered: Settings) -> None:
+    assert status(clustered).running
+    nowhere = clustered.model_copy(update={"redis_url": "redis://127.0.0.1:1"})
+    assert not status(nowhere).running
+    with pytest.raises(RedisUnavailable, match="doesn't answer"):
+        connect(nowhere)

@@ -1,0 +1,159 @@
+"""Concurrent writers, a server that dies in mid-write, a clock that runs backwards: the right value, or none."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings as examples, strategies as st
+
+from consent import projection
+from consent.policy import Status as Choice
+from feature_repo import online, online_write
+from feature_repo.declare import Entity
+from feature_repo.frame import Status
+from feature_repo.packed import pack_timetable, timetable_of
+from feature_repo.views import view_for
+from settings.config import Settings, load_settings
+from storage import embedded, redis_server
+from storage.redis_server import connect
+from tests.feature_repo.store_room import AS_OF, CUSTOMERS, RETENTION, StoreRoom
+
+DAY = timedelta(days=1)
+WRITERS, LOTS = 4, 40
+
+
+def _write_in_random_order(home: str, rows: list[online.OnlineRow], seed: int) -> None:
+    settings = load_settings(Path(home))
+    client, view = connect(settings), view_for(Entity.USER, RETENTION)
+    random = np.random.default_rng(seed)
+    for _ in range(LOTS):
+        mixed = random.permutation(len(rows))
+        online.write(client, view, [rows[i] for i in mixed[: len(rows) // 2]])
+    online.write(client, view, [rows[i] for i in random.permutation(len(rows))])
+
+
+def test_with_writers_in_several_processes_the_newest_row_is_what_stays(room: StoreRoom) -> None:
+    view, client = view_for(Entity.USER, RETENTION), connect(room.settings)
+    by_day = [room.rows(view, as_of=AS_OF + day * DAY) for day in range(5)]
+    rows = [row for day in by_day for row in day]
+    spawn = multiprocessing.get_context("spawn")
+    home = str(room.settings.home)
+    writers = [spawn.Process(target=_write_in_random_order, args=(home, rows, seed)) for seed in range(WRITERS)]
+    for writer in writers:
+        writer.start()
+    gone = room.key("customer-3")
+    room.say("customer-3", RETENTION, Choice.WITHDRAWN, at=AS_OF + timedelta(minutes=1))
+    for writer in writers:
+        writer.join(timeout=60)
+    assert [writer.exitcode for writer in writers] == [0] * WRITERS
+    for row in by_day[-1]:
+        held = client.mget(projection.feature_keys(row.user_key, RETENTION))
+        expected = [None, None] if row.user_key == gone else [row.row, row.timetable or None]
+        assert held == expected, "row and timetable of the newest, or nothing of who withdrew meanwhile"
+
+
+def test_a_slow_writer_does_not_bring_back_what_a_withdrawal_deleted(room: StoreRoom) -> None:
+    view, client = view_for(Entity.USER, RETENTION), connect(room.settings)
+    (row,) = [r for r in room.rows(view) if r.user_key == room.key("customer-2")]
+    room.say("customer-2", RETENTION, Choice.WITHDRAWN, at=AS_OF + timedelta(minutes=1))
+    assert online.write(client, view, [row]) == (0, 1)
+    assert client.exists(*projection.feature_keys(row.user_key, RETENTION)) == 0
+
+
+def test_one_lot_may_hold_several_rows_of_a_person_in_any_order(room: StoreRoom) -> None:
+    view, client = view_for(Entity.USER, RETENTION), connect(room.settings)
+    rows = [row for day in range(4) for row in room.rows(view, as_of=AS_OF + day * DAY)]
+    mine = [row for row in rows if row.user_key == room.key("customer-1")]
+    for order in ([3, 0, 2, 1], [0, 1, 2, 3], [3, 2, 1, 0]):
+        online.erase(client, mine[0].user_key)
+        online.write(client, view, [mine[i] for i in order])
+        assert client.get(projection.feature_keys(mine[0].user_key, RETENTION)[0]) == mine[3].row
+
+
+def test_after_redis_was_killed_in_mid_write_materializing_again_gives_the_right_values(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = StoreRoom.fill(settings, seed=5)
+    monkeypatch.setattr(Settings, "now", lambda _: AS_OF)
+    view, client = view_for(Entity.USER, RETENTION), connect(room.settings)
+    rows = room.rows(view)
+    monkeypatch.setattr(online_write, "_PER_TRIP", 2)
+
+    def killed_on_the_way() -> Iterator[online.OnlineRow]:
+        yield from rows[:5]
+        state = embedded.read_state(room.layout)
+        assert state is not None
+        os.kill(state.pid, signal.SIGKILL)
+        yield from rows[5:]
+
+    with pytest.raises(redis_server.UNREACHABLE):
+        online.write(client, view, killed_on_the_way())
+    redis_server.ensure_running(room.settings)
+    assert room.put_online(RETENTION) == (len(rows), 0)
+    offline = room.offline(RETENTION, *CUSTOMERS, at=AS_OF)
+    np.testing.assert_allclose(room.read(RETENTION, *CUSTOMERS).values, offline, rtol=1e-12)
+
+
+def test_a_clock_set_back_reads_the_newest_row_and_never_an_older_one(room: StoreRoom) -> None:
+    view, client = view_for(Entity.USER, RETENTION), connect(room.settings)
+    ahead = room.rows(view, as_of=AS_OF + 2 * DAY)
+    online.write(client, view, ahead)
+    assert room.put_online(RETENTION) == (0, len(ahead)), "what is older than what is there is left out"
+    back = room.read(RETENTION, *CUSTOMERS, now=AS_OF)
+    then = room.read(RETENTION, *CUSTOMERS, now=AS_OF + 2 * DAY)
+    assert (back.status <= Status.NULL).all()
+    steady = [i for i, since in enumerate(view.since) if not since]
+    np.testing.assert_array_equal(back.values[:, steady], then.values[:, steady])
+    assert np.nanmin(back.values[:, view.since_places]) >= 0, "nothing is known to have happened in the future"
+
+
+def test_a_clock_before_the_grant_denies(room: StoreRoom) -> None:
+    room.put_online(RETENTION)
+    assert (room.read(RETENTION, "customer-0", now=AS_OF - 400 * DAY).status == Status.DENIED).all()
+
+
+def test_a_row_replaced_between_the_two_looks_is_read_whole(room: StoreRoom) -> None:
+    view, client = view_for(Entity.USER, RETENTION), connect(room.settings)
+    room.put_online(RETENTION)
+    newer = room.rows(view, as_of=AS_OF + 9 * DAY)
+
+    class Overtaken:
+        looks = 0
+
+        def mget(self, keys: list[str]) -> object:
+            self.looks += 1
+            if self.looks == 2:
+                online.write(client, view, newer)
+            return client.mget(keys)
+
+    now = AS_OF + 9 * DAY
+    got = online.read(Overtaken(), view, room.keys(*CUSTOMERS), purposes=[RETENTION], now=now)  # type: ignore[arg-type]
+    offline = room.offline(RETENTION, *CUSTOMERS, at=now)
+    np.testing.assert_allclose(got.values, offline, rtol=1e-12)
+
+
+@examples(max_examples=60)
+@given(data=st.data())
+def test_a_timetable_says_what_each_later_row_said(data: st.DataObject) -> None:
+    view = view_for(Entity.USER, RETENTION)
+    width, steps = len(view.numbers), data.draw(st.integers(1, 6))
+    value = st.sampled_from([0.0, 1.0, 2.5, float("nan")])
+    rows = np.array([[data.draw(value) for _ in range(width)] for _ in range(steps + 1)])
+    moments = np.cumsum([data.draw(st.integers(1, 100)) for _ in range(steps)])
+    blob = pack_timetable(view, rows[0], moments, rows[1:], as_of=0, grant_start=7)
+    entries = timetable_of(view, blob, as_of=0, grant_start=7)
+    assert entries is not None
+    for now in range(int(moments[-1]) + 2):
+        told = rows[0].copy()
+        due = entries[: int(np.searchsorted(entries["moment"], now, side="right"))]
+        told[due["place"]] = due["value"]
+        np.testing.assert_array_equal(told, rows[int(np.searchsorted(moments, now, side="right"))])
+    assert timetable_of(view, blob, as_of=1, grant_start=7) is None
+    assert timetable_of(view, blob[:-1], as_of=0, grant_start=7) is None
