@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ from consent.policy import Status
 from consent.purposes import Purpose
 from events.archive import Archive
 from events.live_group import lag
-from events.log import LoggedEvent, RedisStreamLog
+from events.log import RedisStreamLog
+from events.logged import LoggedEvent
 from feature_repo.declare import Entity
 from feature_repo.online import read
 from feature_repo.views import view_for
@@ -250,9 +251,9 @@ def burst_of(shop: Shop, count: int, *, workers: int, kills: int) -> tuple[Burst
                 killed += _kill_workers(live.pid)
             cpu.look()
         producer = time.process_time() - mine
-        _until(lambda: cpu.look() or lag(shop.client) == 0)
+        _until(lambda: lag(shop.client) == 0, meanwhile=cpu.look)
         folded_s = time.perf_counter() - begun
-        _until(lambda: cpu.look() or log.waiting() == 0)
+        _until(lambda: log.waiting() == 0, meanwhile=cpu.look)
         archived_s = time.perf_counter() - begun
         cpu.look()
     online, archived = shop.counts(), shop.archived()
@@ -304,9 +305,10 @@ def _kill_workers(parent: int) -> int:
     return len(workers)
 
 
-def _until(reached: Any) -> None:
+def _until(reached: Callable[[], bool], *, meanwhile: Callable[[], None] = lambda: None) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while not reached():
+        meanwhile()
         if time.monotonic() > deadline:
             return
         time.sleep(0.02)

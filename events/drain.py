@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from consent.ledger import Ledger
 from events.admission import admissions
 from events.archive import Archive
-from events.log import PARTITIONS, REMEMBERED_US, Batch, EventLog, LoggedEvent
+from events.log import PARTITIONS, REMEMBERED_US, Batch, EventLog
+from events.logged import EventColumns
 from events.schema import event_type
 
 __all__ = ["LATE_US", "Admitted", "Drained", "drain"]
@@ -76,9 +79,9 @@ def drain(
     for partition in range(PARTITIONS):
         while True:
             batch = log.take(partition, most=_MOST)
-            if not batch.events:
+            if not batch.entries:
                 break
-            _drain(log, batch, archive, admitted.since({e.type for e in batch.events}, now=now), done)
+            _drain(log, batch, archive, admitted.since(set(batch.events), now=now), done)
             log.let_go(batch)
     return done
 
@@ -88,12 +91,13 @@ def _drain(log: EventLog, batch: Batch, archive: Archive, since: dict[str, dict[
     unsure, name = log.imported_since(batch), f"log-{batch.partition}-{batch.first.decode()}"
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
-        for event in sorted({e.type for e in batch.events}):
-            ours, from_when = [e for e in batch.events if e.type == event], since[event]
-            kept = [e for e in ours if from_when.get(e.user_key, float("inf")) <= e.occurred_at]
+        for event, ours in sorted(batch.events.items()):
+            begun, nobody = since[event], float("inf")
+            begins = np.array([begun.get(key, nobody) for key in ours.user_keys])
+            kept = ours.chosen(begins <= ours.occurred)
             done.refused += len(ours) - len(kept)
-            table = _table(kept, event)
-            if unsure or any(e.available_at - e.occurred_at > LATE_US for e in kept):
+            table = _table(kept)
+            if unsure or (kept.available - kept.occurred > LATE_US).any():
                 table = _unknown(connection, table, event, archive=archive, name=name)
                 done.duplicates += len(kept) - len(table)
             if len(table):
@@ -104,16 +108,16 @@ def _drain(log: EventLog, batch: Batch, archive: Archive, since: dict[str, dict[
         archive.append(connection, {event: f"taken_{event}" for event in tables}, batch=name)
 
 
-def _table(events: list[LoggedEvent], event: str) -> pa.Table:
-    declared = event_type(event)
-    columns: dict[str, list[object]] = {
-        "source": [e.source for e in events],
-        "id": [e.id for e in events],
-        "user_key": [e.user_key for e in events],
-        "occurred_at": [e.occurred_at for e in events],
-        "available_at": [e.available_at for e in events],
+def _table(events: EventColumns) -> pa.Table:
+    declared = event_type(events.type)
+    columns: dict[str, Any] = {
+        "source": events.sources,
+        "id": events.ids,
+        "user_key": events.user_keys,
+        "occurred_at": events.occurred,
+        "available_at": events.available,
     }
-    columns |= {f.name: [e.fields.get(f.name) for e in events] for f in declared.fields}
+    columns |= {f.name: events.column(f.name) for f in declared.fields}
     return pa.table({f.name: pa.array(columns[f.name], f.type) for f in declared.arrow})
 
 

@@ -49,7 +49,6 @@ class Delivery:
 
     batch: Batch
     generation: int
-    entries: int
 
 
 class LiveGroup:
@@ -106,7 +105,7 @@ class LiveGroup:
         if found is None:
             self.partitions.discard(partition)
             return None
-        return Delivery(Batch.of(partition, found[1]), int(found[0]), len(found[1]))
+        return Delivery(Batch.of(partition, found[1]), int(found[0]))
 
     def generation(self, partition: int) -> int:
         """See `Delivery`."""

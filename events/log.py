@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Protocol
 
-import msgspec
 import redis
 
+from events.logged import EventColumns, LoggedEvent, decode, encode, merged
 from storage import scripts
 
-__all__ = ["BEGINNING", "PARTITIONS", "REMEMBERED_US", "Batch", "EventLog", "LoggedEvent", "RedisStreamLog", "key_of"]
+__all__ = ["BEGINNING", "PARTITIONS", "REMEMBERED_US", "Batch", "EventLog", "RedisStreamLog", "key_of"]
 
 PARTITIONS = 4
 REMEMBERED_US = 35 * 86_400_000_000
@@ -77,39 +77,28 @@ return 1
 """
 
 
-class LoggedEvent(msgspec.Struct, array_like=True, frozen=True):
-    """One accepted event. Moments are microseconds since 1970."""
-
-    source: str
-    id: str
-    type: str
-    user_key: str
-    occurred_at: int
-    available_at: int
-    fields: dict[str, str | int | float | None]
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[LoggedEvent]).decode
-
-
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Events of one partition, from the entry at place `first` to the one at `last`; `total` were appended up to there."""
 
     partition: int
-    events: list[LoggedEvent]
+    events: dict[str, EventColumns]
+    """By type."""
+    entries: int = 0
     first: bytes = BEGINNING
     last: bytes = BEGINNING
     total: int = 0
+
+    def __len__(self) -> int:
+        return sum(len(columns) for columns in self.events.values())
 
     @classmethod
     def of(cls, partition: int, entries: Sequence[tuple[bytes, Any]]) -> Batch:
         """From entries as redis-py gives them."""
         if not entries:
-            return cls(partition, [])
-        events = [event for _, fields in entries for event in _decode(_field(fields, b"e"))]
-        return cls(partition, events, entries[0][0], entries[-1][0], int(_field(entries[-1][1], b"t")))
+            return cls(partition, {})
+        events = merged(part for _, fields in entries for part in decode(_field(fields, b"e")))
+        return cls(partition, events, len(entries), entries[0][0], entries[-1][0], int(_field(entries[-1][1], b"t")))
 
 
 class EventLog(Protocol):
@@ -144,8 +133,8 @@ class RedisStreamLog:
         while lots:
             calls: list[scripts.Call] = []
             for partition, period, ids, places in lots:
-                told = [events[i] for i in places]
-                calls.append((_append_keys(partition, period), [_FORGOTTEN_S, b"".join(ids), _encode(told), len(told)]))
+                told = encode([events[i] for i in places])
+                calls.append((_append_keys(partition, period), [_FORGOTTEN_S, b"".join(ids), told, len(ids)]))
             again = []
             for lot, known in zip(lots, scripts.run(self._redis, _APPEND, calls), strict=True):
                 partition, period, ids, places = lot
@@ -231,10 +220,10 @@ class RedisStreamLog:
             if not entries:
                 break
             for place, fields in entries:
-                events = _decode(fields[b"e"])
+                events = [event for columns in decode(fields[b"e"]) for event in columns.events()]
                 left = [e for e in events if e.user_key != user_key]
                 if len(left) < len(events):
-                    args = [place, len(events), _encode(left), len(left)]
+                    args = [place, len(events), encode(left), len(left)]
                     (done,) = scripts.run(self._redis, _REPLACE, [(keys[:3], args)])
                     erased += done * (len(events) - len(left))
         self._redis.incr(keys[3])

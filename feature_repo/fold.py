@@ -16,7 +16,7 @@ from bisect import insort
 
 import msgspec
 
-from events.log import LoggedEvent
+from events.logged import LoggedEvent
 from feature_repo.declare import Op
 from feature_repo.fold_plan import Kept, Plan
 from feature_repo.packed import NEVER

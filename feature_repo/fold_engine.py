@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import duckdb
 import numpy as np
 
-from events.log import LoggedEvent
+from events.logged import LoggedEvent
 from events.schema import event_type
 from feature_repo.batch import DuckDBBatch
 from feature_repo.build import admit_events, current_spans

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from consent.purposes import Purpose
-from events.log import LoggedEvent
+from events.logged import LoggedEvent
 from events.schema import Kind, event_type
 from feature_repo.declare import DAY_US, Aggregate, Entity, Op, Ratio, Where
 from feature_repo.views import View, view_for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,9 +10,10 @@ import duckdb
 import pyarrow as pa
 
 from events.archive import Archive
-from events.log import PARTITIONS, LoggedEvent
+from events.log import PARTITIONS
+from events.logged import EventColumns, LoggedEvent
 from events.schema import event_type
-from feature_repo.live_layout import Arrivals, TypeLayout
+from feature_repo.live_layout import TypeLayout
 from feature_repo.live_memory import Memory
 
 __all__ = ["Snapshot"]
@@ -39,49 +40,35 @@ class Snapshot:
                 chosen = ", ".join(("user_key", "epoch_us(occurred_at) AS o", "source", "id", *columns))
                 found = connection.execute(f"SELECT {chosen} {known} AND {due}").to_arrow_table()
                 if found.num_rows:
-                    memory.add(event, _arrivals(found, columns, named=bool(layout.texts)))
+                    memory.add(_columns(event, found, columns))
                 waiting += _events(connection, event, f"{known} AND NOT {due}")
         return waiting
 
-    def has(self, events: Collection[LoggedEvent], *, before: bool = False) -> set[tuple[str, str]]:
-        """(source, id) of those of `events` that are archived; with `before`, from an earlier time they were received."""
-        return known_in(self._archive, events, before=before, files=self._files)
+    def has(self, events: EventColumns) -> set[tuple[str, str]]:
+        """(source, id) of those of `events` that are archived."""
+        return known_in(self._archive, events, before=False, files=self._files.get(events.type, ()))
 
 
 def known_in(
-    archive: Archive,
-    events: Collection[LoggedEvent],
-    *,
-    before: bool,
-    files: Mapping[str, Sequence[Path]] | None = None,
+    archive: Archive, events: EventColumns, *, before: bool, files: Sequence[Path] | None = None
 ) -> set[tuple[str, str]]:
     """(source, id) of those of `events` that the archive has; with `before`, from an earlier time they were received."""
-    known: set[tuple[str, str]] = set()
+    columns = {"source": events.sources, "id": events.ids, "a": events.available}
+    where = "WHERE epoch_us(e.available_at) < asked.a" if before else ""
     with _connection() as connection:
-        for kind in sorted({e.type for e in events}):
-            ours = [e for e in events if e.type == kind]
-            asked = pa.table({
-                "source": pa.array([e.source for e in ours], pa.string()),
-                "id": pa.array([e.id for e in ours], pa.string()),
-                "a": pa.array([e.available_at for e in ours], pa.int64()),
-            })  # fmt: skip
-            connection.register("asked", asked)
-            where = "WHERE epoch_us(e.available_at) < asked.a" if before else ""
-            rows = archive.sql(kind, files=None if files is None else files.get(kind, ()))
-            known |= set(
-                connection.execute(
-                    f"SELECT DISTINCT e.source, e.id FROM {rows} e JOIN asked USING (source, id) {where}"
-                ).fetchall()
-            )
-    return known
+        connection.register("asked", pa.table(columns))
+        rows = archive.sql(events.type, files=files)
+        found = connection.execute(
+            f"SELECT DISTINCT e.source, e.id FROM {rows} e JOIN asked USING (source, id) {where}"
+        )
+        return set(found.fetchall())
 
 
-def _arrivals(found: pa.Table, columns: Sequence[str], *, named: bool) -> Arrivals:
-    sources, ids = found["source"].to_pylist(), found["id"].to_pylist()
-    names = [f"{source}\0{name}" for source, name in zip(sources, ids, strict=True)] if named else ids
-    return Arrivals(
-        found["user_key"].to_pylist(), found["o"].to_numpy(), names, {c: found[c].to_pylist() for c in columns}
-    )
+def _columns(event: str, found: pa.Table, columns: Sequence[str]) -> EventColumns:
+    occurred = found["o"].to_numpy().astype("<i8").tobytes()
+    told = {c: found[c].to_pylist() for c in columns}
+    sources, ids, keys = (found[c].to_pylist() for c in ("source", "id", "user_key"))
+    return EventColumns(event, sources, ids, keys, occurred, occurred, told)
 
 
 def _events(connection: duckdb.DuckDBPyConnection, event: str, known: str) -> list[LoggedEvent]:

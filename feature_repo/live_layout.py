@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from consent.purposes import Purpose
-from events.log import LoggedEvent
+from events.logged import EventColumns
 from events.schema import Kind, event_type
 from feature_repo.declare import DAY_US, Aggregate, Entity, Op, Ratio, Where
 from feature_repo.views import View, all_views
 
-__all__ = ["Arrivals", "LivePlan", "Read", "TypeLayout", "layouts", "live_plans", "plan_view"]
+__all__ = ["LivePlan", "Read", "TypeLayout", "layouts", "live_plans", "plan_view"]
 
 _HOUR_US = DAY_US // 24
 _MILLIONTHS = 1_000_000
@@ -33,28 +33,6 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 
 Signal = tuple[str, str | None, Where | None]
 """What a sum is of: `value`, `counts` or `last` of a column, under a condition."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrivals:
-    """Events of one type as columns, one entry an event. Moments are microseconds since 1970."""
-
-    keys: Sequence[str]
-    occurred: np.ndarray
-    names: Sequence[str]
-    """Source and id in one, in an order that is theirs."""
-    fields: dict[str, Sequence[Any]]
-
-    @classmethod
-    def of(cls, events: Sequence[LoggedEvent], columns: Iterable[str]) -> Arrivals:
-        """From events as the log has them."""
-        found = [e.fields for e in events]
-        return cls(
-            [e.user_key for e in events],
-            np.array([e.occurred_at for e in events], np.int64),
-            [f"{e.source}\0{e.id}" for e in events],
-            {c: [f.get(c) for f in found] for c in columns},
-        )
 
 
 @dataclass(slots=True)
@@ -73,6 +51,11 @@ class TypeLayout:
         named = [c for _, column, where in self.sums for c in (column, where.column if where else None)]
         return sorted({c for c in (*named, *self.texts) if c and c not in ("hour", "weekday")})
 
+    @property
+    def text_columns(self) -> int:
+        """How many columns of text are kept."""
+        return 2 + len(self.texts) if self.texts else 0
+
     def place(self, what: str, column: str | None, where: Where | None) -> int:
         """Where a sum is, made room for when it is new."""
         signal = (what, column, where)
@@ -88,12 +71,12 @@ class TypeLayout:
             self.texts.append(column)
         return self.texts.index(column)
 
-    def extract(self, arrived: Arrivals) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Sums int64 `[n, sums]`, codes int64 `[n, codes]` and texts `[n, 1 + texts]` (the first is the name), if any.
+    def extract(self, arrived: EventColumns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Sums int64 `[n, sums]`, codes int64 `[n, codes]` and texts `[n, 2 + texts]` (source and id first), if any.
 
         A `last` is 1 wherever there is a value: which is the last is for whoever has the others to say.
         """
-        n, whole = len(arrived.keys), {}
+        n, whole = len(arrived), {}
         sums, codes = np.zeros((n, len(self.sums)), np.int64), np.zeros((n, len(self.codes)), np.int64)
         for place, (what, column, where) in enumerate(self.sums):
             if column not in whole:
@@ -107,11 +90,10 @@ class TypeLayout:
                 sums[:, place] = counts
             if what == "last":
                 codes[:, self.codes.index((what, column, where))] = np.where(counts, whole[column], _NULL)
-        texts = np.empty((n, 1 + len(self.texts) if self.texts else 0), object)
-        if self.texts:
-            texts[:, 0] = arrived.names
-            for i, column in enumerate(self.texts):
-                texts[:, 1 + i] = arrived.fields[column]
+        texts = np.empty((n, self.text_columns), object)
+        for i, values in enumerate((arrived.sources, arrived.ids, *(arrived.column(c) for c in self.texts))):
+            if self.texts:
+                texts[:, i] = values
         return sums, codes, texts
 
 
@@ -190,30 +172,31 @@ def layouts() -> dict[str, TypeLayout]:
     return _compiled()[1]
 
 
-def _whole(event: str, column: str | None, arrived: Arrivals) -> np.ndarray:
+def _whole(event: str, column: str | None, arrived: EventColumns) -> np.ndarray:
     """A column as whole numbers, `_NULL` where there is none: a `number` in millionths, rounded half away from zero as
     DuckDB does; text by its hash (64 bits, so two of a person's thousand values are one with a chance of 1 in 10^13).
     """
     if column is None:
-        return np.zeros(len(arrived.keys), np.int64)
+        return np.zeros(len(arrived), np.int64)
     if column in ("hour", "weekday"):
         return _clock(column, arrived.occurred)
-    values, declared = arrived.fields[column], event_type(event).field(column)
-    if declared is not None and declared.kind is Kind.TEXT:
-        return np.array([_NULL if v is None else hash(v) for v in values], np.int64)
+    values, declared = arrived.column(column), event_type(event).field(column)
     if declared is not None and declared.kind is Kind.NUMBER:
         scaled = np.array([math.nan if v is None else v for v in values], np.float64) * _MILLIONTHS
         known = ~np.isnan(scaled)
         rounded = np.copysign(np.floor(np.abs(np.where(known, scaled, 0.0)) + 0.5), scaled)
         return np.where(known, np.where(known, rounded, 0.0).astype(np.int64), _NULL)
-    return np.array([_NULL if v is None else v for v in values], np.int64)
+    text = declared is not None and declared.kind is Kind.TEXT
+    if None not in values:
+        return np.array(list(map(hash, values)) if text else values, np.int64)
+    return np.array([_NULL if v is None else hash(v) if text else v for v in values], np.int64)
 
 
-def _holds(where: Where, arrived: Arrivals) -> np.ndarray:
+def _holds(where: Where, arrived: EventColumns) -> np.ndarray:
     compare, value = _COMPARE[where.comparison], where.value
     if where.column in ("hour", "weekday"):
         return np.asarray(compare(_clock(where.column, arrived.occurred), value))
-    found = arrived.fields[where.column]
+    found = arrived.column(where.column)
     return np.array([v is not None and bool(compare(v, value)) for v in found], dtype=bool)
 
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from feature_repo.live_layout import Arrivals, TypeLayout
+from events.logged import EventColumns
+from feature_repo.live_layout import TypeLayout
 
 __all__ = ["Events", "Memory", "spread"]
 
@@ -40,10 +41,10 @@ class Memory:
             self.floor = np.concatenate((self.floor, np.zeros(max(64, len(self.keys)), np.int64)))
         return np.array([known[k] for k in keys], np.int64)
 
-    def add(self, event: str, arrived: Arrivals) -> np.ndarray:
+    def add(self, arrived: EventColumns) -> np.ndarray:
         """Take in events, none of them taken before; returns the rows of the people they are of, ascending."""
-        rows = self.rows_of(arrived.keys)
-        return self.events[event].add(rows, arrived, people=len(self.keys))
+        rows = self.rows_of(arrived.user_keys)
+        return self.events[arrived.type].add(rows, arrived, people=len(self.keys))
 
     def forget(self, row: int) -> None:
         """Let go of everything of one person."""
@@ -63,7 +64,7 @@ class Events:
         self.occurred = np.empty(0, np.int64)
         self.sums = np.empty((0, len(layout.sums)), np.int64)
         self.codes = np.empty((0, len(layout.codes)), np.int64)
-        self.texts = np.empty((0, 1 + len(layout.texts) if layout.texts else 0), object)
+        self.texts = np.empty((0, layout.text_columns), object)
 
     def segments(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where the events of each of `rows` begin and how many they are."""
@@ -73,7 +74,7 @@ class Events:
             return np.zeros_like(rows), np.zeros_like(rows)
         return self._start[places], np.where(held, self._length[places], 0)
 
-    def add(self, rows: np.ndarray, arrived: Arrivals, *, people: int) -> np.ndarray:
+    def add(self, rows: np.ndarray, arrived: EventColumns, *, people: int) -> np.ndarray:
         """Take in events of the people in `rows`; returns whose, ascending."""
         sums, codes, texts = self._layout.extract(arrived)
         order = np.lexsort((arrived.occurred, rows))

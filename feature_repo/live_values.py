@@ -188,7 +188,7 @@ def _lists(memory: Memory, plan: LivePlan, held: dict[str, _Spans], n: int) -> l
     for event, text, most in plan.lists:
         spans, texts = held[event], memory.events[event].texts
         for mine, first, end in zip(lists, spans.first.tolist(), spans.end.tolist(), strict=True):
-            mine.append(_newest(spans.occurred[first:end], texts, spans.places[first:end], 1 + text, most))
+            mine.append(_newest(spans.occurred[first:end], texts, spans.places[first:end], 2 + text, most))
     return lists
 
 
@@ -205,6 +205,6 @@ def _newest(occurred: np.ndarray, texts: np.ndarray, places: np.ndarray, column:
     values = values[: len(values) - near]
     at = occurred[near:][::-1]
     if len(at) > 1 and (at[1:] == at[:-1]).any():
-        names = texts[places[near:], 0][::-1]
+        names = texts[places[near:], :2][::-1].tolist()
         values = [values[i] for i in sorted(range(len(values)), key=lambda i: (-int(at[i]), names[i]))]
     return [str(value) for value in values[:most]]

@@ -11,8 +11,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Event, Thread
@@ -24,9 +23,10 @@ import redis
 from events.archive import Archive
 from events.drain import LATE_US
 from events.live_group import LiveGroup
-from events.log import LoggedEvent, RedisStreamLog
+from events.log import RedisStreamLog
+from events.logged import EventColumns, LoggedEvent, by_type, merged
 from feature_repo.history import Snapshot, known_in
-from feature_repo.live_layout import Arrivals, layouts, live_plans
+from feature_repo.live_layout import layouts, live_plans
 from feature_repo.live_memory import Memory
 from feature_repo.live_rows import LiveRows
 from feature_repo.online import to_micros
@@ -169,9 +169,10 @@ class LiveWorker:
         after = held.place
         while after != end:
             batch = self._log.read(partition, after=after, most=200, up_to=end)
-            if not batch.events:
+            if not batch.entries:
                 break
-            held.archived |= snapshot.has(batch.events)
+            for columns in batch.events.values():
+                held.archived |= snapshot.has(columns)
             after = batch.last
         held.to_renew, held.renewed = _by_newest(memory), at
         self._held[partition] = held
@@ -185,35 +186,31 @@ class LiveWorker:
             return 0
         if delivery.generation != held.generation:
             self._load(partition)
-            return 0
+            return self._fold(partition) if partition in self._held else 0
         batch, at = delivery.batch, self._moment()
         self._take(held, batch.events, at=at)
-        if batch.events:
-            held.per_entry = len(batch.events) / delivery.entries
+        if batch.entries:
+            held.per_entry = len(batch) / batch.entries
             held.place, held.total = batch.last, batch.total
-        return len(batch.events)
+        return len(batch)
 
-    def _take(self, held: _Partition, events: list[LoggedEvent], *, at: int) -> None:
+    def _take(self, held: _Partition, events: Mapping[str, EventColumns], *, at: int) -> None:
         """Give `events`, and those whose moment has come, their effect."""
-        if held.archived:
-            events = [e for e in events if (e.source, e.id) not in held.archived]
-        if late := [e for e in events if e.available_at - e.occurred_at > LATE_US]:
-            known = known_in(self.archive, late, before=True)
-            events = [e for e in events if (e.source, e.id) not in known]
-        by_type: dict[str, list[LoggedEvent]] = defaultdict(list)
-        waiting: list[LoggedEvent] = []
-        for event in (*held.waiting, *events) if held.waiting else events:
-            if event.available_at > at or event.occurred_at > at:
-                waiting.append(event)
-            else:
-                by_type[event.type].append(event)
-        held.waiting = waiting
-        known_types = layouts()
-        touched = {
-            event: held.memory.add(event, Arrivals.of(ours, known_types[event].columns))
-            for event, ours in by_type.items()
-            if event in known_types
-        }
+        touched: dict[str, np.ndarray] = {}
+        if held.waiting:
+            events = merged([*events.values(), *by_type(held.waiting)])
+            held.waiting = []
+        for event in layouts().keys() & events.keys():
+            ours = events[event]
+            if held.archived:
+                ours = ours.chosen(~ours.named(held.archived))
+            if (late := ours.available - ours.occurred > LATE_US).any():
+                ours = ours.chosen(~ours.named(known_in(self.archive, ours.chosen(late), before=True)))
+            if (early := np.maximum(ours.available, ours.occurred) > at).any():
+                held.waiting += ours.chosen(early).events()
+                ours = ours.chosen(~early)
+            if len(ours):
+                touched[event] = held.memory.add(ours)
         held.rows.write(touched, at=at)
 
 

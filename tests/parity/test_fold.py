@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from events.log import LoggedEvent
+from events.logged import LoggedEvent
 from feature_repo.declare import DAY_US, Feature, Op, Where
 from feature_repo.fold import State, fold, new_state, prune, sequences, settle, values_at
 from feature_repo.fold_plan import Plan, plan_of

@@ -15,7 +15,8 @@ from consent import projection
 from consent.policy import Status
 from consent.purposes import Purpose
 from events.archive import Archive
-from events.log import LoggedEvent, RedisStreamLog
+from events.log import RedisStreamLog
+from events.logged import LoggedEvent
 from feature_repo import live_rows
 from feature_repo.declare import Entity
 from feature_repo.live_layout import live_plans

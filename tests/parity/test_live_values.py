@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from events.log import LoggedEvent
+from events.logged import LoggedEvent, by_type
 from feature_repo.declare import DAY_US, Feature, Op, Where
-from feature_repo.live_layout import Arrivals, TypeLayout, plan_view
+from feature_repo.live_layout import TypeLayout, plan_view
 from feature_repo.live_memory import Memory
 from feature_repo.live_values import LiveValues, evaluate
 from feature_repo.views import make_views
@@ -37,12 +37,12 @@ EVERYTHING: list[Feature] = [
 (VIEW,) = make_views(EVERYTHING)
 LAYOUTS: dict[str, TypeLayout] = {}
 PLAN = plan_view(VIEW, LAYOUTS)
-(LAYOUT,) = LAYOUTS.values()
 
 
 def deliver(memory: Memory, events: list[tuple[int, Happened]]) -> None:
     told = [LoggedEvent("shop", f"e{i}", h.type, h.person, h.occurred, h.available, dict(h.fields)) for i, h in events]  # type: ignore[arg-type]
-    memory.add(LAYOUT.event, Arrivals.of(told, LAYOUT.columns))
+    for columns in by_type(told):
+        memory.add(columns)
 
 
 def told(found: LiveValues, person: int, t: int) -> np.ndarray:
