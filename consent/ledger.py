@@ -21,12 +21,14 @@ from consent.errors import LedgerUnavailable, UnusableChoice
 from consent.policy import LONGEST_GRANT, Choice, Grant, Reason, decide, grants
 from consent.purposes import Purpose
 from consent.records import (
+    CHOICE,
     METADATA,
     RECORDS,
     SQLITE_APPEND_ONLY,
     Entry,
     Record,
     canonical,
+    choice_of,
     fields_of,
     micros,
     record_of,
@@ -127,10 +129,11 @@ class Ledger:
 
         With `in_force_at` only the grants that hold then: whatever a past moment allowed, no use now rests on another.
         """
-        found = self._select(sa.true()) if subjects is None else self._select(RECORDS.c.subject.in_(list(subjects)))
+        where = sa.true() if subjects is None else RECORDS.c.subject.in_(list(subjects))
         choices: dict[str, dict[Purpose, list[Choice]]] = defaultdict(lambda: defaultdict(list))
-        for record in found:
-            choices[record.entry.subject][record.entry.purpose].append(record.choice)
+        for row in self._rows(where, CHOICE):
+            choice = choice_of(row)
+            choices[choice.subject][choice.purpose].append(choice)
         return {
             subject: {p: _standing(by_purpose.get(p, ()), subject, p, in_force_at) for p in Purpose}
             for subject, by_purpose in choices.items()
@@ -139,9 +142,11 @@ class Ledger:
     def _select(self, where: sa.ColumnElement[bool]) -> Iterator[Record]:
         return (record_of(row) for row in self._rows(where))
 
-    def _rows(self, where: sa.ColumnElement[bool]) -> Sequence[sa.Row[Any]]:
+    def _rows(
+        self, where: sa.ColumnElement[bool], columns: Sequence[sa.Column[Any]] = tuple(RECORDS.c)
+    ) -> Sequence[sa.Row[Any]]:
         with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
-            return connection.execute(sa.select(RECORDS).where(where).order_by(RECORDS.c.seq)).all()
+            return connection.execute(sa.select(*columns).where(where).order_by(RECORDS.c.seq)).all()
 
     @contextmanager
     def _exclusive(self) -> Iterator[sa.Connection]:

@@ -103,8 +103,8 @@ def _write(connection: duckdb.DuckDBPyConnection, table: str, *, event: str, to:
     to.mkdir(parents=True)
     columns = ", ".join(event_type(event).arrow.names)
     connection.execute(
-        f"COPY (SELECT {columns}, strftime(occurred_at AT TIME ZONE 'UTC', '%Y-%m-%d') AS day FROM {table} "
-        f"ORDER BY day, user_key, occurred_at, id) TO '{_escaped(to)}' "
+        f"COPY (SELECT {columns}, CAST(occurred_at AT TIME ZONE 'UTC' AS DATE) AS day FROM {table} "
+        f"ORDER BY occurred_at) TO '{_escaped(to)}' "
         f"(FORMAT parquet, COMPRESSION zstd, PARTITION_BY (day), FILENAME_PATTERN 'part-{{i}}')"
     )
 

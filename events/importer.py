@@ -42,9 +42,6 @@ from storage.files import explain_full_disk
 
 __all__ = ["ImportReport", "Importer", "Progress"]
 
-_PIECE = 50_000
-"""Rows one thread handles at a time."""
-
 Progress = Callable[[int, int], None]
 """Called with (rows done, rows in all)."""
 
@@ -202,8 +199,10 @@ class Importer:
         done = 0
         kept: list[Rejected] = []
         for batch in source.batches:
-            connection.register("chunk", _chunk(batch, mapping, people, first=done))
+            connection.register("chunk_now", _chunk(batch, mapping, people, first=done))
             with explain_full_disk(self.archive.root), _untypeable(source):
+                # Copied into a table first: over one of its own tables DuckDB shares the judging between threads.
+                connection.execute("CREATE OR REPLACE TEMP TABLE chunk AS SELECT * FROM chunk_now")
                 counts = judge.judge(select)
                 kept += judge.rejected_rows(door=door, at=now) if counts.rejected else []
             report.duplicates += counts.duplicates
@@ -226,9 +225,7 @@ def _chunk(batch: pa.Table, mapping: Mapping, people: People, *, first: int) -> 
     """`batch` with numbered rows and user keys."""
     assert mapping.user_id is not None  # noqa: S101
     numbered = batch.append_column(ROW, pa.array(np.arange(first, first + len(batch))))
-    keyed = numbered.append_column(USER_KEY, people.keys(batch[mapping.user_id], name=mapping.user_id))
-    # DuckDB's threads each take a piece.
-    return pa.Table.from_batches(keyed.combine_chunks().to_batches(max_chunksize=_PIECE), keyed.schema)
+    return numbered.append_column(USER_KEY, people.keys(batch[mapping.user_id], name=mapping.user_id))
 
 
 @contextmanager
