@@ -1,7 +1,8 @@
-"""The online values: one packed row a person and purpose in Redis, beside the person's consent, under one hash tag.
+"""The online values: one packed row a person and purpose in Redis, which begins with a copy of the person's consent.
 
-Reading fetches consent and features of all people in one `MGET`; what was computed under another grant than the one in
-force is not read, even if it were still there. Writing is `feature_repo.online_write`'s.
+Reading fetches the rows of all people in one `MGET`, and with them the consent; only of people without a row is consent
+asked by itself, to tell who has none from who said no. What was computed under another grant than the one in force is not
+read, even if it were still there. Writing is `feature_repo.online_write`'s.
 
 Time is the reader's: a row made as of a later moment than `now` (a clock that ran ahead, or one that was set back) is
 read, for it is the newest there is, and lives until its own end.
@@ -22,7 +23,7 @@ from consent.purposes import Purpose
 from feature_repo.errors import OnlineStoreUnavailable
 from feature_repo.frame import Status
 from feature_repo.online_write import OnlineRow, erase, item_key, to_micros, write, write_items
-from feature_repo.packed import numbers_size, sequences_of, timetable_of
+from feature_repo.packed import consent_size, sequences_of, stored_size, timetable_of
 from feature_repo.views import View
 from storage.redis_server import UNREACHABLE
 
@@ -68,22 +69,24 @@ def read(
 
     Raises `OnlineStoreUnavailable` when Redis can't be reached.
     """
-    count, at = len(user_keys), to_micros(now)
-    tail = f"}}:f:{view.purpose}"
-    blobs = _fetch(client, [f"{{u:{k}}}:c" for k in user_keys] + ["{u:" + k + tail for k in user_keys])
-    decisions, consent = projection.decide(blobs[:count], purposes, now_micros=at)
-    rows = blobs[count:]
-    headers, values = _numbers(view, rows)
-    ours = (headers[:, _MADE_BY] == view.mark) & decisions.allowed
-    ours &= headers[:, _GRANT_START] == consent[:, 1 + 3 * projection.slot(view.purpose)]
-    fresh = ours & (at < headers[:, _EXPIRES_AT])
+    at, tail = to_micros(now), f"}}:f:{view.purpose}"
+    rows = _fetch(client, ["{u:" + key + tail for key in user_keys])
+    consent, headers, values = _parts(view, rows)
+    ours = headers[:, _MADE_BY] == view.mark
+    ours &= headers[:, _GRANT_START] == consent[:, projection.start_word(view.purpose)]
+    known = sound = None
+    if not ours.all():
+        known, sound = _ask_consent(client, user_keys, consent, of=np.flatnonzero(~ours))
+    decisions = projection.judge(consent, purposes, now_micros=at, known=known, sound=sound)
+    fresh = ours & decisions.allowed
+    fresh &= at < headers[:, _EXPIRES_AT]
     stale = fresh & (headers[:, _VALID_UNTIL] <= at)
     if stale.any():
         _catch_up(client, view, user_keys, headers, values, stale=stale, now=at, fresh=fresh)
     _tell_time(view, values, now=at)
     status = np.isnan(values).view(np.uint8)
     if not fresh.all():
-        why = np.where(ours, Status.EXPIRED, np.where(decisions.allowed, Status.NOT_FOUND, Status.DENIED))
+        why = np.where(decisions.allowed, np.where(ours, Status.EXPIRED, Status.NOT_FOUND), Status.DENIED)
         without = np.flatnonzero(~fresh)
         status[without], values[without] = why[without, None], np.nan
     return OnlineValues(values, status, decisions, _sequences(view, rows, fresh))
@@ -94,7 +97,7 @@ def read_items(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values float64 `[n_items, n_numbers]` and status of `item_ids`; items have no consent of their own."""
     blobs = _fetch(client, [item_key(i, view.purpose) for i in item_ids])
-    headers, values = _numbers(view, blobs)
+    _, headers, values = _parts(view, blobs)
     at = to_micros(now)
     found = headers[:, _MADE_BY] == view.mark
     fresh = found & (at < headers[:, _EXPIRES_AT]) & (at < headers[:, _VALID_UNTIL])
@@ -115,18 +118,35 @@ def _fetch(client: redis.Redis, keys: list[str]) -> list[bytes | None]:
         ) from error
 
 
-def _numbers(view: View, blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Headers int64 `[n, 5]` and numbers float64 `[n, n_numbers]`, which may be written to; zeros where no row is sound.
+def _parts(view: View, blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Consent int64 `[n, projection.WORDS]` (of items `[n, 0]`), headers int64 `[n, 5]` and numbers float64
+    `[n, n_numbers]`, all of one writable table; zeros where no row is sound.
 
     A header is read as five integers, `packed.HEADER`: the first is fingerprint and number of numbers in one.
     """
-    size = numbers_size(view)
+    size, before = stored_size(view), consent_size(view) // 8
     held: Sequence[bytes] = blobs  # type: ignore[assignment]
     if None in blobs or set(map(len, held)) - {size}:
         empty = bytes(size)
         held = [b[:size] if b is not None and len(b) >= size else empty for b in blobs]
     table = np.frombuffer(bytearray().join(held), "<f8").reshape(len(blobs), size // 8)
-    return table.view("<i8")[:, :_HEADER], table[:, _HEADER:]
+    whole = table.view("<i8")
+    return whole[:, :before], whole[:, before : before + _HEADER], table[:, before + _HEADER :]
+
+
+def _ask_consent(
+    client: redis.Redis, user_keys: Sequence[str], consent: np.ndarray, *, of: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put the projections of the people at places `of`, who have no row of ours, where their row's copy would be.
+
+    Returns who of all people has a projection, and whose is sound: bool `[n]` each.
+    """
+    blobs = _fetch(client, [projection.consent_key(user_keys[i]) for i in of.tolist()])
+    told, fits = projection.unpack(blobs)
+    consent[of] = told.view("<i8").reshape(len(blobs), projection.WORDS)
+    known, sound = np.ones(len(user_keys), dtype=bool), np.ones(len(user_keys), dtype=bool)
+    known[of], sound[of] = [b is not None for b in blobs], fits
+    return known, sound
 
 
 def _sequences(view: View, blobs: Sequence[bytes | None], fresh: np.ndarray) -> list[list[list[str]]]:
@@ -154,7 +174,7 @@ def _catch_up(
     people = np.flatnonzero(stale)
     keys = [k for i in people.tolist() for k in projection.feature_keys(user_keys[i], view.purpose)]
     blobs = _fetch(client, keys)
-    again, now_held = _numbers(view, blobs[::2])
+    _, again, now_held = _parts(view, blobs[::2])
     same = (again[:, _MADE_BY] == view.mark) & (again[:, _GRANT_START] == headers[people, _GRANT_START])
     same &= now < again[:, _EXPIRES_AT]
     values[people] = now_held

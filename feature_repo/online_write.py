@@ -24,39 +24,43 @@ from storage import scripts
 
 __all__ = ["OnlineRow", "erase", "item_key", "to_micros", "write", "write_items"]
 
-# KEYS: consent, row, timetable of each person. ARGV: the grant's place in the projection; (as_of, grant_start) of each
-# person, packed; how a grant looks that nobody has ended (`projection.RUNNING`); then row and timetable of each. Answers
-# 1 written, 0 no such grant, -1 a newer row is there. A grant that was withdrawn takes nothing any more, not even what
-# was computed before: else a slow writer would bring back what the withdrawal deleted.
+# KEYS: consent, row, timetable of each person. ARGV: where in the projection the grant is, where its reason, how long the
+# projection is; (as_of, grant_start) of each person, packed; how a grant looks that nobody has ended
+# (`projection.RUNNING`); then row and timetable of each. Answers 1 written, 0 no such grant, -1 a newer row is there. What
+# is written begins with the projection as it stands. A grant that was withdrawn takes nothing any more, not even what was
+# computed before: else a slow writer would bring back what the withdrawal deleted. A row whose projection was lost goes.
 # Moments stay below 2^53, so Lua's numbers hold them exactly.
 _WRITE = """
-local at, n, unpack_moments = tonumber(ARGV[1]) + 1, #KEYS / 3, struct.unpack
-local runs_out, forever = tonumber(ARGV[3]), tonumber(ARGV[4])
+local at, why_at, size, moments = ARGV[1] + 1, ARGV[2] + 1, tonumber(ARGV[3]), ARGV[4]
+local runs_out, forever = tonumber(ARGV[5]), tonumber(ARGV[6])
+local unpack_moments, byte, n = struct.unpack, string.byte, #KEYS / 3
 local keys = {}
 for i = 1, n do keys[i], keys[n + i] = KEYS[3 * i - 2], KEYS[3 * i - 1] end
 local held = redis.call('MGET', unpack(keys))
 local answers, put, gone, newest, puts, goes = {}, {}, {}, {}, 0, 0
 for i = 1, n do
-  local as_of, grant = unpack_moments('<ll', ARGV[2], 16 * i - 15)
   local consent, row, answer = held[i], held[n + i], 0
-  if consent and #consent >= at + 23 then
-    local start, finish, why = unpack_moments('<lll', consent, at)
-    if start == grant and as_of < finish and (why == runs_out or finish == forever) then
+  if consent and #consent == size then
+    local as_of, grant = unpack_moments('<ll', moments, 16 * i - 15)
+    local start, finish = unpack_moments('<ll', consent, at)
+    if start == grant and as_of < finish and (byte(consent, why_at) == runs_out or finish == forever) then
       local key = keys[n + i]
       local there = newest[key]
-      if not there and row and #row >= 40 and unpack_moments('<l', row, 33) == start then
-        there = unpack_moments('<l', row, 9)
+      if not there and row and #row >= size + 40 and unpack_moments('<l', row, size + 33) == start then
+        there = unpack_moments('<l', row, size + 9)
       end
       if there and there > as_of then
         answer = -1
       else
         answer, newest[key] = 1, as_of
-        put[puts + 1], put[puts + 2], puts = key, ARGV[2 * i + 3], puts + 2
-        local timetable = ARGV[2 * i + 4]
+        put[puts + 1], put[puts + 2], puts = key, consent .. ARGV[2 * i + 5], puts + 2
+        local timetable = ARGV[2 * i + 6]
         if timetable == '' then gone[goes + 1], goes = KEYS[3 * i], goes + 1
         else put[puts + 1], put[puts + 2], puts = KEYS[3 * i], timetable, puts + 2 end
       end
     end
+  elseif row then
+    gone[goes + 1], gone[goes + 2], goes = KEYS[3 * i - 1], KEYS[3 * i], goes + 2
   end
   answers[i] = answer
 end
@@ -72,7 +76,7 @@ _PER_TRIP = 4_000
 
 @dataclass(frozen=True, slots=True)
 class OnlineRow:
-    """One person's row for one purpose, ready to be written."""
+    """One person's row for one purpose, ready to be written; the script puts the consent in front of `row`."""
 
     user_key: str
     row: bytes
@@ -135,7 +139,7 @@ def write_items(client: redis.Redis, view: View, rows: Iterable[tuple[str, bytes
 
 def _calls(client: redis.Redis, view: View, lot: Sequence[OnlineRow]) -> Iterator[scripts.Call]:
     """One run of the script for a few hundred people; on a cluster only of one slot."""
-    offset = projection.ROW.fields["grants"][1] + 24 * projection.slot(view.purpose)  # type: ignore[index]
+    where = (*projection.places(view.purpose), projection.ROW.itemsize)
     for people in _together(client, lot):
         keys = [
             key
@@ -145,7 +149,7 @@ def _calls(client: redis.Redis, view: View, lot: Sequence[OnlineRow]) -> Iterato
         moments = struct.pack(f"<{2 * len(people)}q", *(m for row in people for m in (row.as_of, row.grant_start)))
         yield (
             keys,
-            [offset, moments, *projection.RUNNING, *(blob for row in people for blob in (row.row, row.timetable))],
+            [*where, moments, *projection.RUNNING, *(blob for row in people for blob in (row.row, row.timetable))],
         )
 
 

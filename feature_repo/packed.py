@@ -2,8 +2,9 @@
 
 A row is a header and the view's numbers as float64, then, where a view has sequences, those as msgpack. The header says
 which declarations and which grant it was made under, as of when, until when it holds if nothing happens, and when it is
-too old to be read. Beside it lies a timetable: which numbers change by themselves, when, and to what. It says which row it
-goes with, and is of no use beside another.
+too old to be read. As it is stored, a person's row begins with a copy of their consent projection (`consent/projection.py`),
+which the scripts that write put there and keep level; an item has no consent. Beside it lies a timetable: which numbers
+change by themselves, when, and to what. It says which row it goes with, and is of no use beside another.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from consent import projection
+from feature_repo.declare import Entity
 from feature_repo.views import View
 
 __all__ = [
@@ -22,9 +25,9 @@ __all__ = [
     "HEADER",
     "NEVER",
     "changes",
+    "consent_size",
     "cut",
     "header_of",
-    "numbers_size",
     "pack_row",
     "pack_rows",
     "pack_sequences",
@@ -32,6 +35,7 @@ __all__ = [
     "pack_timetables",
     "row_layout",
     "sequences_of",
+    "stored_size",
     "timetable_of",
 ]
 
@@ -57,9 +61,14 @@ CHANGE = np.dtype([("moment", "<i8"), ("place", "<u2"), ("value", "<f8")])
 """One entry of a timetable: from `moment` (microseconds since 1970) on, the number at `place` is `value`."""
 
 
-def numbers_size(view: View) -> int:
-    """Bytes of a header and the view's numbers."""
-    return HEADER.itemsize + 8 * len(view.numbers)
+def consent_size(view: View) -> int:
+    """Bytes of consent that a row of `view` begins with, as it is stored."""
+    return projection.ROW.itemsize if view.entity is Entity.USER else 0
+
+
+def stored_size(view: View) -> int:
+    """Bytes of a row as it is stored, up to its sequences: consent, header and the view's numbers."""
+    return consent_size(view) + HEADER.itemsize + 8 * len(view.numbers)
 
 
 def pack_row(
@@ -85,14 +94,14 @@ def pack_sequences(sequences: Sequence[Sequence[str]]) -> bytes:
     return msgspec.msgpack.encode(list(sequences))
 
 
-def header_of(blob: bytes) -> np.void:
-    """The header of one row."""
-    return np.frombuffer(blob, HEADER, count=1)[0]
+def header_of(view: View, blob: bytes) -> np.void:
+    """The header of one stored row."""
+    return np.frombuffer(blob, HEADER, count=1, offset=consent_size(view))[0]
 
 
 def sequences_of(view: View, blob: bytes) -> list[list[str]]:
-    """The lists of one row, in the order of `view.sequences`."""
-    tail = blob[numbers_size(view) :]
+    """The lists of one stored row, in the order of `view.sequences`."""
+    tail = blob[stored_size(view) :]
     return msgspec.msgpack.decode(tail, type=list[list[str]]) if tail else [[] for _ in view.sequences]
 
 

@@ -92,17 +92,20 @@ def test_who_withdraws_is_denied_at_once_and_the_values_are_gone(room: StoreRoom
     assert (other.status <= Status.NULL).all(), "another purpose keeps its own"
 
 
-def test_given_again_old_values_are_never_read_even_if_a_stale_row_is_put_back(room: StoreRoom) -> None:
+def test_given_again_old_values_are_never_read_even_if_they_are_put_back_beside_the_new_grant(room: StoreRoom) -> None:
     client, view = connect(room.settings), view_for(Entity.USER, RETENTION)
     room.put_online(RETENTION)
     rows = [r for r in room.rows(view) if r.user_key == room.key("customer-0")]
-    kept = {k: client.get(k) for k in projection.feature_keys(room.key("customer-0"), RETENTION)}
+    row, timetable = projection.feature_keys(room.key("customer-0"), RETENTION)
+    kept, later = client.mget([row, timetable])  # type: ignore[misc]
     room.say("customer-0", RETENTION, Choice.WITHDRAWN, at=AS_OF + MINUTE)
     room.say("customer-0", RETENTION, Choice.GIVEN, at=AS_OF + 2 * MINUTE)
     now = AS_OF + 3 * MINUTE
     assert (room.read(RETENTION, "customer-0", now=now).status == Status.NOT_FOUND).all()
     assert online.write(client, view, rows) == (0, 1), "the store takes nothing learned under another grant"
-    client.mset({k: v for k, v in kept.items() if v is not None})
+    told = client.get(projection.consent_key(room.key("customer-0")))
+    assert isinstance(told, bytes)
+    client.mset({row: told + kept[len(told) :], timetable: later})
     read = room.read(RETENTION, "customer-0", now=now)
     assert read.decisions[0].allowed
     assert (read.status == Status.NOT_FOUND).all()
@@ -131,7 +134,7 @@ def test_the_newest_row_wins_whatever_the_order_of_writing(room: StoreRoom) -> N
     key = projection.feature_keys(room.key("customer-0"), RETENTION)[0]
     blob = client.get(key)
     assert isinstance(blob, bytes)
-    assert header_of(blob)["as_of"] == online.to_micros(AS_OF + timedelta(days=1))
+    assert header_of(view, blob)["as_of"] == online.to_micros(AS_OF + timedelta(days=1))
 
 
 @pytest.mark.parametrize("consent", ["missing", "short", "another grant", "ended"])
@@ -157,7 +160,8 @@ def test_a_row_of_other_declarations_or_a_damaged_one_is_not_found(room: StoreRo
     key = projection.feature_keys(room.key("customer-0"), RETENTION)[0]
     blob = client.get(key)
     assert isinstance(blob, bytes)
-    for damaged in (b"\x00\x00\x00\x00" + blob[4:], blob[:60], b""):
+    at = projection.ROW.itemsize
+    for damaged in (blob[:at] + b"\x00\x00\x00\x00" + blob[at + 4 :], blob[: at + 60], blob[:60], blob[at:], b""):
         client.set(key, damaged)
         assert (room.read(RETENTION, "customer-0").status == Status.NOT_FOUND).all()
 
