@@ -19,7 +19,7 @@ from feature_repo.live_layout import LivePlan
 from feature_repo.live_memory import Memory
 from feature_repo.live_values import PEOPLE, evaluate, pack
 from feature_repo.online_write import OnlineRow, write
-from feature_repo.packed import HEADER, NEVER, header_of
+from feature_repo.packed import NEVER, header_of, stored_size
 
 __all__ = ["LiveRows"]
 
@@ -123,8 +123,8 @@ class LiveRows:
         blobs: Sequence[bytes | None] = self._redis.mget(keys)  # type: ignore[assignment]
         again = np.zeros(len(rows), dtype=bool)
         for i, blob in enumerate(blobs):
-            if blob is not None and len(blob) >= HEADER.itemsize:
-                header = header_of(blob)
+            if blob is not None and len(blob) >= stored_size(plan.view):
+                header = header_of(plan.view, blob)
                 if header["grant_start"] == starts[i] and header["as_of"] > at:
                     self._memory.floor[rows[i]], again[i] = header["as_of"], True
         granted, since = self._grants(rows).of(purpose, at=np.full(len(rows), at))
