@@ -31,7 +31,7 @@ from consent.ledger import Entry, Ledger
 from consent.policy import Status
 from consent.purposes import Purpose
 from events.archive import Archive
-from events.live_group import lag
+from events.live_group import behind
 from events.log import RedisStreamLog
 from events.logged import LoggedEvent
 from feature_repo.declare import Entity
@@ -120,7 +120,7 @@ class Shop:
             [sys.executable, "-m", "cli.main", "live", *options], env=env, stdout=subprocess.DEVNULL
         ) as started:
             try:
-                _until(lambda: lag(self.client) is not None)
+                _until(lambda: behind(self.client) is not None)
                 yield started
             finally:
                 started.terminate()
@@ -251,7 +251,7 @@ def burst_of(shop: Shop, count: int, *, workers: int, kills: int) -> tuple[Burst
                 killed += _kill_workers(live.pid)
             cpu.look()
         producer = time.process_time() - mine
-        _until(lambda: lag(shop.client) == 0, meanwhile=cpu.look)
+        _until(lambda: _all_read(shop.client), meanwhile=cpu.look)
         folded_s = time.perf_counter() - begun
         _until(lambda: log.waiting() == 0, meanwhile=cpu.look)
         archived_s = time.perf_counter() - begun
@@ -295,6 +295,11 @@ class _Cpu:
         spent = {process: now - self._begun.get(process, 0.0) for process, now in self._now.items()}
         known = {"server": spent.pop(self._server), "archive": spent.pop(self._archive)}
         return {**known, "workers": sum(spent.values())}
+
+
+def _all_read(client: redis.Redis) -> bool:
+    told = behind(client)
+    return told is not None and told.events == 0
 
 
 def _kill_workers(parent: int) -> int:

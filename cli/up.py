@@ -6,6 +6,7 @@ One that can't start is reported in a sentence and the others stay.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -15,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import typer
@@ -52,6 +54,8 @@ class Service:
     env: Mapping[str, str] = field(default_factory=dict)
     elsewhere: str | None = None
     not_yet: str | None = None
+    tells: Callable[[], str | None] = lambda: None
+    """What it says of itself now, in place of an address."""
 
 
 def up() -> None:
@@ -175,9 +179,30 @@ def _live_features(settings: Settings) -> Service:
         name="live",
         title="Live features",
         command=[sys.executable, "-m", "cli.main", "live"],
-        ready=lambda pid: f"pid {pid}",
+        ready=lambda _pid: _behind(settings),
         env={"PYTHONPATH": _with_project_root()},
+        tells=lambda: _behind(settings),
     )
+
+
+def _behind(settings: Settings) -> str | None:
+    """How far live features are; None before they have begun."""
+    from events.live_group import behind
+    from storage.redis_server import UNREACHABLE, connect
+
+    try:
+        with contextlib.closing(connect(settings, start=False)) as client:
+            told = behind(client)
+    except UNREACHABLE:
+        return None
+    if told is None:
+        return None
+    wrote = (
+        f"; last wrote {datetime.fromtimestamp(told.wrote_at / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        if told.wrote_at
+        else ""
+    )
+    return f"{told.events:,} events behind{wrote}"
 
 
 def _mlflow_page(settings: Settings) -> Service:
@@ -259,7 +284,8 @@ def _redis_row(settings: Settings) -> Row:
 
 def _process_row(service: Service, found: ProcessStatus) -> Row:
     state = f"died: see {service.name}.log" if found.state == "died" else found.state
-    return service.title, state, found.pid, found.address, _moment(found.since)
+    address = (service.tells() if found.state == "running" else None) or found.address
+    return service.title, state, found.pid, address, _moment(found.since)
 
 
 def _moment(moment: object) -> str | None:

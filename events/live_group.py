@@ -9,13 +9,14 @@ takes over reads again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 
 from events.log import PARTITIONS, Batch, key_of
 from storage import scripts
 
-__all__ = ["Delivery", "LiveGroup", "lag"]
+__all__ = ["Behind", "Delivery", "LiveGroup", "behind"]
 
 _WORKERS = "live:workers"
 
@@ -27,11 +28,12 @@ local found = redis.call('HMGET', KEYS[3], 'place', 'total')
 redis.call('SET', KEYS[2], found[1] or '0-0', 'PX', ARGV[2])
 return {found[1] or '0-0', found[2] or '0'}
 """
-# KEYS: lease, place. ARGV: worker, lease (ms); none means give it up.
+# KEYS: lease, place, folded. ARGV: worker, lease (ms); none means give it up.
 _RENEW = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-if not ARGV[2] then return redis.call('DEL', KEYS[1], KEYS[2]) end
+if not ARGV[2] then return redis.call('DEL', unpack(KEYS)) end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
+redis.call('PEXPIRE', KEYS[3], ARGV[2])
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 # Only who holds the lease may read. KEYS: lease, place, stream, generation. ARGV: worker, lease (ms), place, how many.
@@ -49,6 +51,14 @@ class Delivery:
 
     batch: Batch
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Events accepted that have had no effect yet, and when rows were last written (microseconds since 1970; 0: never)."""
+
+    events: int
+    wrote_at: int
 
 
 class LiveGroup:
@@ -79,7 +89,7 @@ class LiveGroup:
 
     def begin(self, partition: int) -> tuple[bytes, int] | None:
         """Begin to read after the archive's place; returns it, and how many events it has. None: the lease is lost."""
-        keys = [*_lease(partition), key_of(partition, "archived")]
+        keys = [*_lease(partition)[:2], key_of(partition, "archived")]
         (found,) = scripts.run(self._redis, _BEGIN, [(keys, [self.name, self._lease_ms])])
         if found is None:
             self.partitions.discard(partition)
@@ -100,7 +110,7 @@ class LiveGroup:
 
     def read(self, partition: int, *, after: bytes, most: int) -> Delivery | None:
         """The next entries, none of them waited for; everything up to `after` has had its effect. None: the lease is lost."""
-        keys = [*_lease(partition), key_of(partition, "events"), key_of(partition, "generation")]
+        keys = [*_lease(partition)[:2], key_of(partition, "events"), key_of(partition, "generation")]
         (found,) = scripts.run(self._redis, _READ, [(keys, [self.name, self._lease_ms, after, most])])
         if found is None:
             self.partitions.discard(partition)
@@ -111,9 +121,9 @@ class LiveGroup:
         """See `Delivery`."""
         return int(self._redis.get(key_of(partition, "generation")) or 0)  # type: ignore[arg-type]
 
-    def report(self, partition: int, *, total: int) -> None:
-        """Say how many of the events ever appended have had their effect, for `lag` to tell."""
-        self._redis.set(key_of(partition, "live:folded"), total, px=self._lease_ms)
+    def report(self, partition: int, *, total: int, wrote_at: int) -> None:
+        """Say how many of the events ever appended have had their effect, and when rows were last written, for `behind`."""
+        self._redis.set(key_of(partition, "live:folded"), f"{total} {wrote_at}", px=self._lease_ms)
 
     def _renew(self, partition: int) -> bool:
         (held,) = scripts.run(self._redis, _RENEW, [(_lease(partition), [self.name, self._lease_ms])])
@@ -134,17 +144,18 @@ class LiveGroup:
             return int(pipe.execute()[2])
 
 
-def lag(client: redis.Redis) -> int | None:
-    """Events accepted that have had no effect yet; None when a partition has no worker."""
-    behind = 0
+def behind(client: redis.Redis) -> Behind | None:
+    """How far the workers are; None while a partition has no worker, or one that is still making its memory."""
+    events = wrote_at = 0
     for partition in range(PARTITIONS):
-        names = ("live:folded", "total")
-        done, total = (client.get(key_of(partition, name)) for name in names)
-        if done is None:
+        told: Any = client.get(key_of(partition, "live:folded"))
+        if told is None:
             return None
-        behind += max(0, int(total or 0) - int(done))  # type: ignore[arg-type]
-    return behind
+        done, at = map(int, told.split())
+        appended: Any = client.get(key_of(partition, "total"))
+        events, wrote_at = events + max(0, int(appended or 0) - done), max(wrote_at, at)
+    return Behind(events, wrote_at)
 
 
 def _lease(partition: int) -> list[str]:
-    return [key_of(partition, "live:lease"), key_of(partition, "live:at")]
+    return [key_of(partition, f"live:{name}") for name in ("lease", "at", "folded")]

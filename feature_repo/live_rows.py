@@ -52,8 +52,6 @@ class LiveRows:
 
     def write(self, touched: Mapping[str, np.ndarray], *, at: int, ahead: bool = False) -> None:
         """Write the rows of people, by the event type that touched them, as of `at`; `ahead` with timetables at once."""
-        if not touched:
-            return
         everyone = np.unique(np.concatenate(list(touched.values())))
         grants = self._grants(everyone)
         for plan in self._plans.values():

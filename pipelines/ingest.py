@@ -34,6 +34,10 @@ __all__ = [
 ]
 
 
+_DRAIN_S = 2.0
+"""How long an import waits for a lock that live features hold now and then, to write the archive."""
+
+
 @dataclass(frozen=True, slots=True)
 class RememberedSource:
     """A table that was imported once, and what it looked like then."""
@@ -69,7 +73,7 @@ def import_source(
 ) -> ImportReport:
     """Import the table at `location` and remember it. One import at a time; a second raises `LockHeld`."""
     layout = Layout(settings.home)
-    with hold(layout.run / "import.lock", what="an import"):
+    with hold(layout.run / "import.lock", what="an import", wait_s=_DRAIN_S):
         report = open_importer(settings).run(
             location,
             load_mapping(mapping),
@@ -84,13 +88,15 @@ def import_source(
     return report
 
 
-def archive_live_events(settings: Settings, *, now: datetime, admitted: Admitted | None = None) -> Drained:
+def archive_live_events(
+    settings: Settings, *, now: datetime, admitted: Admitted | None = None, wait_s: float = 60.0
+) -> Drained:
     """Move what the live log accepted into the archive. One at a time, like an import.
 
-    `admitted` may be kept from one time to the next.
+    `admitted` may be kept from one time to the next. Raises `LockHeld` when others are at it for longer than `wait_s`.
     """
     layout = Layout(settings.home)
-    with hold(layout.run / "import.lock", what="an import"):
+    with hold(layout.run / "import.lock", what="an import", wait_s=wait_s):
         log = RedisStreamLog(connect(settings))
         return drain(log, Archive(layout.archive), open_ledger(settings), now=now, admitted=admitted)
 

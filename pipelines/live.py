@@ -70,4 +70,4 @@ def _start_worker(settings: Settings) -> BaseProcess:
 def _drain(settings: Settings, admitted: Admitted) -> None:
     """Write the archive. What can't be done now is done next time: the log keeps it."""
     with contextlib.suppress(EventError, StorageError, *FAILED):
-        archive_live_events(settings, now=settings.now(), admitted=admitted)
+        archive_live_events(settings, now=settings.now(), admitted=admitted, wait_s=0.0)

@@ -63,6 +63,7 @@ class _Partition:
     to_renew: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     renewed: int = 0
     per_entry: float = 1.0
+    wrote_at: int = 0
 
 
 @dataclass(slots=True)
@@ -103,7 +104,7 @@ class LiveWorker:
         for partition in sorted(self.group.partitions - self._held.keys()):
             self._load(partition)
         for partition, held in self._held.items():
-            self.group.report(partition, total=held.total)
+            self.group.report(partition, total=held.total, wrote_at=held.wrote_at)
         self._balanced = time.monotonic()
 
     def tend(self, *, busy: bool) -> int:
@@ -211,7 +212,9 @@ class LiveWorker:
                 ours = ours.chosen(~early)
             if len(ours):
                 touched[event] = held.memory.add(ours)
-        held.rows.write(touched, at=at)
+        if touched:
+            held.rows.write(touched, at=at)
+            held.wrote_at = at
 
 
 def _by_newest(memory: Memory) -> np.ndarray:
