@@ -60,14 +60,15 @@ class _Spans:
 
 
 def evaluate(
-    memory: Memory, plan: LivePlan, rows: np.ndarray, *, starts: np.ndarray, at: int, ahead: bool
+    memory: Memory, plan: LivePlan, rows: np.ndarray, *, starts: np.ndarray, at: int | np.ndarray, ahead: bool
 ) -> LiveValues:
-    """The values at `at` of at most `PEOPLE` people, whose grants began at `starts` (int64 `[n]`).
+    """The values at `at` (one moment, or int64 `[n]`) of at most `PEOPLE` people, whose grants began at `starts` (`[n]`).
 
-    With `ahead` also those from each moment of change on, for as long as a row made at `at` may be read.
+    What the memory holds is taken to have come by then. With `ahead` also those from each moment of change on, for as long
+    as a row made at `at` may be read.
     """
     held = {event: _spans(memory, event, rows, starts) for event in plan.events}
-    person, moments = np.arange(len(rows)), np.full(len(rows), at)
+    person, moments = np.arange(len(rows)), np.broadcast_to(np.asarray(at), len(rows))
     valid_until = np.full(len(rows), NEVER)
     more: list[np.ndarray] = []
     for event, window, hop in sorted({(r.event, r.window, r.hop) for r in plan.reads if r.window}):
@@ -77,9 +78,9 @@ def evaluate(
         leaves = -(-spans.occurred[inside[there]] // hop) * hop + window
         valid_until[there] = np.minimum(valid_until[there], leaves)
         if ahead:
-            more.append(_leaving(spans, inside, window, hop, before=at + plan.view.time_to_live_us))
+            more.append(_leaving(spans, inside, window, hop, before=moments + plan.view.time_to_live_us))
     if ahead:
-        every = np.unique(np.concatenate([(person << _SHIFT) + at, *more]))
+        every = np.unique(np.concatenate([(person << _SHIFT) + moments, *more]))
         person, moments = every >> _SHIFT, every & ((1 << _SHIFT) - 1)
     numbers = np.empty((len(person), len(plan.view.numbers)))
     for read in plan.reads:
@@ -135,12 +136,12 @@ def _begin(spans: _Spans, person: np.ndarray, moments: np.ndarray, window: int, 
     return np.maximum(np.searchsorted(spans.key, (person << _SHIFT) + cut, side="right"), spans.first[person])
 
 
-def _leaving(spans: _Spans, inside: np.ndarray, window: int, hop: int, *, before: int) -> np.ndarray:
-    """(person, moment) in one, of every moment up to `before` at which events leave the window."""
+def _leaving(spans: _Spans, inside: np.ndarray, window: int, hop: int, *, before: np.ndarray) -> np.ndarray:
+    """(person, moment) in one, of every moment before `before` at which events leave the window."""
     length = spans.end - inside
     places, person = spread(inside, length), np.repeat(np.arange(len(length)), length)
     leaves = -(-spans.occurred[places] // hop) * hop + window
-    soon = leaves < before
+    soon = leaves < before[person]
     return np.unique((person[soon] << _SHIFT) + leaves[soon])
 
 

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -14,7 +15,6 @@ from threading import Event
 from consent.choices import open_ledger
 from events.archive import Archive
 from events.drain import Admitted
-from events.errors import EventError
 from pipelines.ingest import archive_live_events
 from pipelines.live_worker import FAILED, LiveWorker
 from settings.config import Settings, load_settings
@@ -34,7 +34,7 @@ def work(home: str, parent: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     worker = LiveWorker(connect(settings, start=False), Archive(Layout(settings.home).archive), settings.now)
-    worker.run(lambda: stop.is_set() or os.getppid() != parent)
+    worker.run(lambda: stop.is_set() or os.getppid() != parent, tell=lambda problem: _tell(f"{problem}\n"))
 
 
 def run(settings: Settings, *, workers: int = 1, drain_every_s: float = _DRAIN_S, stop: Event | None = None) -> None:
@@ -61,6 +61,11 @@ def run(settings: Settings, *, workers: int = 1, drain_every_s: float = _DRAIN_S
         _drain(settings, admitted)
 
 
+def _tell(line: str) -> None:
+    sys.stderr.write(line)
+    sys.stderr.flush()
+
+
 def _start_worker(settings: Settings) -> BaseProcess:
     process = multiprocessing.get_context("spawn").Process(target=work, args=(str(settings.home), os.getpid()))
     process.start()
@@ -69,5 +74,5 @@ def _start_worker(settings: Settings) -> BaseProcess:
 
 def _drain(settings: Settings, admitted: Admitted) -> None:
     """Write the archive. What can't be done now is done next time: the log keeps it."""
-    with contextlib.suppress(EventError, StorageError, *FAILED):
+    with contextlib.suppress(StorageError, *FAILED):
         archive_live_events(settings, now=settings.now(), admitted=admitted, wait_s=0.0)

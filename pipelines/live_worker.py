@@ -22,6 +22,7 @@ import redis
 
 from events.archive import Archive
 from events.drain import LATE_US
+from events.errors import EventError
 from events.live_group import LiveGroup
 from events.log import RedisStreamLog
 from events.logged import EventColumns, LoggedEvent, by_type, merged
@@ -34,7 +35,7 @@ from storage.redis_server import UNREACHABLE
 
 __all__ = ["FAILED", "LiveWorker"]
 
-FAILED: tuple[type[Exception], ...] = (redis.RedisError, *UNREACHABLE, duckdb.Error, OSError)
+FAILED: tuple[type[Exception], ...] = (redis.RedisError, *UNREACHABLE, EventError, duckdb.Error, OSError)
 """What passes, or is tried again: nothing is lost by it."""
 
 _MOST = 50_000
@@ -121,9 +122,9 @@ class LiveWorker:
                 done += some
         return done
 
-    def run(self, stopping: Callable[[], bool]) -> None:
-        """Work until `stopping()`; Redis may go away and come back meanwhile."""
-        done = Event()
+    def run(self, stopping: Callable[[], bool], *, tell: Callable[[str], None] = lambda _: None) -> None:
+        """Work until `stopping()`; Redis may go away and come back meanwhile. `tell` is given each new problem once."""
+        done, problem = Event(), ""
         keeper = Thread(target=self._keep_leases, args=(done,), daemon=True)
         keeper.start()
         try:
@@ -132,7 +133,10 @@ class LiveWorker:
                     folded = self.step()
                     if self.tend(busy=folded > 0) + folded == 0:
                         time.sleep(_IDLE_S)
-                except FAILED:
+                except FAILED as error:
+                    if (found := _sentence(error)) != problem:
+                        problem = found
+                        tell(found)
                     self._held.clear()  # what was half done is done again from what is certain
                     self._balanced = float("-inf")
                     time.sleep(_AGAIN_S)
@@ -166,7 +170,11 @@ class LiveWorker:
         snapshot, end = Snapshot(self.archive, layouts()), self._log.end(partition)
         memory = Memory(layouts())
         held = _Partition(memory, LiveRows(self.client, memory, live_plans()), *begin, generation)
-        held.waiting = snapshot.fill(memory, partition=partition, at=at)
+        try:
+            held.waiting = snapshot.fill(memory, partition=partition, at=at)
+        except duckdb.Error:
+            self.archive.check(layouts())  # says which file it is
+            raise
         after = held.place
         while after != end:
             batch = self._log.read(partition, after=after, most=200, up_to=end)
@@ -215,6 +223,10 @@ class LiveWorker:
         if touched:
             held.rows.write(touched, at=at)
             held.wrote_at = at
+
+
+def _sentence(error: Exception) -> str:
+    return f"Live features wait: {' '.join(str(error).split()).rstrip('.')}."
 
 
 def _by_newest(memory: Memory) -> np.ndarray:

@@ -339,3 +339,45 @@ def test_redis_going_away_in_mid_write_loses_nothing(shop: LiveShop, monkeypatch
     monkeypatch.setattr("pipelines.live_worker._AGAIN_S", 0.01)
     worker.run(lambda: worker.folded >= 40)
     shop.assert_as_rebuilt(*CUSTOMERS)
+
+
+def test_a_damaged_archive_file_is_named_and_live_features_go_on_once_it_is_put_right(shop: LiveShop) -> None:
+    file = Archive(shop.room.layout.archive).files("coupon_redeemed")[0]
+    whole, told = file.read_bytes(), list[str]()
+    file.write_bytes(whole[: len(whole) // 2])
+    shop.collect(*burst(shop, 16))
+
+    def tell(problem: str) -> None:
+        told.append(problem)
+        file.write_bytes(whole)
+
+    worker = shop.worker()
+    worker.run(lambda: worker.folded >= 16, tell=tell)
+    assert file.name in told[0]
+    shop.assert_as_rebuilt(*CUSTOMERS)
+
+
+def test_no_batch_is_too_small_and_no_time_too_long_for_a_timetable(
+    shop: LiveShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_rows, "_FEW", 2)  # as if these were many people: timetables follow later
+    shop.worker().step()
+    shop.collect(*burst(shop, 80))
+    shop.workers[-1].step()
+    shop.assert_as_rebuilt(*CUSTOMERS)
+    while shop.workers[-1].tend(busy=False):
+        pass
+    shop.later(days=8)
+    shop.assert_as_rebuilt(*CUSTOMERS)
+
+
+def test_of_many_people_a_row_that_is_about_to_change_by_itself_has_its_timetable_at_once(
+    shop: LiveShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_rows, "_FEW", 2)
+    shop.now = (shop.now + timedelta(days=1)).replace(hour=23, minute=59, second=30)
+    shop.worker().step()
+    shop.collect(*burst(shop, 80))
+    shop.workers[-1].step()
+    shop.later(minutes=1)
+    shop.assert_as_rebuilt(*CUSTOMERS)

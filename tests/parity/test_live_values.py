@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from events.logged import LoggedEvent, by_type
+from events.logged import EventColumns, LoggedEvent, by_type
 from feature_repo.declare import DAY_US, Feature, Op, Where
 from feature_repo.live_layout import TypeLayout, plan_view
 from feature_repo.live_memory import Memory
@@ -115,3 +115,22 @@ def test_what_is_forgotten_has_no_effect_and_its_place_is_used_again() -> None:
     deliver(memory, [(i, bought(i, i % 3, ORIGIN + i)) for i in range(300, 306)])
     found = evaluate(memory, PLAN, np.arange(3), starts=np.zeros(3, np.int64), at=ORIGIN + HOUR, ahead=False)
     assert found.numbers[:, VIEW.names.index("product_purchased_count_ever")].tolist() == [102, 2, 102]
+
+
+def test_a_million_events_of_one_person() -> None:
+    count = 1_000_000
+    ids = [f"e{i}" for i in range(count)]
+    occurred = ORIGIN + np.arange(count) * (30 * DAY_US // count)
+    same = {"quantity": 1, "amount": 250, "discount": None, "department": "d1"}
+    fields = {name: [value] * count for name, value in same.items()}
+    fields |= {"basket_id": [f"b{i // 5}" for i in range(count)], "item_id": [f"i{i % 40}" for i in range(count)]}
+    memory, at = Memory(LAYOUTS), ORIGIN + 30 * DAY_US
+    moments = occurred.tobytes()
+    memory.add(EventColumns("product_purchased", ["shop"] * count, ids, [PEOPLE[0]] * count, moments, moments, fields))
+    deliver(memory, [(count, bought(7, 1, at - 1))])
+    found = evaluate(memory, PLAN, np.array([0]), starts=np.zeros(1, np.int64), at=at, ahead=True)
+    row = dict(zip(VIEW.names, found.numbers[0].tolist(), strict=True))
+    assert row["product_purchased_count_ever"] == count
+    assert row["amount_sum_ever"] == 2.5 * count
+    assert row["item_id_distinct_7d"] == 40
+    assert row["product_purchased_count_7d"] == sum(occurred > at - 7 * DAY_US)
