@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.console import console, table
+from cli.console import console, err, table
 
 __all__ = ["app"]
 
@@ -52,6 +52,37 @@ def materialize(people: People = 100_000, as_json: Json = False) -> None:
     ]
     table("what", "user-view rows/s", rows=rows, numbers=["user-view rows/s"])
     console.print(report.machine, highlight=False)
+
+
+@app.command()
+def live(
+    people: People = 100_000,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of the steady run.")] = 10.0,
+    events: Annotated[int, typer.Option(min=10_000, help="Events of the burst.")] = 1_000_000,
+    workers: Annotated[int, typer.Option(min=1, max=4, help="Worker processes of the burst.")] = 2,
+    purpose: Annotated[
+        list[str] | None,
+        typer.Option(help="What everybody has granted; [dim]marketing.retention[/].", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Events appended to the log until their effect is readable online, and whether any is lost or counted twice."""
+    from benchmarks.live import PURPOSES, run
+    from consent.purposes import parse_purpose
+
+    chosen = tuple(parse_purpose(name) for name in purpose) if purpose else PURPOSES
+    with err.status("Steady, burst, kill…"):
+        report = run(people=people, steady_s=seconds, burst=events, workers=workers, purposes=chosen)
+    found = report.to_dict()
+    if as_json:
+        _print_json(found)
+        return
+    machine = found.pop("machine")
+    cpu = {f"CPU of {name}, µs an event": us for name, us in found["burst"].pop("cpu_us").items()}
+    found["burst"] |= cpu
+    rows = [(name, what, f"{figure:,}") for name, of in found.items() for what, figure in of.items()]
+    table("run", "what", "figure", rows=rows, numbers=["figure"])
+    console.print(machine, highlight=False)
 
 
 def _print_json(report: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ end. Files are never rewritten except to erase a person.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -33,11 +33,18 @@ class Archive:
             p.name for p in self.root.glob("*") if not p.name.startswith(".") and any(p.glob("day=*/*.parquet"))
         )
 
-    def sql(self, event: str) -> str:
-        """A DuckDB table expression over all events of one type, with the declared columns."""
+    def files(self, event: str) -> list[Path]:
+        """The files that hold events of one type now."""
+        return sorted((self.root / event).glob("day=*/*.parquet"))
+
+    def sql(self, event: str, *, files: Sequence[Path] | None = None) -> str:
+        """A DuckDB table expression over all events of one type, or those in `files`, with the declared columns."""
         declared = event_type(event).arrow
         pattern = self.root / event / "day=*" / "*.parquet"
-        if not any((self.root / event).glob("day=*/*.parquet")):
+        if files:
+            named = ", ".join(f"'{_escaped(file)}'" for file in files)
+            return f"read_parquet([{named}], hive_partitioning = false, union_by_name = true)"
+        if files is not None or not any((self.root / event).glob("day=*/*.parquet")):
             columns = ", ".join(f"NULL::{_duckdb_type(f.type)} AS {f.name}" for f in declared)
             return f"(SELECT {columns} WHERE false)"
         return f"read_parquet('{_escaped(pattern)}', hive_partitioning = false, union_by_name = true)"
@@ -54,6 +61,8 @@ class Archive:
             with explain_full_disk(self.root):
                 for event, table in tables.items():
                     _write(connection, table, event=event, to=staging / event)
+                for before in self.root.glob(f"*/day=*/{batch}-*.parquet"):
+                    before.unlink()
                 for written in sorted(staging.glob("*/day=*/*.parquet")):
                     place = (
                         self.root

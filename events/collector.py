@@ -23,7 +23,8 @@ from consent.policy import Reason, Status
 from consent.purposes import Purpose, parse_purpose
 from events.errors import EventError
 from events.judge import BEFORE_GRANT
-from events.log import EventLog, LoggedEvent
+from events.log import EventLog
+from events.logged import LoggedEvent
 from events.properties import stored_fields
 from events.rejected import Rejected, RejectedLog
 from events.schema import event_type

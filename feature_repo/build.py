@@ -33,6 +33,7 @@ __all__ = [
     "admit_events",
     "build",
     "build_one",
+    "built_as_of",
     "built_view",
     "current_spans",
     "view_file",
@@ -71,6 +72,13 @@ def built_view(folder: Path, view: View) -> Path:
             f"The features of {view.name} were built by other declarations; run `aap features build`."
         )
     return file
+
+
+def built_as_of(folder: Path) -> datetime:
+    """The moment that all views are known at, at least; raises `FeaturesNotBuilt` when one isn't built."""
+    files = [built_view(folder, view) for view in all_views()]
+    told = [(pq.read_schema(file).metadata or {})[b"aap.as_of"].decode() for file in files]
+    return min(datetime.fromisoformat(moment) for moment in told)
 
 
 def current_spans(standing: Standing, purpose: Purpose, *, as_of: datetime) -> pa.Table:

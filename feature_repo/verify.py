@@ -24,7 +24,7 @@ from feature_repo.build import Standing, admit_events, build_one, current_spans,
 from feature_repo.change_points import event_table
 from feature_repo.declare import Aggregate, Entity, Op
 from feature_repo.errors import EngineUnavailable, NothingToVerify
-from feature_repo.fold_engine import FoldValues
+from feature_repo.live_engine import LiveMemoryValues
 from feature_repo.point_in_time import point_in_time_join
 from feature_repo.sample import Sample
 from feature_repo.spark_engine import spark_engine, spark_session, why_unavailable
@@ -120,7 +120,7 @@ def engines(settings: Settings, *, asked: Sequence[str] = ()) -> tuple[list[Valu
         if name == "duckdb":
             found.append(BatchValues("duckdb", duckdb_engine, scratch))
         elif name == "stream":
-            found.append(FoldValues())
+            found.append(LiveMemoryValues())
         elif name == "spark":
             if not asked and (missing := why_unavailable(settings.spark_master)):
                 skipped["spark"] = missing

@@ -27,6 +27,7 @@ from events.importer import ImportReport
 from events.journey import IMPORTS, SHOP_CLOSES, draw_choices
 from feature_repo.frame import Status
 from feature_repo.retrieval import open_retrieval
+from feature_repo.views import service
 from pipelines.errors import PipelineError
 from pipelines.ingest import import_source
 from pipelines.retrain import Say, retrain
@@ -40,6 +41,7 @@ from storage.locks import hold
 
 __all__ = ["DemoFolder", "Story"]
 
+_PATIENCE_S = 30.0
 _MARK = "this-is-the-demo"
 _MAPPINGS = Path(settings_package.__file__).parent / "demo"
 
@@ -114,7 +116,9 @@ class Story:
     def visit(self) -> Iterator[str]:
         """Ask the running service about four people, by HTTP, and tell what it says."""
         layout = Layout(self.settings.home)
-        key = ApiKeys(layout.api_keys).create("demo", scopes=[Scope.PREDICT, Scope.CONSENT], now=self.settings.now())
+        key = ApiKeys(layout.api_keys).create(
+            "demo", scopes=[Scope.PREDICT, Scope.CONSENT, Scope.COLLECT], now=self.settings.now()
+        )
         people = self._people()
         address = f"http://127.0.0.1:{self.settings.port}"
         with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
@@ -122,7 +126,31 @@ class Story:
                 yield f"[bold]Somebody who {who}[/] (household {people[who]}):"
                 yield from _ask_everything(client, people[who])
                 yield ""
+            yield from self._buys(client, people["agreed to everything"])
+            yield ""
             yield from _withdraw(client, people["agreed to everything"])
+
+    def _buys(self, client: httpx.Client, user: str) -> Iterator[str]:
+        """Send a purchase and watch the feature it changes."""
+        door, (key,) = open_retrieval(self.settings), load_pseudonyms(Layout(self.settings.home)).user_keys([user])
+        place = service("churn").features.index("amount_sum_ever")
+
+        def spent() -> float:
+            return float(door.online_vectors([key], service="churn", now=self.settings.now()).values[0, place])
+
+        yield f"[bold]The first person buys something[/] for 9.99 (household {user}):"
+        before, bought = spent(), _purchase(user, at=self.settings.now())
+        started = time.perf_counter()
+        client.post("/v1/events", json={"events": [bought]}).raise_for_status()
+        accepted = time.perf_counter()
+        while (now := spent()) == before:
+            if time.perf_counter() - started > _PATIENCE_S:
+                raise PipelineError("A purchase that was sent didn't reach the live features within half a minute.")
+        readable = time.perf_counter()
+        yield f"  amount_sum_ever was {before:,.2f} and is {now:,.2f}."
+        yield (
+            f"  Accepted after {(accepted - started) * 1000:.1f} ms, readable {(readable - accepted) * 1000:.1f} ms later."
+        )
 
     def figures(self, *, seconds: float) -> list[tuple[str, str, str, bool]]:
         """(what, figure, goal, whether it was reached)."""
@@ -170,6 +198,12 @@ def _ask(client: httpx.Client, endpoint: str, user: str) -> dict[str, Any]:
     answer.raise_for_status()
     found: dict[str, Any] = answer.json()["answers"][0]
     return found
+
+
+def _purchase(user: str, *, at: datetime) -> dict[str, Any]:
+    properties = {"basket_id": f"demo-{at:%H%M%S%f}", "item_id": "1082185", "quantity": 1, "amount": 9.99}
+    told = {"source": "demo", "id": properties["basket_id"], "type": "product_purchased", "user_id": user}
+    return told | {"occurred_at": at.isoformat(), "properties": properties}
 
 
 def _withdraw(client: httpx.Client, user: str) -> Iterator[str]:

@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+import duckdb
+
 from consent.choices import open_desk, open_ledger
 from events.archive import Archive
-from events.drain import Drained, drain
+from events.drain import Admitted, Drained, drain
 from events.importer import Importer, ImportReport, Progress
-from events.log import RedisStreamLog
+from events.log import REMEMBERED_US, RedisStreamLog
 from events.mapping import load_mapping, resolve
 from events.rejected import RejectedLog
 from security.id_map import open_id_map
@@ -30,6 +32,10 @@ __all__ = [
     "open_importer",
     "remembered_sources",
 ]
+
+
+_DRAIN_S = 2.0
+"""How long an import waits for a lock that live features hold now and then, to write the archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ def import_source(
 ) -> ImportReport:
     """Import the table at `location` and remember it. One import at a time; a second raises `LockHeld`."""
     layout = Layout(settings.home)
-    with hold(layout.run / "import.lock", what="an import"):
+    with hold(layout.run / "import.lock", what="an import", wait_s=_DRAIN_S):
         report = open_importer(settings).run(
             location,
             load_mapping(mapping),
@@ -77,16 +83,39 @@ def import_source(
             progress=progress,
             door=str(mapping.resolve()),
         )
+        _tell_log(settings, now=now)
         _remember(layout, RememberedSource(_lasting(location), str(mapping.resolve()), table, _fingerprint(location)))
     return report
 
 
-def archive_live_events(settings: Settings, *, now: datetime) -> Drained:
-    """Move what the live log accepted into the archive. One at a time, like an import."""
+def archive_live_events(
+    settings: Settings, *, now: datetime, admitted: Admitted | None = None, wait_s: float = 60.0
+) -> Drained:
+    """Move what the live log accepted into the archive. One at a time, like an import.
+
+    `admitted` may be kept from one time to the next. Raises `LockHeld` when others are at it for longer than `wait_s`.
+    """
     layout = Layout(settings.home)
-    with hold(layout.run / "import.lock", what="an import"):
+    with hold(layout.run / "import.lock", what="an import", wait_s=wait_s):
         log = RedisStreamLog(connect(settings))
-        return drain(log, Archive(layout.archive), open_ledger(settings), now=now)
+        return drain(log, Archive(layout.archive), open_ledger(settings), now=now, admitted=admitted)
+
+
+def _tell_log(settings: Settings, *, now: datetime) -> None:
+    """Have the log know what was imported: an id that is also sent live is a duplicate, and live features begin anew."""
+    log, archive, at = (
+        RedisStreamLog(connect(settings)),
+        Archive(Layout(settings.home).archive),
+        round(now.timestamp() * 1e6),
+    )
+    with duckdb.connect() as connection:
+        for event in archive.types():
+            found = connection.execute(
+                f"SELECT source, id, user_key FROM {archive.sql(event)} WHERE epoch_us(occurred_at) > {at - REMEMBERED_US}"
+            )
+            while rows := found.fetchmany(50_000):
+                log.remember(rows, at=at)
+    log.mark_import()
 
 
 def remembered_sources(settings: Settings) -> list[RememberedSource]:

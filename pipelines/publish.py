@@ -7,9 +7,10 @@ from datetime import datetime
 
 from consent.choices import open_desk
 from events.archive import Archive
-from feature_repo.build import Built, build
+from feature_repo.build import Built, build, built_as_of
 from feature_repo.engines import batch_engine
 from feature_repo.store import apply, materialize
+from pipelines.ingest import archive_live_events
 from settings.config import Settings
 from storage.layout import Layout
 from storage.locks import hold
@@ -26,10 +27,13 @@ def build_features(
 ) -> list[Built]:
     """Compute every view as known at `as_of`, and register it. One build at a time; a second raises `LockHeld`.
 
+    What the live log has accepted by now is archived first, so nothing that live features know by `as_of` is missing.
+
     `engine` is `duckdb` or `spark`; by default, what the settings say.
     """
     layout = Layout(settings.home)
     with hold(layout.run / "features.lock", what="a feature build"):
+        archive_live_events(settings, now=settings.now())
         desk = open_desk(settings)
         made = build(
             archive=Archive(layout.archive),
@@ -44,6 +48,10 @@ def build_features(
 
 
 def bring_online(settings: Settings, *, as_of: datetime) -> None:
-    """Project consent, then materialize every view as of `as_of`; readers see both from then on."""
+    """Project consent, then materialize every view; readers see both from then on.
+
+    Rows are as of `as_of`, or of the build if that was before: the newest row wins, so a live row that knows more than the
+    build stays, and one that knows less gives way.
+    """
     open_desk(settings).catch_up(now=settings.now())
-    materialize(settings, as_of=as_of)
+    materialize(settings, as_of=min(as_of, built_as_of(Layout(settings.home).features)))
