@@ -30,6 +30,7 @@ from feature_repo.sample import Sample
 from feature_repo.spark_engine import spark_engine, spark_session, why_unavailable
 from feature_repo.views import View, all_views
 from settings.config import Settings
+from storage.moments import to_micros
 
 __all__ = ["BatchValues", "Comparison", "FeatureCount", "Sample", "ValuesAt", "engines", "verify"]
 
@@ -178,7 +179,7 @@ def _sample(
     starts = spans["start"].take(pa.array(chosen)).to_pylist()
     few = {k: standing[k] for k in keys}
     events = _event_moments(view, archive, few, as_of=as_of)
-    end = int(as_of.timestamp() * 1_000_000)
+    end = to_micros(as_of)
     questions: list[tuple[str, int]] = []
     for key, start in zip(keys, starts, strict=True):
         anywhere = random.integers(start, end, size=moments, endpoint=True)
