@@ -14,6 +14,7 @@ from events.importer import Importer, ImportReport, Progress
 from events.log import RedisStreamLog
 from events.mapping import load_mapping, resolve
 from events.rejected import RejectedLog
+from events.replay import Replayed, replay
 from security.id_map import open_id_map
 from security.pseudonyms import load_pseudonyms
 from settings.config import Settings
@@ -29,6 +30,7 @@ __all__ = [
     "import_source",
     "open_importer",
     "remembered_sources",
+    "replay_rejected",
 ]
 
 
@@ -87,6 +89,12 @@ def archive_live_events(settings: Settings, *, now: datetime) -> Drained:
     with hold(layout.run / "import.lock", what="an import"):
         log = RedisStreamLog(connect(settings))
         return drain(log, Archive(layout.archive), open_ledger(settings), now=now)
+
+
+def replay_rejected(settings: Settings, *, now: datetime) -> Replayed:
+    """Try the rejected rows again. One at a time, like an import; while one runs, `LockHeld` is raised."""
+    with hold(Layout(settings.home).run / "import.lock", what="an import"):
+        return replay(open_importer(settings), now=now)
 
 
 def remembered_sources(settings: Settings) -> list[RememberedSource]:
