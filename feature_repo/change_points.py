@@ -40,10 +40,11 @@ def build_change_points(batch: Batch, view: View, *, into: str) -> None:
     """
     aggregates = [f for f in view.numbers if isinstance(f, Aggregate)]
     sources = [*_additive(batch, aggregates), *_distinct(batch, aggregates), *_extreme_moments(batch, aggregates)]
+    sources += _newest(batch, aggregates)
     if view.entity is Entity.USER:
         sources.append("SELECT k, start AS moment FROM spans")
     columns = [c for f in aggregates for c in _delta_columns(f)]
-    moments = sorted({_moment_column(f) for f in aggregates if f.op in (Op.SINCE_LAST, Op.SINCE_FIRST)})
+    moments = sorted({_moment_column(f) for f in aggregates if f.op in (Op.SINCE_LAST, Op.SINCE_FIRST, Op.LAST)})
     summed = "".join(
         [f", coalesce(sum({c}), 0)::BIGINT AS {c}" for c in columns] + [f", {_fold(m)}({m}) AS {m}" for m in moments]
     )
@@ -56,7 +57,7 @@ def build_change_points(batch: Batch, view: View, *, into: str) -> None:
         f"(SELECT k, moment{summed} FROM ({batch.stacked(sources)}) GROUP BY k, moment) "
         "WINDOW w AS (PARTITION BY k ORDER BY moment ROWS UNBOUNDED PRECEDING)",
     )
-    joins = _extremes(batch, aggregates)
+    joins = f"{_extremes(batch, aggregates)} {_newest_joins(aggregates)}"
     values = "".join(f", {_value(f, view)} AS {f.name}" for f in view.numbers)
     start = ", spans.start AS grant_start" if view.entity is Entity.USER else ""
     spans = "JOIN spans ON spans.k = totals.k AND totals.moment >= spans.start" if view.entity is Entity.USER else ""
@@ -116,12 +117,12 @@ def _delta_columns(feature: Aggregate) -> list[str]:
 
 
 def _moment_column(feature: Aggregate) -> str:
-    place = "last" if feature.op is Op.SINCE_LAST else "first"
+    place = {Op.SINCE_LAST: "last", Op.SINCE_FIRST: "first", Op.LAST: "newest"}[feature.op]
     return f"{place}__{feature.name}"
 
 
 def _fold(moment: str) -> str:
-    return "max" if moment.startswith("last__") else "min"
+    return "min" if moment.startswith("first__") else "max"
 
 
 def _additive(batch: Batch, aggregates: list[Aggregate]) -> list[str]:
@@ -212,6 +213,35 @@ def _extremes(batch: Batch, aggregates: list[Aggregate]) -> str:
     return " ".join(joins)
 
 
+def _newest(batch: Batch, aggregates: list[Aggregate]) -> list[str]:
+    """For each last value, the rank of an event where it becomes available, newest highest; and where it leaves."""
+    dialect = batch.dialect
+    selects: list[str] = []
+    for feature in (f for f in aggregates if f.op is Op.LAST):
+        span, table = _span(feature, dialect), f"newest_{feature.name}"
+        ends = "NULL::BIGINT" if span.ends is None else span.ends
+        batch.make(
+            table,
+            f"SELECT k, {span.begins} AS b, {ends} AS e, {_column(feature)} AS v, "
+            "(row_number() OVER (PARTITION BY k ORDER BY o, source DESC, id DESC))::BIGINT AS r "
+            f"FROM {event_table(feature.event)} WHERE {feature.column} IS NOT NULL AND {_condition(feature, dialect)}",
+        )
+        selects.append(f"SELECT k, b AS moment, r AS {_moment_column(feature)} FROM {table}")
+        if span.ends is not None:
+            selects.append(f"SELECT k, e AS moment FROM {table}")
+    return selects
+
+
+def _newest_joins(aggregates: list[Aggregate]) -> str:
+    """Join last values to `totals`. Who is newest of those available leaves a window after all others."""
+    return " ".join(
+        f"LEFT JOIN newest_{f.name} ON newest_{f.name}.k = totals.k AND newest_{f.name}.r = totals.{_moment_column(f)} "
+        f"AND (newest_{f.name}.e IS NULL OR totals.moment < newest_{f.name}.e)"
+        for f in aggregates
+        if f.op is Op.LAST
+    )
+
+
 def _value(feature: Aggregate | Ratio, view: View) -> str:
     if isinstance(feature, Ratio):
         parts = {f.name: f for f in view.features}
@@ -222,6 +252,8 @@ def _value(feature: Aggregate | Ratio, view: View) -> str:
     scale = _scale(feature)
     if feature.op in _EXTREME:
         return f"coalesce(extreme_{feature.name}.v / {double(scale)}, {_default(feature.default)})::DOUBLE"
+    if feature.op is Op.LAST:
+        return f"coalesce(newest_{feature.name}.v / {double(scale)}, {_default(feature.default)})::DOUBLE"
     if feature.op is Op.MEAN:
         total = f"totals.{feature.name} / nullif(totals.{feature.name}__n, 0)::DOUBLE / {double(scale)}"
         return f"coalesce({total}, {_default(feature.default)})::DOUBLE"

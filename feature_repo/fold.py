@@ -128,6 +128,10 @@ def values_at(plan: Plan, state: State) -> Values:
         elif op is Op.SINCE_LAST or op is Op.SINCE_FIRST:
             moments = state.moments[place]
             found[name] = float(moments[op is Op.SINCE_LAST]) if moments else math.nan
+        elif op is Op.LAST:
+            found[name], ends = _newest(state.lists[place], window, plan.hops[name], plan.scales[name], t)
+            found[name] = plan.defaults[name] if math.isnan(found[name]) else found[name]
+            valid_until = min(valid_until, ends)
         elif op is not Op.LAST_N:
             found[name] = _read(op, tallied[place][window], plan.scales[name], plan.defaults[name])
     for name, top, bottom in plan.ratios:
@@ -205,6 +209,17 @@ def _count(kept: Kept, last_hops: dict[str | int, int], t: int) -> tuple[dict[in
             ends = min(ends, end)
             found[window] += 1
     return found, ends
+
+
+def _newest(
+    newest: list[tuple[int, str, str, str]], window: int | None, hop: int, scale: float, t: int
+) -> tuple[float, int]:
+    """The last value while its window holds it, else NaN; and when it leaves."""
+    if not newest:
+        return math.nan, NEVER
+    before, *_, value = newest[0]
+    ends = NEVER if window is None else -(before // hop) * hop + window
+    return (int(value) / scale, ends) if t < ends else (math.nan, NEVER)
 
 
 def _read(op: Op, cell: Cell, scale: float, default: float) -> float:

@@ -62,6 +62,8 @@ class Plan:
     """How many each list holds."""
     places: dict[str, tuple[Op, int, int | None]]
     """Of each aggregate: its operation, the place of what it reads among those of its kind, its window."""
+    hops: dict[str, int]
+    """Of each aggregate, microseconds."""
     scales: dict[str, float]
     defaults: dict[str, float]
     ratios: tuple[tuple[str, str, str], ...]
@@ -97,8 +99,9 @@ def plan_of(view: View) -> Plan:
         values=kept["values"],
         moments=kept["moments"],
         lists=kept["lists"],
-        lengths=tuple(max(f.n for f in of) for of in kinds["lists"].values()),
+        lengths=tuple(max(f.n or 1 for f in of) for of in kinds["lists"].values()),
         places={f.name: (f.op, numbering[_kind(f)][_same(f)], f.window_us) for f in aggregates},
+        hops={f.name: f.hop_us for f in aggregates},
         scales={f.name: _scale(f) for f in aggregates},
         defaults={f.name: math.nan if f.default is None else float(f.default) for f in view.features},
         ratios=ratios,
@@ -119,7 +122,7 @@ def _steps(event: str, kept: dict[str, tuple[Kept, ...]]) -> tuple[Steps, Steps,
 def _kind(feature: Aggregate) -> str:
     if feature.op in (Op.SINCE_LAST, Op.SINCE_FIRST):
         return "moments"
-    return {Op.DISTINCT: "values", Op.LAST_N: "lists"}.get(feature.op, "tallies")
+    return {Op.DISTINCT: "values", Op.LAST_N: "lists", Op.LAST: "lists"}.get(feature.op, "tallies")
 
 
 def _same(feature: Aggregate) -> _Same:

@@ -50,7 +50,7 @@ class Delivery:
     @classmethod
     def of(cls, happened: list[Happened]) -> Delivery:
         named = [
-            LoggedEvent("shop", f"e{i}", h.type, h.person, h.occurred, h.available, dict(h.fields))  # type: ignore[arg-type]
+            LoggedEvent("shop", h.id or f"e{i}", h.type, h.person, h.occurred, h.available, dict(h.fields))  # type: ignore[arg-type]
             for i, h in enumerate(happened)
         ]
         return cls(sorted(named, key=lambda e: e.available_at))
