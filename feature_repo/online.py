@@ -54,6 +54,11 @@ class OnlineValues:
     decisions: Decisions
     sequences: list[list[list[str]]]
     """For each of the view's sequences, one list a user."""
+    as_of: np.ndarray
+    """int64 `[n_users]`, microseconds: the moment up to which each row knows what was received; 0 where none
+    could be read."""
+    grant_start: np.ndarray
+    """int64 `[n_users]`, microseconds: when the grant of the view's purpose began; 0 where there is none."""
 
 
 def read(
@@ -75,7 +80,8 @@ def read(
     rows = blobs[count:]
     headers, values = _numbers(view, rows)
     ours = (headers[:, _MADE_BY] == view.mark) & decisions.allowed
-    ours &= headers[:, _GRANT_START] == consent[:, 1 + 3 * projection.slot(view.purpose)]
+    grant_start = consent[:, 1 + 3 * projection.slot(view.purpose)]
+    ours &= headers[:, _GRANT_START] == grant_start
     fresh = ours & (at < headers[:, _EXPIRES_AT])
     stale = fresh & (headers[:, _VALID_UNTIL] <= at)
     if stale.any():
@@ -86,7 +92,8 @@ def read(
         why = np.where(ours, Status.EXPIRED, np.where(decisions.allowed, Status.NOT_FOUND, Status.DENIED))
         without = np.flatnonzero(~fresh)
         status[without], values[without] = why[without, None], np.nan
-    return OnlineValues(values, status, decisions, _sequences(view, rows, fresh))
+    lists = _sequences(view, rows, fresh)
+    return OnlineValues(values, status, decisions, lists, np.where(fresh, headers[:, _AS_OF], 0), grant_start)
 
 
 def read_items(
@@ -157,7 +164,7 @@ def _catch_up(
     again, now_held = _numbers(view, blobs[::2])
     same = (again[:, _MADE_BY] == view.mark) & (again[:, _GRANT_START] == headers[people, _GRANT_START])
     same &= now < again[:, _EXPIRES_AT]
-    values[people] = now_held
+    values[people], headers[people, _AS_OF] = now_held, again[:, _AS_OF]
     for i, person in enumerate(people.tolist()):
         entries = None
         if same[i]:
