@@ -79,6 +79,37 @@ def verify(
 
 
 @app.command()
+def consistency(
+    most: Annotated[int, typer.Option("--limit", min=1, help="Vectors recomputed of each service.")] = 5_000,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
+) -> None:
+    """Recompute a sample of what was served and compare; exits 1 on one mismatch."""
+    from pipelines.consistency import check_consistency
+
+    settings = load_settings()
+    with counted("Recomputing"):
+        report = check_consistency(settings, now=settings.now(), most=most)
+    found = report.found
+    rows = [
+        (f.service, f.feature, f"{f.served:,}", f"{f.mismatch_share:.2%}", f"{f.missing_share:.2%}",
+         f"{f.outdated_share:.2%}", f"{f.relative_error:.2g}")
+        for f in found.features
+    ]  # fmt: skip
+    shown = ("served", "mismatched", "missing", "outdated", "relative error")
+    table("service", "feature", *shown, rows=rows, numbers=shown)
+    for s in found.staleness:
+        console.print(f"{s.service}: what was known was {s.median:.2f} days old (median; longest {s.longest:.2f}).")
+    for line in found.examples:
+        console.print(line)
+    console.print(f"{found.checked:,} served values recomputed: {found.mismatches:,} mismatched.")
+    console.print(f"Page: {report.page}", soft_wrap=True)
+    if as_json:
+        typer.echo(json.dumps(report.figures()))
+    if found.mismatches:
+        raise typer.Exit(1)
+
+
+@app.command()
 def materialize() -> None:
     """Bring the features online, as of now."""
     from pipelines.publish import bring_online
