@@ -52,7 +52,7 @@ PERSONAL: list[Feature] = [
     feature(Op.MEAN, "7d", "discount", default=-1.0),
     *(feature(op, w, "amount") for op in (Op.MIN, Op.MAX) for w in ("1d", "7d", "ever")),
     feature(Op.MAX, "2d", "discount", default=None),
-    *(feature(Op.LAST, w, "amount", default=None) for w in ("1d", "7d", "ever")),
+    *(feature(Op.LAST, w, "amount", default=None) for w in ("1d", "ever")),
     feature(Op.LAST, "2d", "discount", default=-1.0),
     feature(Op.LAST, "12h", "quantity", default=None, name="last_quantity_of_morning", where=Where("hour", "<", 12)),
     *(feature(Op.DISTINCT, w, c) for c in ("item_id", "department") for w in ("1d", "2d", "7d", "ever")),
@@ -63,7 +63,7 @@ PERSONAL: list[Feature] = [
     feature(Op.COUNT, "7d", where=Where("hour", ">=", 12), name="afternoon_count"),
     feature(Op.COUNT, "7d", where=Where("weekday", "=", 3), name="thursday_count"),
     feature(Op.DISTINCT, "7d", "basket_id", where=Where("department", "<>", "d'0"), name="baskets_elsewhere"),
-    *by_category(feature(Op.SUM, "2d", "amount"), column="department", among=("d'0", "d1", "nowhere")),
+    *by_category(feature(Op.SUM, "2d", "amount"), column="department", among=("d'0", "nowhere")),
     Ratio(name="share", numerator="amount_sum_1d", denominator="amount_sum_7d", purposes=PROFILE, description="Tried."),
     Ratio(
         name="per_line", numerator="amount_sum_7d", denominator="product_purchased_count_7d", purposes=PROFILE,
