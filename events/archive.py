@@ -35,12 +35,14 @@ class Archive:
 
     def sql(self, event: str) -> str:
         """A DuckDB table expression over all events of one type, with the declared columns."""
-        declared = event_type(event).arrow
+        columns = ", ".join(f"NULL::{_duckdb_type(f.type)} AS {f.name}" for f in event_type(event).arrow)
+        nothing = f"SELECT {columns} WHERE false"
         pattern = self.root / event / "day=*" / "*.parquet"
         if not any((self.root / event).glob("day=*/*.parquet")):
-            columns = ", ".join(f"NULL::{_duckdb_type(f.type)} AS {f.name}" for f in declared)
-            return f"(SELECT {columns} WHERE false)"
-        return f"read_parquet('{_escaped(pattern)}', hive_partitioning = false, union_by_name = true)"
+            return f"({nothing})"
+        files = f"read_parquet('{_escaped(pattern)}', hive_partitioning = false, union_by_name = true)"
+        # A field declared since the last file was written is in none of them, and null.
+        return f"(SELECT * FROM {files} UNION ALL BY NAME {nothing})"
 
     def append(self, connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str], *, batch: str) -> None:
         """Add, for each event type, the rows of a table of `connection` (with the declared columns): together one batch.

@@ -195,22 +195,56 @@ def _extreme_moments(batch: Batch, aggregates: list[Aggregate]) -> list[str]:
 
 
 def _extremes(batch: Batch, aggregates: list[Aggregate]) -> str:
-    """Join minima and maxima to `totals`. Only spans that overlap a moment are looked at."""
-    dialect = batch.dialect
+    """Join minima and maxima to `totals`.
+
+    Time falls into stretches of one hop, cut where windows can end. Within a stretch nothing leaves, so a running fold
+    will do; what comes from earlier stretches is folded once a stretch. So the work grows with the events, however many a
+    window holds.
+    """
     joins: list[str] = []
     for feature in (f for f in aggregates if f.op in _EXTREME):
-        span, fold, table = _span(feature, dialect), _EXTREME[feature.op], f"extreme_{feature.name}"
-        ends = "NULL::BIGINT" if span.ends is None else span.ends
-        covers = "s.b <= t.moment" + ("" if span.ends is None else " AND t.moment < s.e")
-        batch.make(
-            table,
-            f"WITH s AS (SELECT k, {span.begins} AS b, {ends} AS e, "
-            f"{fold}({_column(feature)}) AS v FROM {event_table(feature.event)} "
-            f"WHERE {feature.column} IS NOT NULL AND {_condition(feature, dialect)} GROUP BY ALL) "
-            f"SELECT t.k, t.moment, {fold}(s.v) AS v FROM totals t JOIN s ON s.k = t.k AND {covers} GROUP BY t.k, t.moment",
-        )
+        table = f"extreme_{feature.name}"
+        _make_extreme(batch, feature, into=table)
         joins.append(f"LEFT JOIN {table} ON {table}.k = totals.k AND {table}.moment = totals.moment")
     return " ".join(joins)
+
+
+def _make_extreme(batch: Batch, feature: Aggregate, *, into: str) -> None:
+    """Make table `into`: `k`, `moment` and the smallest or largest `v` in the window then, for each row of `totals`."""
+    dialect, fold = batch.dialect, _EXTREME[feature.op]
+    span = _span(feature, dialect)
+    ends = "NULL::BIGINT" if span.ends is None else span.ends
+    batch.make(
+        "spanned",
+        f"SELECT k, b, e, {fold}(v) AS v FROM (SELECT k, {span.begins} AS b, {ends} AS e, {_column(feature)} AS v "
+        f"FROM {event_table(feature.event)} WHERE {feature.column} IS NOT NULL AND {_condition(feature, dialect)}) "
+        "WHERE e IS NULL OR e > b GROUP BY k, b, e",
+    )
+    begun = f"(SELECT k, b, {fold}(v) AS v FROM spanned GROUP BY k, b) s"
+    if feature.window_us is None:
+        running = f"{fold}(s.v) OVER (PARTITION BY t.k ORDER BY t.moment ROWS UNBOUNDED PRECEDING)"
+        batch.make(
+            into,
+            f"SELECT t.k, t.moment, {running} AS v FROM totals t LEFT JOIN {begun} ON s.k = t.k AND s.b = t.moment",
+        )
+        return
+    window, hop = feature.window_us, feature.hop_us
+    stretch = {c: dialect.quotient(f"({c} - {window % hop})", hop) for c in ("b", "e", "t.moment")}
+    batch.make(
+        "carried",
+        f"WITH c AS (SELECT k, {stretch['b']} AS first, {stretch['e']} AS gone, {fold}(v) AS v FROM spanned GROUP BY ALL), "
+        f"m AS (SELECT DISTINCT k, {stretch['t.moment']} AS stretch FROM totals t) "
+        f"SELECT m.k, m.stretch, {fold}(c.v) AS v FROM m JOIN c ON c.k = m.k AND c.first < m.stretch "
+        "AND m.stretch < c.gone GROUP BY m.k, m.stretch",
+    )
+    both = {"min": "least", "max": "greatest"}[fold]
+    batch.make(
+        into,
+        f"WITH r AS (SELECT k, moment, stretch, {fold}(v) OVER (PARTITION BY k, stretch ORDER BY moment "
+        f"ROWS UNBOUNDED PRECEDING) AS v FROM (SELECT t.k, t.moment, {stretch['t.moment']} AS stretch, s.v FROM totals t "
+        f"LEFT JOIN {begun} ON s.k = t.k AND s.b = t.moment)) "
+        f"SELECT r.k, r.moment, {both}(r.v, c.v) AS v FROM r LEFT JOIN carried c ON c.k = r.k AND c.stretch = r.stretch",
+    )
 
 
 def _newest(batch: Batch, aggregates: list[Aggregate]) -> list[str]:
