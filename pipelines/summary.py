@@ -71,7 +71,7 @@ def _feature_rows(found: dict[str, Any]) -> list[list[str]]:
 
 def _consistency(found: dict[str, Any]) -> str:
     if not found["checked"]:
-        return f"<p>{escape(found['why'])}</p>"
+        return f"<p>{escape(found.get('why', 'Nothing that was served could be compared.'))}</p>"
     link = f"<a href='{escape(Path(found['page']).name)}'>the page</a>"
     mark = "no" if found["mismatches"] else "yes"
     told = f"<span class='{mark}'>{found['mismatches']:,} of {found['checked']:,} values mismatched</span>"
