@@ -39,15 +39,15 @@ class Archive:
 
     def sql(self, event: str, *, files: Sequence[Path] | None = None) -> str:
         """A DuckDB table expression over all events of one type, or those in `files`, with the declared columns."""
-        declared = event_type(event).arrow
-        pattern = self.root / event / "day=*" / "*.parquet"
-        if files:
-            named = ", ".join(f"'{_escaped(file)}'" for file in files)
-            return f"read_parquet([{named}], hive_partitioning = false, union_by_name = true)"
-        if files is not None or not any((self.root / event).glob("day=*/*.parquet")):
-            columns = ", ".join(f"NULL::{_duckdb_type(f.type)} AS {f.name}" for f in declared)
-            return f"(SELECT {columns} WHERE false)"
-        return f"read_parquet('{_escaped(pattern)}', hive_partitioning = false, union_by_name = true)"
+        columns = ", ".join(f"NULL::{_duckdb_type(f.type)} AS {f.name}" for f in event_type(event).arrow)
+        nothing = f"SELECT {columns} WHERE false"
+        named = self.files(event) if files is None else files
+        if not named:
+            return f"({nothing})"
+        listed = ", ".join(f"'{_escaped(file)}'" for file in named)
+        # A field declared since the last file was written is in none of them, and null.
+        stored = f"read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
+        return f"(SELECT * FROM {stored} UNION ALL BY NAME {nothing})"
 
     def append(self, connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str], *, batch: str) -> None:
         """Add, for each event type, the rows of a table of `connection` (with the declared columns): together one batch.

@@ -28,7 +28,7 @@ from consent.policy import Status
 from events.admission import admissions
 from events.archive import Archive
 from events.catalogue import update_catalogue
-from events.choices_table import read_choices
+from events.choices_table import NOBODY, read_choices
 from events.errors import MappingError, SourceUnreadable
 from events.judge import Judge
 from events.mapping import ConsentTable, Mapping, resolve
@@ -102,12 +102,12 @@ class Importer:
         if mapping.items:
             self._items(source, mapping, report)
         elif mapping.choices is not None:
-            self._choices(mapping.choices, source, now=now, report=report)
+            self._choices(mapping.choices, source, now=now, report=report, door=door, keyed=keyed)
         else:
             with _connect(mapping) as connection:
                 _load_lookups(connection, mapping, beside=beside)
                 if not keyed:  # a replay rests on what the ledger says by now
-                    self._consent(location, mapping, beside=beside, now=now, table=table, report=report)
+                    self._consent(location, mapping, beside=beside, now=now, table=table, report=report, door=door)
                 self._admit(connection, mapping, now=now)
                 people = People(self.pseudonyms, keyed=keyed)
                 self._events(connection, source, mapping, people, now=now, progress=progress, door=door, report=report)
@@ -120,10 +120,22 @@ class Importer:
             columns = {n: batch[v.column].cast(pa.string()) for n, v in mapping.fields.items() if v.column}
             report.items += update_catalogue(self.catalogue, pa.table(columns))[0]
 
-    def _choices(self, table: ConsentTable, source: Source, *, now: datetime, report: ImportReport) -> None:
-        found = read_choices(table, source, pseudonyms=self.pseudonyms, now=now)
+    def _choices(
+        self,
+        table: ConsentTable,
+        source: Source,
+        *,
+        now: datetime,
+        report: ImportReport,
+        door: str,
+        keyed: bool = False,
+    ) -> None:
+        people = People(self.pseudonyms, keyed=keyed)
+        found = read_choices(table, source, people=people, now=now, door=door)
         report.choices += len(self.desk.record_many(found.entries, received_at=now))
-        report.rejected.update(found.rejected)
+        report.rejected.update(r.reason for r in found.rejected)
+        report.rejected.update({NOBODY: found.nobody} if found.nobody else {})
+        self.rejected.add(found.rejected)
 
     def _consent(
         self,
@@ -134,13 +146,15 @@ class Importer:
         now: datetime,
         table: str | None,
         report: ImportReport,
+        door: str,
     ) -> None:
         """Put the choices this history rests on into the ledger."""
         assert mapping.consent is not None  # noqa: S101
         if mapping.consent.table is not None:
             choices = mapping.consent.table
             path = resolve(choices.path or "", beside=beside)
-            self._choices(choices, open_source(path, choices.columns, table=choices.table), now=now, report=report)
+            rows = open_source(path, choices.columns, table=choices.table)
+            self._choices(choices, rows, now=now, report=report, door=door)
         elif mapping.consent.grant is not None:
             self._stated(location, mapping, now=now, table=table, report=report)
 

@@ -6,9 +6,11 @@ FeatureError
 ├── NoPurposeInForce         a store was read without saying for which purpose
 ├── FeaturesNotBuilt         a view has no values yet, or was built by other declarations
 ├── UnusableLabels           a label frame that can't be joined
+│   └── RequestIncomplete    a value of the request that a request-time feature needs isn't there
 ├── OnlineStoreUnavailable   Redis can't be reached
 ├── EngineUnavailable        a batch engine that this machine can't run
-└── NothingToVerify          features can't be compared: too few engines, or nobody to compare
+├── NothingToVerify          features can't be compared: too few engines, nobody to compare, or nothing served
+└── SampleDamaged            a file of the sample of served vectors that can't be read
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ __all__ = [
     "NoPurposeInForce",
     "NothingToVerify",
     "OnlineStoreUnavailable",
+    "RequestIncomplete",
+    "SampleDamaged",
     "UnknownFeature",
     "UnusableDeclaration",
     "UnusableLabels",
@@ -50,6 +54,10 @@ class UnusableLabels(FeatureError):
     """A label frame that can't be joined."""
 
 
+class RequestIncomplete(UnusableLabels):
+    """A value of the request that a request-time feature needs isn't there."""
+
+
 class OnlineStoreUnavailable(FeatureError):
     """Redis can't be reached; nothing can be said of anybody until it is back."""
 
@@ -59,4 +67,8 @@ class EngineUnavailable(FeatureError):
 
 
 class NothingToVerify(FeatureError):
-    """Features can't be compared: too few engines, or nobody to compare."""
+    """Features can't be compared: too few engines, nobody to compare, or nothing served."""
+
+
+class SampleDamaged(FeatureError):
+    """A file of the sample of served vectors that can't be read."""

@@ -16,7 +16,7 @@ from feature_repo import online
 from feature_repo.declare import Entity
 from feature_repo.feast_objects import view_of
 from feature_repo.feast_online import settings_of
-from feature_repo.latest import latest_items, latest_rows
+from feature_repo.latest import known_until, latest_items, latest_rows
 from storage.layout import Layout
 from storage.redis_server import connect
 
@@ -30,7 +30,9 @@ class PackedComputeEngineConfig(FeastConfigBaseModel):
 
 
 class PackedComputeEngine(LocalComputeEngine):
-    """Materializes a whole view as of the end of the interval asked for; newer rows already there are kept."""
+    """Materializes a whole view as of the end of the interval asked for, or of the build if that was earlier; newer rows
+    already there are kept.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.pop("backend", None)
@@ -50,7 +52,7 @@ class PackedComputeEngine(LocalComputeEngine):
                     folder=layout.features,
                     archive=Archive(layout.archive),
                     standing=open_ledger(settings).standing(in_force_at=settings.now()),
-                    as_of=as_of,
+                    as_of=known_until(view, folder=layout.features, as_of=as_of),
                 )
                 online.write(client, view, rows)
         except Exception as error:  # handed to Feast, which raises it

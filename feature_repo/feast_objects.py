@@ -11,7 +11,7 @@ from feast.types import Array, Float64, String
 
 from feature_repo.build import view_file
 from feature_repo.declare import Entity, Feature
-from feature_repo.views import View, all_views, services, view_for
+from feature_repo.views import View, all_views, reading, services, view_for
 from storage.layout import Layout
 
 __all__ = ["FeastObject", "feast_objects", "view_of"]
@@ -38,7 +38,8 @@ def feast_objects(layout: Layout) -> list[FeastObject]:
         made.append(
             FeatureService(
                 name=service.name,
-                features=[views[view.name][[*service.features, *service.sequences]]],
+                # What is computed on request is stored nowhere, so Feast has no view of it.
+                features=[views[view.name][[*reading(service, view.names).stored, *service.sequences]]],
                 tags={
                     "purpose": service.purpose.value,
                     "to_train": ",".join(service.training_purposes),

@@ -27,7 +27,17 @@ from feature_repo.online import OnlineRow, to_micros
 from feature_repo.packed import NEVER, changes, pack_rows, pack_sequences, pack_timetables
 from feature_repo.views import View
 
-__all__ = ["latest_items", "latest_rows", "sequences_at"]
+__all__ = ["known_until", "latest_items", "latest_rows", "newest_values", "sequences_at"]
+
+
+def known_until(view: View, *, folder: Path, as_of: datetime) -> datetime:
+    """Up to when a row made at `as_of` knows what was received: no longer than the view's file does.
+
+    A row that says so is never taken for newer than one which knows more, and can be recomputed. Raises
+    `FeaturesNotBuilt`.
+    """
+    told = pq.read_schema(built_view(folder, view)).metadata[b"aap.as_of"].decode()
+    return min(as_of, datetime.fromisoformat(told))
 
 
 _ROWS_A_PIECE = 32_768
@@ -68,6 +78,11 @@ def sequences_at(
     if not view.sequences:
         return {}
     admit_events(DuckDBBatch(connection), view, archive=archive, standing=standing, as_of=as_of)
+    return newest_values(connection, view)
+
+
+def newest_values(connection: duckdb.DuckDBPyConnection, view: View) -> dict[str, list[list[str]]]:
+    """The last-n lists of everyone in the tables of admissible events that `connection` holds (see `event_table`)."""
     lists: dict[str, list[list[str]]] = {}
     for place, feature in enumerate(view.sequences):
         rows = connection.execute(

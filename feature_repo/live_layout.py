@@ -44,6 +44,8 @@ class TypeLayout:
     codes: list[Signal] = field(default_factory=list)
     """Of each `last` among the sums, in their order."""
     texts: list[str] = field(default_factory=list)
+    named: bool = False
+    """Whether source and id are kept, which say who comes first of two events of one moment."""
 
     @property
     def columns(self) -> list[str]:
@@ -54,7 +56,7 @@ class TypeLayout:
     @property
     def text_columns(self) -> int:
         """How many columns of text are kept."""
-        return 2 + len(self.texts) if self.texts else 0
+        return 2 + len(self.texts) if self.named else 0
 
     def place(self, what: str, column: str | None, where: Where | None) -> int:
         """Where a sum is, made room for when it is new."""
@@ -67,6 +69,7 @@ class TypeLayout:
 
     def text_place(self, column: str) -> int:
         """Where a text is, made room for when it is new."""
+        self.named = True
         if column not in self.texts:
             self.texts.append(column)
         return self.texts.index(column)
@@ -92,7 +95,7 @@ class TypeLayout:
                 codes[:, self.codes.index((what, column, where))] = np.where(counts, whole[column], _NULL)
         texts = np.empty((n, self.text_columns), object)
         for i, values in enumerate((arrived.sources, arrived.ids, *(arrived.column(c) for c in self.texts))):
-            if self.texts:
+            if self.named:
                 texts[:, i] = values
         return sums, codes, texts
 
@@ -140,11 +143,13 @@ def plan_view(view: View, into: dict[str, TypeLayout]) -> LivePlan:
             lists.append((f.event, layout.text_place(str(f.column)), f.n))
             continue
         value = counts = -1
-        if f.op in (Op.SUM, Op.MEAN, Op.MIN, Op.MAX):
+        if f.op is Op.LAST:
+            layout.named = True
+        if f.op in (Op.SUM, Op.MEAN, Op.MIN, Op.MAX, Op.LAST):
             value = layout.place("value", f.column, f.where)
         elif f.op is Op.DISTINCT:
             value = layout.place("last", f.column, f.where)
-        if f.op in (Op.MEAN, Op.MIN, Op.MAX) or (f.where is not None and f.op not in (Op.DISTINCT, Op.SUM)):
+        if f.op in (Op.MEAN, Op.MIN, Op.MAX, Op.LAST) or (f.where is not None and f.op not in (Op.DISTINCT, Op.SUM)):
             counts = layout.place("counts", f.column, f.where)
         reads.append(
             Read(

@@ -57,6 +57,8 @@ class _Spans:
     """Of each person, the first event under their grant."""
     end: np.ndarray
     places: np.ndarray
+    names: np.ndarray
+    """Source and id of each event where they are kept, object `[events, 2]`."""
 
 
 def evaluate(
@@ -125,7 +127,7 @@ def _spans(memory: Memory, event: str, rows: np.ndarray, starts: np.ndarray) -> 
     totals = np.zeros((len(places) + 1, sums.shape[1]), np.int64)
     np.cumsum(sums, axis=0, out=totals[1:])
     first = np.searchsorted(key, person + starts, side="left")
-    return _Spans(occurred, key, totals, sums, first, np.cumsum(length), places)
+    return _Spans(occurred, key, totals, sums, first, np.cumsum(length), places, events.texts[places, :2])
 
 
 def _begin(spans: _Spans, person: np.ndarray, moments: np.ndarray, window: int, hop: int) -> np.ndarray:
@@ -152,7 +154,9 @@ def _value(spans: _Spans, read: Read, person: np.ndarray, moments: np.ndarray) -
         return counts.astype(np.float64)
     if read.op in (Op.SINCE_LAST, Op.SINCE_FIRST):
         return _moment(spans, read, begin, end, counts)
-    if read.op in (Op.MIN, Op.MAX):
+    if read.op is Op.LAST:
+        found = spans.sums[_last(spans, read, end), read.value] if len(spans.sums) else np.zeros(len(end), np.int64)
+    elif read.op in (Op.MIN, Op.MAX):
         found = _extreme(spans, read, spans.sums[:, read.value], begin, end)
     else:
         found = spans.totals[end, read.value] - spans.totals[begin, read.value]
@@ -170,6 +174,20 @@ def _moment(spans: _Spans, read: Read, begin: np.ndarray, end: np.ndarray, count
         place = begin if read.op is Op.SINCE_FIRST else end - 1
         found = np.append(spans.occurred, 0)[place]
     return np.where(counts > 0, found, math.nan)
+
+
+def _last(spans: _Spans, read: Read, end: np.ndarray) -> np.ndarray:
+    """The place of the last event that counts, of those before `end`; of one moment, the one named first."""
+    counting = np.flatnonzero(spans.sums[:, read.counts])
+    if not len(counting):
+        return np.zeros(len(end), np.int64)
+    chosen = counting.copy()
+    begins = np.flatnonzero(np.diff(spans.key[counting], prepend=-1))
+    many = np.diff(begins, append=len(counting))
+    for begin, n in zip(begins[many > 1].tolist(), many[many > 1].tolist(), strict=True):
+        tied = counting[begin : begin + n]
+        chosen[begin : begin + n] = min(tied.tolist(), key=lambda place: tuple(spans.names[place]))
+    return np.asarray(chosen[np.searchsorted(counting, end) - 1])
 
 
 def _extreme(spans: _Spans, read: Read, of: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:

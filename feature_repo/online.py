@@ -55,6 +55,11 @@ class OnlineValues:
     decisions: Decisions
     sequences: list[list[list[str]]]
     """For each of the view's sequences, one list a user."""
+    as_of: np.ndarray
+    """int64 `[n_users]`, microseconds: the moment up to which each row knows what was received; 0 where none
+    could be read."""
+    grant_start: np.ndarray
+    """int64 `[n_users]`, microseconds: when the grant of the view's purpose began; 0 where there is none."""
 
 
 def read(
@@ -73,7 +78,8 @@ def read(
     rows = _fetch(client, projection.row_keys(user_keys, view.purpose))
     consent, headers, values = _parts(view, rows)
     ours = headers[:, _MADE_BY] == view.mark
-    ours &= headers[:, _GRANT_START] == consent[:, projection.start_word(view.purpose)]
+    grant_start = consent[:, projection.start_word(view.purpose)]
+    ours &= headers[:, _GRANT_START] == grant_start
     known = sound = None
     if not ours.all():
         known, sound = _ask_consent(client, user_keys, consent, of=np.flatnonzero(~ours))
@@ -89,7 +95,8 @@ def read(
         why = np.where(decisions.allowed, np.where(ours, Status.EXPIRED, Status.NOT_FOUND), Status.DENIED)
         without = np.flatnonzero(~fresh)
         status[without], values[without] = why[without, None], np.nan
-    return OnlineValues(values, status, decisions, _sequences(view, rows, fresh))
+    lists = _sequences(view, rows, fresh)
+    return OnlineValues(values, status, decisions, lists, np.where(fresh, headers[:, _AS_OF], 0), grant_start)
 
 
 def read_items(
@@ -177,7 +184,7 @@ def _catch_up(
     _, again, now_held = _parts(view, blobs[::2])
     same = (again[:, _MADE_BY] == view.mark) & (again[:, _GRANT_START] == headers[people, _GRANT_START])
     same &= now < again[:, _EXPIRES_AT]
-    values[people] = now_held
+    values[people], headers[people, _AS_OF] = now_held, again[:, _AS_OF]
     for i, person in enumerate(people.tolist()):
         entries = None
         if same[i]:

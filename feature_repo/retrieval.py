@@ -8,10 +8,11 @@ purpose it answers under is granted now.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from itertools import pairwise
+from types import MappingProxyType
 
 import duckdb
 import numpy as np
@@ -30,9 +31,9 @@ from feature_repo import online
 from feature_repo.build import Standing, built_view
 from feature_repo.declare import Entity, Service
 from feature_repo.errors import OnlineStoreUnavailable, UnusableLabels
-from feature_repo.frame import Interactions, Manifest, TrainingFrame, Vectors
+from feature_repo.frame import Interactions, Manifest, Status, TrainingFrame, Vectors
 from feature_repo.point_in_time import point_in_time_join
-from feature_repo.views import View, service as service_called, view_for
+from feature_repo.views import View, reading, service as service_called, view_for
 from security.pseudonyms import Pseudonyms, load_pseudonyms
 from settings.config import Settings
 from storage.layout import Layout
@@ -70,7 +71,8 @@ class Retrieval:
         """The features of `service` for each label row, as they could be known at the row's moment.
 
         `labels` has `user_id` or `user_key`, `as_of` (UTC; naive times are taken as UTC) and any label columns. The
-        argument `as_of` is the moment of use, when consent must hold; by default, now.
+        argument `as_of` is the moment of use, when consent must hold; by default, now. What request-time features need
+        of the request is in label columns of that name.
 
         Raises `UnusableLabels` for a frame without these columns, `FeaturesNotBuilt` before `aap features build`.
         """
@@ -82,13 +84,17 @@ class Retrieval:
         standing = self._standing(used_at)
         view = view_for(Entity.USER, asked.purpose)
         moments = rows["as_of"].dt.as_unit("us").astype("int64").to_numpy()
+        read = reading(asked, view.names)
+        request = read.request(rows, rows=len(rows), where="the label frame")
         values, found, starts = point_in_time_join(
             view,
             built_view(self._layout.features, view),
             keys=pa.array(rows["user_key"], pa.string()),
             moments=moments,
-            features=asked.features,
+            features=read.stored,
         )
+        if read.computed:
+            values, _ = read.assemble(values, np.where(np.isnan(values), Status.NULL, Status.PRESENT), request)
         refused = _refusals(rows["user_key"].tolist(), moments, standing, asked.training_purposes, as_of=used_at)
         in_force = _starts(rows["user_key"].tolist(), standing, asked.purpose, as_of=used_at)
         refused[(refused == "") & ~(found & (starts == in_force))] = NO_FEATURES
@@ -132,13 +138,23 @@ class Retrieval:
         manifest = self._manifest(asked, (), as_of, len(table), _table_leaves(table), excluded)
         return Interactions(table, manifest)
 
-    def online_vectors(self, user_keys: Sequence[str], *, service: str, now: datetime) -> Vectors:
+    def online_vectors(
+        self,
+        user_keys: Sequence[str],
+        *,
+        service: str,
+        now: datetime,
+        request: Mapping[str, Sequence[float]] | None = None,
+    ) -> Vectors:
         """The values of `service` for `user_keys` at `now`: one `MGET` for consent and features together.
 
-        Raises `OnlineStoreUnavailable` when Redis can't be reached.
+        `request` holds what request-time features need, by name, one value a person.
+        Raises `OnlineStoreUnavailable` when Redis can't be reached, `RequestIncomplete` when a value is missing.
         """
         asked = service_called(service)
-        return vectors(self._redis, view_for(Entity.USER, asked.purpose), asked, user_keys, now=now)
+        return vectors(
+            self._redis, view_for(Entity.USER, asked.purpose), asked, user_keys, now=now, request=request or {}
+        )
 
     def decisions(self, user_keys: Sequence[str], *, purpose: Purpose, now: datetime) -> list[Decision]:
         """What each person's projection says of `purpose` at `now`."""
@@ -208,15 +224,27 @@ class Retrieval:
         )
 
 
-def vectors(client: redis.Redis, view: View, asked: Service, user_keys: Sequence[str], *, now: datetime) -> Vectors:
-    """What `asked` reads of `view` for `user_keys` at `now`; raises `OnlineStoreUnavailable`."""
+def vectors(
+    client: redis.Redis,
+    view: View,
+    asked: Service,
+    user_keys: Sequence[str],
+    *,
+    now: datetime,
+    request: Mapping[str, Sequence[float]] = MappingProxyType({}),
+) -> Vectors:
+    """What `asked` reads of `view` for `user_keys` at `now`; raises `OnlineStoreUnavailable`, `RequestIncomplete`."""
     read = online.read(client, view, user_keys, purposes=asked.answering_purposes, now=now)
-    values, status = read.values, read.status
+    values, status, told = read.values, read.status, {}
     if asked.features != view.names:
-        picked = [view.names.index(name) for name in asked.features]
+        how = reading(asked, view.names)
+        picked = [view.names.index(name) for name in how.stored]
         values, status = values[:, picked], status[:, picked]
+        if how.computed:
+            told = how.request(request, rows=len(user_keys), where="the request")
+            values, status = how.assemble(values, status, told)
     lists = {f.name: read.sequences[i] for i, f in enumerate(view.sequences) if f.name in asked.sequences}
-    return Vectors(asked.features, values, status, read.decisions, lists)
+    return Vectors(asked.features, values, status, read.decisions, lists, read.as_of, read.grant_start, told)
 
 
 def open_retrieval(settings: Settings) -> Retrieval:

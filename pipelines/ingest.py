@@ -16,6 +16,7 @@ from events.importer import Importer, ImportReport, Progress
 from events.log import REMEMBERED_US, RedisStreamLog
 from events.mapping import load_mapping, resolve
 from events.rejected import RejectedLog
+from events.replay import Replayed, replay
 from security.id_map import open_id_map
 from security.pseudonyms import load_pseudonyms
 from settings.config import Settings
@@ -31,6 +32,7 @@ __all__ = [
     "import_source",
     "open_importer",
     "remembered_sources",
+    "replay_rejected",
 ]
 
 
@@ -116,6 +118,12 @@ def _tell_log(settings: Settings, *, now: datetime) -> None:
             while rows := found.fetchmany(50_000):
                 log.remember(rows, at=at)
     log.mark_import()
+
+
+def replay_rejected(settings: Settings, *, now: datetime) -> Replayed:
+    """Try the rejected rows again. One at a time, like an import; while one runs, `LockHeld` is raised."""
+    with hold(Layout(settings.home).run / "import.lock", what="an import"):
+        return replay(open_importer(settings), now=now)
 
 
 def remembered_sources(settings: Settings) -> list[RememberedSource]:

@@ -176,3 +176,21 @@ def test_erasing_a_person_takes_their_waiting_events_out_of_the_log(collector: C
     assert collector.log.erase(collector.pseudonyms.user_key("ana")) == 2
     assert isinstance(collector.log, RedisStreamLog)
     assert collector.log.waiting() == 1
+
+
+def test_a_choice_in_a_batch_is_in_force_for_the_events_that_follow_it_there(
+    collector: Collector, choose: Choose
+) -> None:
+    choose("ana", Status.GIVEN, NOW - timedelta(days=1))
+    withdrawn = viewed(0, type="consent_withdrawn", properties={"purpose": "personalize.profiling"}, id="w")
+    found = collector.collect([viewed(2), withdrawn, viewed(1)], now=NOW)
+    assert (found.accepted, found.choices, found.refused) == (1, 1, {"withdrawn": 1})
+
+
+def test_consent_is_read_once_a_batch(collector: Collector, redis_client: redis.Redis, choose: Choose) -> None:
+    choose("ana", Status.GIVEN, NOW - timedelta(days=1))
+    redis_client.config_resetstat()
+    bad = viewed(9, properties={})
+    collector.collect([*(viewed(i) for i in range(8)), *(viewed(i, "stranger") for i in range(8)), bad], now=NOW)
+    reads = {name: stats["calls"] for name, stats in redis_client.info("commandstats").items() if "get" in name}
+    assert reads == {"cmdstat_mget": 1}
