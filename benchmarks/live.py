@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -304,10 +303,13 @@ def _all_read(client: redis.Redis) -> bool:
 
 def _kill_workers(parent: int) -> int:
     """SIGKILL to every worker process of a running `aap live`; returns how many."""
-    workers = [p for p in psutil.Process(parent).children() if any("spawn_main" in word for word in p.cmdline())]
-    for process in workers:
-        os.kill(process.pid, signal.SIGKILL)
-    return len(workers)
+    killed = 0
+    for process in psutil.Process(parent).children():
+        with contextlib.suppress(psutil.Error):
+            if any("spawn_main" in word for word in process.cmdline()):
+                process.kill()
+                killed += 1
+    return killed
 
 
 def _until(reached: Callable[[], bool], *, meanwhile: Callable[[], None] = lambda: None) -> None:

@@ -284,7 +284,10 @@ def _redis_row(settings: Settings) -> Row:
 
 def _process_row(service: Service, found: ProcessStatus) -> Row:
     state = f"died: see {service.name}.log" if found.state == "died" else found.state
-    address = (service.tells() if found.state == "running" else None) or found.address
+    told = service.tells()
+    if told and found.state != "running":
+        state = "running, not by `up`"
+    address = told or found.address
     return service.title, state, found.pid, address, _moment(found.since)
 
 

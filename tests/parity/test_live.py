@@ -26,7 +26,7 @@ from pipelines.ingest import import_source
 from pipelines.publish import bring_online
 from storage.redis_server import connect
 from tests.feature_repo.store_room import CUSTOMERS, RETENTION, StoreRoom
-from tests.parity.live_shop import LiveShop, purchase
+from tests.parity.live_shop import PURPOSES, LiveShop, purchase
 
 ANA, BEA = CUSTOMERS[:2]
 
@@ -61,14 +61,14 @@ def test_a_live_event_is_in_the_vector_without_a_build(shop: LiveShop) -> None:
 def test_history_and_live_events_together_are_what_a_rebuild_says_now_and_as_time_goes_by(shop: LiveShop) -> None:
     shop.collect(*burst(shop, 80))
     shop.settle()
-    shop.assert_as_rebuilt(*CUSTOMERS)
+    shop.assert_as_rebuilt(*CUSTOMERS, purposes=PURPOSES)
     steps: list[dict[str, float]] = [{"hours": 9}, {"days": 6, "hours": 3}, {"days": 20}]
     for step in steps:
         shop.later(**step)
-        shop.assert_as_rebuilt(*CUSTOMERS)
+        shop.assert_as_rebuilt(*CUSTOMERS, purposes=PURPOSES)
     shop.collect(*burst(shop, 40, first=500))
     shop.settle()
-    shop.assert_as_rebuilt(*CUSTOMERS)
+    shop.assert_as_rebuilt(*CUSTOMERS, purposes=PURPOSES)
 
 
 def test_events_archived_before_they_were_folded_count_once(shop: LiveShop) -> None:
