@@ -16,12 +16,14 @@ from consent.policy import Choice, Status
 from consent.purposes import Purpose
 
 __all__ = [
+    "CHOICE_COLUMNS",
     "METADATA",
     "RECORDS",
     "SQLITE_APPEND_ONLY",
     "Entry",
     "Record",
     "canonical",
+    "choice_of",
     "fields_of",
     "micros",
     "record_of",
@@ -49,6 +51,12 @@ RECORDS = sa.Table(
     sa.Column("leaf", sa.LargeBinary(32), nullable=False),
     sa.UniqueConstraint("subject", "purpose", "status", "indicated_at", name="a_choice_is_recorded_once"),
 )
+CHOICE_COLUMNS = tuple(
+    RECORDS.c[name] for name in ("seq", "subject", "purpose", "status", "indicated_at", "expires_at")
+)
+"""What the policy needs of a record."""
+_PURPOSES = {p.value: p for p in Purpose}
+_STATUSES = {s.value: s for s in Status}
 SQLITE_APPEND_ONLY = (
     "CREATE TRIGGER IF NOT EXISTS consent_no_update BEFORE UPDATE ON consent_records "
     "BEGIN SELECT RAISE(ABORT, 'the consent ledger is append-only'); END",
@@ -139,6 +147,16 @@ def record_of(row: sa.Row[Any]) -> Record:
         expires_at=None if r["expires_at"] is None else _moment(r["expires_at"]),
     )
     return Record(r["seq"], entry, _moment(r["received_at"]), bytes(r["leaf"]))
+
+
+def choice_of(row: sa.Row[Any]) -> Choice:
+    """A choice as it was read by `CHOICE_COLUMNS`; raises `LedgerUnavailable` for one that nobody can have made."""
+    seq, subject, purpose, status, indicated_at, expires_at = tuple(row)
+    try:
+        about, said = _PURPOSES.get(purpose) or Purpose(purpose), _STATUSES.get(status) or Status(status)
+    except ValueError as error:
+        raise LedgerUnavailable(f"Record {seq} of the consent ledger was altered: {error}.") from None
+    return Choice(subject, about, said, _moment(indicated_at), None if expires_at is None else _moment(expires_at))
 
 
 def micros(at: datetime) -> int:

@@ -81,7 +81,7 @@ def _archive(events: list[LoggedEvent], event: str, *, archive: Archive, name: s
         connection.register("taken", table)
         connection.execute(
             "CREATE TEMP TABLE fresh AS SELECT * FROM taken WHERE (source, id) NOT IN "
-            f"(SELECT (source, id) FROM {archive.sql(event)}) "
+            f"(SELECT (source, id) FROM {archive.sql(event, on=connection)}) "
             "QUALIFY row_number() OVER (PARTITION BY source, id ORDER BY available_at) = 1"
         )
         count = int(connection.execute("SELECT count(*) FROM fresh").fetchall()[0][0])

@@ -197,13 +197,13 @@ class Importer:
         judge = Judge(connection, mapping)
         for event in judge.events:
             self.archive.check([event])
-            judge.load_known_ids(self.archive.sql(event))
+            judge.load_known_ids(self.archive.sql(event, on=connection))
         select = translation(mapping, now=now)
         done = 0
         kept: list[Rejected] = []
         for batch in source.batches:
             connection.register("chunk", _chunk(batch, mapping, people, first=done))
-            with explain_full_disk(self.archive.root), _untypeable(source):
+            with explain_full_disk(self.archive.folder.uri), _untypeable(source):
                 counts = judge.judge(select)
                 kept += judge.rejected_rows(door=door, at=now) if counts.rejected else []
             report.duplicates += counts.duplicates

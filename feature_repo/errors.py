@@ -5,6 +5,7 @@ FeatureError
 ├── UnknownFeature           a feature or service nobody declared
 ├── NoPurposeInForce         a store was read without saying for which purpose
 ├── FeaturesNotBuilt         a view has no values yet, or was built by other declarations
+│   └── DamagedValues        files of a build are gone or not what was written
 ├── UnusableLabels           a label frame that can't be joined
 ├── OnlineStoreUnavailable   Redis can't be reached
 ├── EngineUnavailable        a batch engine that this machine can't run
@@ -14,6 +15,7 @@ FeatureError
 from __future__ import annotations
 
 __all__ = [
+    "DamagedValues",
     "EngineUnavailable",
     "FeatureError",
     "FeaturesNotBuilt",
@@ -44,6 +46,10 @@ class NoPurposeInForce(FeatureError):
 
 class FeaturesNotBuilt(FeatureError):
     """A view has no values yet, or was built by other declarations."""
+
+
+class DamagedValues(FeaturesNotBuilt):
+    """Files of a build are gone, or not what was written."""
 
 
 class UnusableLabels(FeatureError):

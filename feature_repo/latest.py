@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -18,18 +17,20 @@ import pyarrow.compute as pc
 
 from events.archive import Archive
 from feature_repo.batch import DuckDBBatch
-from feature_repo.build import Standing, admit_events, built_view, current_spans
+from feature_repo.build import Standing, admit_events, current_spans
 from feature_repo.change_points import event_table
 from feature_repo.declare import Entity
+from feature_repo.offline_values import built_view
 from feature_repo.online import OnlineRow, to_micros
 from feature_repo.packed import NEVER, changes, pack_rows, pack_sequences, pack_timetables
 from feature_repo.views import View
+from storage.folder import Folder
 
 __all__ = ["latest_items", "latest_rows", "sequences_at"]
 
 
 def latest_rows(
-    view: View, *, folder: Path, archive: Archive, standing: Standing, as_of: datetime
+    view: View, *, folder: Folder, archive: Archive, standing: Standing, as_of: datetime
 ) -> Iterator[OnlineRow]:
     """One row for each person whose grant is in force at `as_of` and was when the view was built."""
     at = to_micros(as_of)
@@ -52,7 +53,7 @@ def latest_rows(
         yield OnlineRow(key, row, table, at, start)
 
 
-def latest_items(view: View, *, folder: Path, as_of: datetime) -> Iterator[tuple[str, bytes]]:
+def latest_items(view: View, *, folder: Folder, as_of: datetime) -> Iterator[tuple[str, bytes]]:
     """(item id, packed row) of each item, as of `as_of`."""
     at = to_micros(as_of)
     with duckdb.connect() as connection:
@@ -131,22 +132,24 @@ def _timetables(
 
 
 def _changes(
-    connection: duckdb.DuckDBPyConnection, view: View, *, folder: Path, at: int
+    connection: duckdb.DuckDBPyConnection, view: View, *, folder: Folder, at: int
 ) -> tuple[pa.Array, np.ndarray, np.ndarray, np.ndarray]:
     """The row that holds at `at` and the ones that follow while it may be read, by entity and moment."""
-    file = str(built_view(folder, view)).replace("'", "''")
+    built = built_view(folder, view)
     start = "epoch_us(grant_start)" if view.entity is Entity.USER else "0"
     numbers = ", ".join(
         f"epoch_us({f.name})::DOUBLE AS {f.name}" if since else f.name
         for f, since in zip(view.numbers, view.since, strict=True)
     )
     granted = "JOIN granted ON granted.k = v.k AND granted.start = s" if view.entity is Entity.USER else ""
-    found = connection.execute(
+    query = (
         f"WITH v AS (SELECT {view.key} AS k, epoch_us(valid_from) AS m, {start} AS s, {numbers} "
-        f"FROM read_parquet('{file}') WHERE epoch_us(valid_from) < {at + view.time_to_live_us}), "
+        f"FROM {built.sql(on=connection)} v WHERE epoch_us(valid_from) < {at + view.time_to_live_us}), "
         f"held AS (SELECT k, max(m) AS since FROM v WHERE m <= {at} GROUP BY k) "
         f"SELECT v.* FROM v JOIN held ON held.k = v.k AND m >= since {granted} ORDER BY v.k, m"
-    ).to_arrow_table()
+    )
+    with built.reading():
+        found = connection.execute(query).to_arrow_table()
     values = (
         np.column_stack([found[f.name].to_numpy().astype(np.float64, copy=False) for f in view.numbers])
         if found.num_rows

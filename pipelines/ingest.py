@@ -18,6 +18,7 @@ from security.id_map import open_id_map
 from security.pseudonyms import load_pseudonyms
 from settings.config import Settings
 from storage.files import write_atomically
+from storage.folder import archive_folder
 from storage.layout import Layout
 from storage.locks import hold
 from storage.redis_server import connect
@@ -47,7 +48,7 @@ def open_importer(settings: Settings) -> Importer:
     """The importer over the stores these settings name."""
     layout = Layout(settings.home)
     return Importer(
-        archive=Archive(layout.archive),
+        archive=Archive(archive_folder(settings)),
         rejected=RejectedLog(layout.rejected),
         desk=open_desk(settings),
         pseudonyms=load_pseudonyms(layout),
@@ -86,7 +87,7 @@ def archive_live_events(settings: Settings, *, now: datetime) -> Drained:
     layout = Layout(settings.home)
     with hold(layout.run / "import.lock", what="an import"):
         log = RedisStreamLog(connect(settings))
-        return drain(log, Archive(layout.archive), open_ledger(settings), now=now)
+        return drain(log, Archive(archive_folder(settings)), open_ledger(settings), now=now)
 
 
 def remembered_sources(settings: Settings) -> list[RememberedSource]:

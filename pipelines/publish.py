@@ -11,6 +11,7 @@ from feature_repo.build import Built, build
 from feature_repo.engines import batch_engine
 from feature_repo.store import apply, materialize
 from settings.config import Settings
+from storage.folder import archive_folder, features_folder
 from storage.layout import Layout
 from storage.locks import hold
 
@@ -22,21 +23,23 @@ def build_features(
     *,
     as_of: datetime,
     engine: str = "",
+    anew: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Built]:
     """Compute every view as known at `as_of`, and register it. One build at a time; a second raises `LockHeld`.
 
-    `engine` is `duckdb` or `spark`; by default, what the settings say.
+    `engine` is `duckdb` or `spark`; by default, what the settings say. `anew` computes everything, whatever there is.
     """
     layout = Layout(settings.home)
     with hold(layout.run / "features.lock", what="a feature build"):
         desk = open_desk(settings)
         made = build(
-            archive=Archive(layout.archive),
-            folder=layout.features,
+            archive=Archive(archive_folder(settings)),
+            folder=features_folder(settings),
             standing=desk.ledger.standing(in_force_at=settings.now()),
             as_of=as_of,
             engine=batch_engine(settings, name=engine),
+            anew=anew,
             progress=progress,
         )
         apply(settings)
