@@ -21,7 +21,7 @@ from consent.errors import LedgerUnavailable, UnusableChoice
 from consent.policy import LONGEST_GRANT, Choice, Grant, Reason, decide, grants
 from consent.purposes import Purpose
 from consent.records import (
-    CHOICE_COLUMNS,
+    CHOICE,
     METADATA,
     RECORDS,
     SQLITE_APPEND_ONLY,
@@ -135,7 +135,7 @@ class Ledger:
         """
         where = sa.true() if subjects is None else RECORDS.c.subject.in_(list(subjects))
         choices: dict[str, dict[Purpose, list[Choice]]] = defaultdict(dict)
-        for row in self._rows(where, CHOICE_COLUMNS):
+        for row in self._rows(where, CHOICE):
             choice = choice_of(row)
             of_subject = choices[choice.subject]  # one choice about anything makes a subject known
             if choice.purpose in purposes:

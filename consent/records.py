@@ -16,7 +16,7 @@ from consent.policy import Choice, Status
 from consent.purposes import Purpose
 
 __all__ = [
-    "CHOICE_COLUMNS",
+    "CHOICE",
     "METADATA",
     "RECORDS",
     "SQLITE_APPEND_ONLY",
@@ -51,9 +51,7 @@ RECORDS = sa.Table(
     sa.Column("leaf", sa.LargeBinary(32), nullable=False),
     sa.UniqueConstraint("subject", "purpose", "status", "indicated_at", name="a_choice_is_recorded_once"),
 )
-CHOICE_COLUMNS = tuple(
-    RECORDS.c[name] for name in ("seq", "subject", "purpose", "status", "indicated_at", "expires_at")
-)
+CHOICE = tuple(RECORDS.c[name] for name in ("seq", "subject", "purpose", "status", "indicated_at", "expires_at"))
 """What the policy needs of a record."""
 _PURPOSES = {p.value: p for p in Purpose}
 _STATUSES = {s.value: s for s in Status}
@@ -150,7 +148,7 @@ def record_of(row: sa.Row[Any]) -> Record:
 
 
 def choice_of(row: sa.Row[Any]) -> Choice:
-    """A choice as it was read by `CHOICE_COLUMNS`; raises `LedgerUnavailable` for one that nobody can have made."""
+    """A choice as it was read by `CHOICE`; raises `LedgerUnavailable` for one that nobody can have made."""
     seq, subject, purpose, status, indicated_at, expires_at = tuple(row)
     try:
         about, said = _PURPOSES.get(purpose) or Purpose(purpose), _STATUSES.get(status) or Status(status)

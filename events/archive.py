@@ -62,11 +62,13 @@ class Archive:
 
     def sql(self, event: str, *, on: duckdb.DuckDBPyConnection) -> str:
         """A table expression over all events of one type, with the declared columns, for the connection `on`."""
+        columns = ", ".join(f"NULL::{_duckdb_type(f.type)} AS {f.name}" for f in event_type(event).arrow)
+        nothing = f"SELECT {columns} WHERE false"
         files = self.files(event)
         if not files:
-            columns = ", ".join(f"NULL::{_duckdb_type(f.type)} AS {f.name}" for f in event_type(event).arrow)
-            return f"(SELECT {columns} WHERE false)"
-        return self.folder.parquet((f.name for f in files), on=on)
+            return f"({nothing})"
+        # A field declared since the last file was written is in none of them, and null.
+        return f"(SELECT * FROM {self.folder.parquet((f.name for f in files), on=on)} UNION ALL BY NAME {nothing})"
 
     def append(self, connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str], *, batch: str) -> None:
         """Add, for each event type, the rows of a table of `connection` (with the declared columns): together one batch.

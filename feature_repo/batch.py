@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import duckdb
@@ -88,5 +89,7 @@ class DuckDBBatch:
 @contextmanager
 def duckdb_engine() -> Iterator[Batch]:
     """DuckDB in this process: the default, for all that fits one machine."""
-    with duckdb.connect() as connection:
+    with TemporaryDirectory(prefix="aap-spill-") as spill, duckdb.connect() as connection:
+        # What doesn't fit into memory would else go to the folder the process happens to be in.
+        connection.execute(f"SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
         yield DuckDBBatch(connection)

@@ -29,7 +29,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="AAP_", extra="ignore", frozen=True)
 
-    home: Path = Field(default=Path("var"), description="Folder for all data; nothing is written outside it, but to data_uri.")
+    home: Path = Field(default=Path("var"), description="Folder for all data; only data_uri may name another place.")
     data_uri: str | None = Field(
         default=None,
         description="Where archive and offline features are: a folder or s3://bucket/prefix; <home> by default.",

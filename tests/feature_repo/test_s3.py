@@ -47,7 +47,7 @@ def bucket() -> Iterator[str]:
             options = f"scheme=http&endpoint_override={host}:{port}&region=us-east-1"
             files, _ = fs.FileSystem.from_uri(f"s3://shop?{options}&allow_bucket_creation=true")
             files.create_dir("shop")
-            yield f"s3://shop/all of it's data?{options}"
+            yield f"s3://shop/it's/data?{options}"
     finally:
         server.stop()
 
@@ -147,7 +147,7 @@ def test_a_person_is_erased_from_a_bucket_as_from_a_disk(rooms: dict[str, StoreR
 
 def test_a_bucket_that_is_not_there_is_told_in_a_sentence(bucket: str) -> None:
     with pytest.raises(PlaceUnusable, match=r"^s3://nobodys can't be used .*: check AAP_DATA_URI") as told:
-        Folder.at(bucket.replace("s3://shop/all of it's data", "s3://nobodys")).write("x", b"1")
+        Folder.at(bucket.replace("s3://shop/it's/data", "s3://nobodys")).write("x", b"1")
     assert "\n" not in str(told.value)
     with pytest.raises(
         PlaceUnusable, match=r"^Data can't be kept at ftp://x \(.*\): write a folder, or s3://bucket/prefix\.$"
