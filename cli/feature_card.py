@@ -48,13 +48,13 @@ def listed(settings: Settings, *, now: datetime) -> list[Line]:
     from feature_repo.errors import FeaturesNotBuilt
     from feature_repo.profile import profile
     from feature_repo.views import all_views, services
-    from storage.layout import Layout
+    from storage.folder import features_folder
 
     standing = open_ledger(settings).standing(in_force_at=now)
     missing: dict[tuple[str, str], float] = {}
     for view in all_views():
         try:
-            built = profile(view, folder=Layout(settings.home).features, standing=standing, now=now)
+            built = profile(view, folder=features_folder(settings), standing=standing, now=now)
         except FeaturesNotBuilt:
             continue
         for name in view.names:

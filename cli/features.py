@@ -21,8 +21,9 @@ def build(
     engine: Annotated[
         str, typer.Option(help="duckdb or spark; [dim]AAP_ENGINE, else duckdb[/].", show_default=False)
     ] = "",
+    anew: Annotated[bool, typer.Option("--anew", help="Compute everything, also what did not change.")] = False,
 ) -> None:
-    """Compute every feature from the archive, as known now, and register it with Feast."""
+    """Compute the features of whom anything changed for since the last build, as known now, and register them with Feast."""
     from pipelines.publish import build_features
 
     settings = load_settings()
@@ -31,10 +32,14 @@ def build(
             settings,
             as_of=settings.now(),
             engine=engine,
+            anew=anew,
             progress=lambda _view, done, total: report(done, total),
         )
-    rows = [(b.view, f"{b.entities:,}", f"{b.rows:,}", f"{b.seconds:.1f}") for b in made]
-    table("view", "entities", "change points", "seconds", rows=rows, numbers=["entities", "change points", "seconds"])
+    rows = [(b.view, f"{b.entities:,}", f"{b.computed:,}", f"{b.rows:,}", f"{b.seconds:.1f}") for b in made]
+    headings = ("view", "entities", "computed", "change points", "seconds")
+    table(*headings, rows=rows, numbers=headings[1:])
+    for why in dict.fromkeys(b.why for b in made if b.why):
+        console.print(why)
 
 
 @app.command()
@@ -53,13 +58,13 @@ def verify(
     from consent.choices import open_ledger
     from events.archive import Archive
     from feature_repo import verify as verification
-    from storage.layout import Layout
+    from storage.folder import archive_folder
 
     settings = load_settings()
     asked, skipped = verification.engines(settings, asked=engine or ())
     found = verification.verify(
         asked,
-        archive=Archive(Layout(settings.home).archive),
+        archive=Archive(archive_folder(settings)),
         standing=open_ledger(settings).standing(),
         as_of=settings.now(),
         people=users,

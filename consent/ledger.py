@@ -7,7 +7,7 @@ a Merkle leaf, so a checkpoint (size, root) fixes everything before it. The data
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -123,19 +123,25 @@ class Ledger:
         return None
 
     def standing(
-        self, *, subjects: Iterable[str] | None = None, in_force_at: datetime | None = None
+        self,
+        *,
+        subjects: Iterable[str] | None = None,
+        purposes: Collection[Purpose] = tuple(Purpose),
+        in_force_at: datetime | None = None,
     ) -> dict[str, dict[Purpose, tuple[list[Grant], Reason]]]:
-        """Every known subject's grants (and the reason outside of them) for every purpose.
+        """Every known subject's grants (and the reason outside of them) for every purpose, or for those in `purposes`.
 
         With `in_force_at` only the grants that hold then: whatever a past moment allowed, no use now rests on another.
         """
         where = sa.true() if subjects is None else RECORDS.c.subject.in_(list(subjects))
-        choices: dict[str, dict[Purpose, list[Choice]]] = defaultdict(lambda: defaultdict(list))
+        choices: dict[str, dict[Purpose, list[Choice]]] = defaultdict(dict)
         for row in self._rows(where, CHOICE):
             choice = choice_of(row)
-            choices[choice.subject][choice.purpose].append(choice)
+            of_subject = choices[choice.subject]  # one choice about anything makes a subject known
+            if choice.purpose in purposes:
+                of_subject.setdefault(choice.purpose, []).append(choice)
         return {
-            subject: {p: _standing(by_purpose.get(p, ()), subject, p, in_force_at) for p in Purpose}
+            subject: {p: _standing(by_purpose.get(p, ()), subject, p, in_force_at) for p in purposes}
             for subject, by_purpose in choices.items()
         }
 

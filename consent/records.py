@@ -51,16 +51,10 @@ RECORDS = sa.Table(
     sa.Column("leaf", sa.LargeBinary(32), nullable=False),
     sa.UniqueConstraint("subject", "purpose", "status", "indicated_at", name="a_choice_is_recorded_once"),
 )
-CHOICE = (
-    RECORDS.c.seq,
-    RECORDS.c.subject,
-    RECORDS.c.purpose,
-    RECORDS.c.status,
-    RECORDS.c.indicated_at,
-    RECORDS.c.expires_at,
-)
-"""The columns the policy asks for."""
-
+CHOICE = tuple(RECORDS.c[name] for name in ("seq", "subject", "purpose", "status", "indicated_at", "expires_at"))
+"""What the policy needs of a record."""
+_PURPOSES = {p.value: p for p in Purpose}
+_STATUSES = {s.value: s for s in Status}
 SQLITE_APPEND_ONLY = (
     "CREATE TRIGGER IF NOT EXISTS consent_no_update BEFORE UPDATE ON consent_records "
     "BEGIN SELECT RAISE(ABORT, 'the consent ledger is append-only'); END",
@@ -127,9 +121,10 @@ def row_of(record: Record) -> dict[str, object]:
 
 
 def choice_of(row: sa.Row[Any]) -> Choice:
-    """What the policy needs of a record; raises `LedgerUnavailable` for one that nobody can have made."""
+    """What the policy needs of a record, read by `CHOICE` or whole; raises `LedgerUnavailable` where it was altered."""
     try:
-        purpose, status = Purpose(row.purpose), Status(row.status)
+        purpose = _PURPOSES.get(row.purpose) or Purpose(row.purpose)
+        status = _STATUSES.get(row.status) or Status(row.status)
     except ValueError as error:
         raise LedgerUnavailable(f"Record {row.seq} of the consent ledger was altered: {error}.") from None
     expires_at = None if row.expires_at is None else _moment(row.expires_at)

@@ -126,7 +126,8 @@ def _unknown(
 ) -> pa.Table:
     """What of `table` the archive doesn't have already, the files of a drain of the same name left aside."""
     connection.register("asked", table)
-    known = archive.sql(event, files=[f for f in archive.files(event) if not f.name.startswith(f"{name}-")])
+    others = [f for f in archive.files(event) if f"/{name}-" not in f.name]
+    known = archive.sql(event, on=connection, files=others)
     return connection.execute(
         f"SELECT * FROM asked ANTI JOIN {known} known ON known.source = asked.source AND known.id = asked.id"
     ).to_arrow_table()

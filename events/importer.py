@@ -208,13 +208,13 @@ class Importer:
         judge = Judge(connection, mapping)
         for event in judge.events:
             self.archive.check([event])
-            judge.load_known_ids(self.archive.sql(event))
+            judge.load_known_ids(self.archive.sql(event, on=connection))
         select = translation(mapping, now=now)
         done = 0
         kept: list[Rejected] = []
         for batch in source.batches:
             connection.register("chunk_now", _chunk(batch, mapping, people, first=done))
-            with explain_full_disk(self.archive.root), _untypeable(source):
+            with explain_full_disk(self.archive.folder.uri), _untypeable(source):
                 # Copied into a table first: over one of its own tables DuckDB shares the judging between threads.
                 connection.execute("CREATE OR REPLACE TEMP TABLE chunk AS SELECT * FROM chunk_now")
                 counts = judge.judge(select)

@@ -22,7 +22,7 @@ from events.choices_table import CHOICE
 from events.importer import Importer, ImportReport
 from events.mapping import Mapping, load_mapping
 from events.rejected import Rejected, RejectedLog
-from storage.files import explain_full_disk, make_folder
+from storage.files import explain_full_disk
 
 __all__ = ["Replayed", "replay"]
 
@@ -67,8 +67,7 @@ def _of_choices(mapping: Mapping) -> Mapping | None:
 def _again(
     importer: Importer, mapping: Mapping, door: Path, entries: Sequence[Rejected], *, now: datetime
 ) -> ImportReport:
-    make_folder(importer.archive.root)
-    with tempfile.TemporaryDirectory(dir=importer.archive.root, prefix=".replay-") as folder:
+    with tempfile.TemporaryDirectory(dir=importer.rejected.folder, prefix=".replay-") as folder:
         rows, still = Path(folder) / "rows.parquet", RejectedLog(Path(folder) / "still.db")
         with explain_full_disk(rows):
             pq.write_table(_table(mapping, entries), rows)

@@ -5,6 +5,7 @@ FeatureError
 ├── UnknownFeature           a feature or service nobody declared
 ├── NoPurposeInForce         a store was read without saying for which purpose
 ├── FeaturesNotBuilt         a view has no values yet, or was built by other declarations
+│   └── DamagedValues        files of a build are gone or not what was written
 ├── UnusableLabels           a label frame that can't be joined
 │   └── RequestIncomplete    a value of the request that a request-time feature needs isn't there
 ├── OnlineStoreUnavailable   Redis can't be reached
@@ -16,6 +17,7 @@ FeatureError
 from __future__ import annotations
 
 __all__ = [
+    "DamagedValues",
     "EngineUnavailable",
     "FeatureError",
     "FeaturesNotBuilt",
@@ -48,6 +50,10 @@ class NoPurposeInForce(FeatureError):
 
 class FeaturesNotBuilt(FeatureError):
     """A view has no values yet, or was built by other declarations."""
+
+
+class DamagedValues(FeaturesNotBuilt):
+    """Files of a build are gone, or not what was written."""
 
 
 class UnusableLabels(FeatureError):

@@ -17,7 +17,7 @@ from feature_repo.declare import Entity
 from feature_repo.feast_objects import view_of
 from feature_repo.feast_online import settings_of
 from feature_repo.latest import known_until, latest_items, latest_rows
-from storage.layout import Layout
+from storage.folder import archive_folder, features_folder
 from storage.redis_server import connect
 
 __all__ = ["PackedComputeEngine", "PackedComputeEngineConfig"]
@@ -41,18 +41,18 @@ class PackedComputeEngine(LocalComputeEngine):
     def _materialize_one(self, registry: BaseRegistry, task: MaterializationTask, **_: Any) -> LocalMaterializationJob:
         job = f"{task.feature_view.name}-{task.end_time}"
         view, settings = view_of(task.feature_view), settings_of(self.repo_config)
-        layout, as_of = Layout(settings.home), task.end_time
+        features, as_of = features_folder(settings), task.end_time
         try:
             client = connect(settings)
             if view.entity is Entity.ITEM:
-                online.write_items(client, view, latest_items(view, folder=layout.features, as_of=as_of))
+                online.write_items(client, view, latest_items(view, folder=features, as_of=as_of))
             else:
                 rows = latest_rows(
                     view,
-                    folder=layout.features,
-                    archive=Archive(layout.archive),
+                    folder=features,
+                    archive=Archive(archive_folder(settings)),
                     standing=open_ledger(settings).standing(in_force_at=settings.now()),
-                    as_of=known_until(view, folder=layout.features, as_of=as_of),
+                    as_of=known_until(view, folder=features, as_of=as_of),
                 )
                 online.write(client, view, rows)
         except Exception as error:  # handed to Feast, which raises it

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -15,6 +14,7 @@ from events.logged import EventColumns, LoggedEvent
 from events.schema import event_type
 from feature_repo.live_layout import TypeLayout
 from feature_repo.live_memory import Memory
+from storage.folder import StoredFile
 
 __all__ = ["Snapshot"]
 
@@ -27,7 +27,7 @@ class Snapshot:
 
     def __init__(self, archive: Archive, layouts: Mapping[str, TypeLayout]) -> None:
         self._archive, self._layouts = archive, layouts
-        self._files: dict[str, list[Path]] = {event: archive.files(event) for event in layouts}
+        self._files: dict[str, list[StoredFile]] = {event: archive.files(event) for event in layouts}
 
     def fill(self, memory: Memory, *, partition: int, at: int) -> list[LoggedEvent]:
         """Bring a partition's people into `memory`; returns the events that only begin to count after `at`."""
@@ -35,7 +35,8 @@ class Snapshot:
         with _connection() as connection:
             for event, layout in self._layouts.items():
                 columns = layout.columns
-                known = f"FROM {self._archive.sql(event, files=self._files[event])} WHERE {_OURS} = {partition}"
+                rows = self._archive.sql(event, on=connection, files=self._files[event])
+                known = f"FROM {rows} WHERE {_OURS} = {partition}"
                 due = f"greatest(epoch_us(occurred_at), epoch_us(available_at)) <= {at}"
                 chosen = ", ".join(("user_key", "epoch_us(occurred_at) AS o", "source", "id", *columns))
                 found = connection.execute(f"SELECT {chosen} {known} AND {due}").to_arrow_table()
@@ -50,14 +51,14 @@ class Snapshot:
 
 
 def known_in(
-    archive: Archive, events: EventColumns, *, before: bool, files: Sequence[Path] | None = None
+    archive: Archive, events: EventColumns, *, before: bool, files: Sequence[StoredFile] | None = None
 ) -> set[tuple[str, str]]:
     """(source, id) of those of `events` that the archive has; with `before`, from an earlier time they were received."""
     columns = {"source": events.sources, "id": events.ids, "a": events.available}
     where = "WHERE epoch_us(e.available_at) < asked.a" if before else ""
     with _connection() as connection:
         connection.register("asked", pa.table(columns))
-        rows = archive.sql(events.type, files=files)
+        rows = archive.sql(events.type, on=connection, files=files)
         found = connection.execute(
             f"SELECT DISTINCT e.source, e.id FROM {rows} e JOIN asked USING (source, id) {where}"
         )

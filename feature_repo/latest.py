@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import repeat
-from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -21,23 +20,24 @@ import pyarrow.parquet as pq
 
 from events.archive import Archive
 from feature_repo.batch import DuckDBBatch
-from feature_repo.build import Standing, admit_events, built_view, current_spans
+from feature_repo.build import Standing, admit_events, current_spans
 from feature_repo.change_points import event_table
+from feature_repo.offline_values import OfflineValues, built_view
 from feature_repo.online import OnlineRow, to_micros
 from feature_repo.packed import NEVER, changes, pack_rows, pack_sequences, pack_timetables
 from feature_repo.views import View
+from storage.folder import Folder
 
 __all__ = ["known_until", "latest_items", "latest_rows", "newest_values", "sequences_at"]
 
 
-def known_until(view: View, *, folder: Path, as_of: datetime) -> datetime:
-    """Up to when a row made at `as_of` knows what was received: no longer than the view's file does.
+def known_until(view: View, *, folder: Folder, as_of: datetime) -> datetime:
+    """Up to when a row made at `as_of` knows what was received: no longer than the view's files do.
 
     A row that says so is never taken for newer than one which knows more, and can be recomputed. Raises
     `FeaturesNotBuilt`.
     """
-    told = pq.read_schema(built_view(folder, view)).metadata[b"aap.as_of"].decode()
-    return min(as_of, datetime.fromisoformat(told))
+    return min(as_of, built_view(folder, view).as_of)
 
 
 _ROWS_A_PIECE = 32_768
@@ -45,7 +45,7 @@ _ROWS_A_PIECE = 32_768
 
 
 def latest_rows(
-    view: View, *, folder: Path, archive: Archive, standing: Standing, as_of: datetime
+    view: View, *, folder: Folder, archive: Archive, standing: Standing, as_of: datetime
 ) -> Iterator[OnlineRow]:
     """One row for each person whose grant is in force at `as_of` and was when the view was built."""
     at = to_micros(as_of)
@@ -64,7 +64,7 @@ def latest_rows(
         yield from map(OnlineRow, piece.names, packed, tables, repeat(at), piece.starts.tolist())
 
 
-def latest_items(view: View, *, folder: Path, as_of: datetime) -> Iterator[tuple[str, bytes]]:
+def latest_items(view: View, *, folder: Folder, as_of: datetime) -> Iterator[tuple[str, bytes]]:
     """(item id, packed row) of each item, as of `as_of`."""
     at = to_micros(as_of)
     for piece in _pieces(view, built_view(folder, view), at=at, granted=None):
@@ -135,8 +135,15 @@ class _Piece:
         return pack_rows(view, self.values[self.first], as_of=at, valid_until=valid_until, grant_start=self.starts)
 
 
-def _pieces(view: View, file: Path, *, at: int, granted: pa.Table | None) -> Iterator[_Piece]:
-    """All entities of `file` that have a row at `at`, in its order; with `granted`, only under the grant in force."""
+def _pieces(view: View, built: OfflineValues, *, at: int, granted: pa.Table | None) -> Iterator[_Piece]:
+    """All entities that have a row at `at`, file by file; with `granted`, only under the grant in force."""
+    for stored in built.pieces:
+        with built.reading(), built.folder.open(stored.name) as file:
+            yield from _pieces_of(view, file, at=at, granted=granted)
+
+
+def _pieces_of(view: View, file: pa.NativeFile, *, at: int, granted: pa.Table | None) -> Iterator[_Piece]:
+    """Those of one file, in its order."""
     with pq.ParquetFile(file) as opened:
         chosen = _choose(view, opened, at=at, granted=granted)
         held, begun, person = np.empty((0, len(view.numbers))), 0, 0

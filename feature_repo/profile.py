@@ -13,15 +13,16 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import pyarrow.parquet as pq
 import redis
 
 from feature_repo import online
-from feature_repo.build import Standing, built_view, current_spans
+from feature_repo.build import Standing, current_spans
 from feature_repo.declare import DAY_US, Entity
 from feature_repo.errors import OnlineStoreUnavailable
+from feature_repo.offline_values import built_view
 from feature_repo.packed import HEADER, header_of
 from feature_repo.views import View
+from storage.folder import Folder
 from storage.moments import from_micros, to_micros
 from storage.redis_server import UNREACHABLE
 
@@ -84,12 +85,11 @@ class ViewProfile:
         return Spread(len(there), self.missing_share(feature), low, float(np.median(there)), float(there.max()), bars)
 
 
-def profile(view: View, *, folder: Path, standing: Standing, now: datetime) -> ViewProfile:
+def profile(view: View, *, folder: Folder | Path, standing: Standing, now: datetime) -> ViewProfile:
     """The view's values as built below `folder`; raises `FeaturesNotBuilt`."""
-    file = built_view(folder, view)
-    as_of = datetime.fromisoformat(pq.read_schema(file).metadata[b"aap.as_of"].decode())
-    at = to_micros(as_of)
-    with duckdb.connect() as connection:
+    built = built_view(Folder.at(folder), view)
+    at = to_micros(built.as_of)
+    with duckdb.connect() as connection, built.reading():
         connection.execute("SET TimeZone = 'UTC'")
         where = f"epoch_us(valid_from) <= {at}"
         if view.entity is Entity.USER:
@@ -99,14 +99,13 @@ def profile(view: View, *, folder: Path, standing: Standing, now: datetime) -> V
             f"({at} - epoch_us({f.name})) / {DAY_US}.0 AS {f.name}" if since else f.name
             for f, since in zip(view.numbers, view.since, strict=True)
         )
-        escaped = str(file).replace("'", "''")
         found = connection.execute(
-            f"SELECT {view.key} AS k{', ' if numbers else ''}{numbers} FROM read_parquet('{escaped}') WHERE {where} "
+            f"SELECT {view.key} AS k{', ' if numbers else ''}{numbers} FROM {built.sql(on=connection)} WHERE {where} "
             f"QUALIFY row_number() OVER (PARTITION BY {view.key} ORDER BY valid_from DESC) = 1 ORDER BY k"
         ).to_arrow_table()
     columns = [found[n].to_numpy(zero_copy_only=False).astype(np.float64) for n in view.names]
     values = np.column_stack(columns) if columns else np.empty((found.num_rows, 0))
-    return ViewProfile(view, as_of, tuple(found["k"].to_pylist()), values)
+    return ViewProfile(view, built.as_of, tuple(found["k"].to_pylist()), values)
 
 
 def brought_online(client: redis.Redis, of: ViewProfile, *, now: datetime) -> datetime | None:
@@ -123,5 +122,5 @@ def brought_online(client: redis.Redis, of: ViewProfile, *, now: datetime) -> da
         blobs: Any = client.mget([online.item_key(k, of.view.purpose) for k in keys]) if keys else []
     except UNREACHABLE as error:
         raise OnlineStoreUnavailable(f"Redis can't be reached ({error}).") from error
-    made = [int(header_of(b)["as_of"]) for b in blobs if b is not None and len(b) >= HEADER.itemsize]
+    made = [int(header_of(of.view, b)["as_of"]) for b in blobs if b is not None and len(b) >= HEADER.itemsize]
     return from_micros(max(made)) if made else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -17,12 +16,15 @@ import pyarrow as pa
 from events.archive import Archive
 from events.schema import event_type
 from feature_repo.batch import DuckDBBatch
-from feature_repo.build import view_file, write_view
+from feature_repo.build import write_view
 from feature_repo.change_points import event_table
 from feature_repo.declare import DAY_US, Aggregate
 from feature_repo.latest import newest_values
+from feature_repo.offline_values import Inputs
+from feature_repo.offline_write import ValuesWriter
 from feature_repo.point_in_time import point_in_time_join
 from feature_repo.views import View
+from storage.folder import Folder
 from storage.moments import from_micros
 
 __all__ = ["Questions", "recompute"]
@@ -50,14 +52,15 @@ def recompute(view: View, archive: Archive, asked: Questions) -> tuple[np.ndarra
     who = np.array(asked.user_keys, dtype=object)
     known, of_row = _distinct(who, asked.grant_start, asked.known_until)
     with duckdb.connect() as connection, tempfile.TemporaryDirectory() as folder:
-        _admit(DuckDBBatch(connection), view, archive, known)
+        batch, place = DuckDBBatch(connection), Folder.at(folder)
+        _admit(batch, view, archive, known)
         lists = newest_values(connection, view)
-        latest = from_micros(int(asked.known_until.max()))
-        write_view(DuckDBBatch(connection), view, folder=Path(folder), as_of=latest)
+        writer = ValuesWriter(view, folder=place)
+        write_view(batch, writer, view, scratch=place / "scratch")
+        built = writer.finish(Inputs(from_micros(int(asked.known_until.max()))))
         keys = pa.array(of_row.astype(str), pa.string())
         moments = np.maximum(asked.read_at, asked.known_until)
-        file = view_file(Path(folder), view)
-        values, _, _ = point_in_time_join(view, file, keys=keys, moments=moments, features=view.names)
+        values, _, _ = point_in_time_join(built, keys=keys, moments=moments, features=view.names)
     since = np.array(view.since, dtype=bool)
     ahead = (moments - asked.read_at)[:, None] / DAY_US
     values[:, since] = np.maximum(values[:, since] - ahead, 0.0)

@@ -21,16 +21,18 @@ import pyarrow as pa
 from events.archive import Archive
 from feature_repo.agreement import differ
 from feature_repo.batch import DuckDBBatch, Engine, duckdb_engine
-from feature_repo.build import Standing, admit_events, build_one, current_spans, view_file
+from feature_repo.build import Standing, admit_events, build_one, current_spans
 from feature_repo.change_points import event_table
 from feature_repo.declare import Aggregate, Entity
 from feature_repo.errors import EngineUnavailable, NothingToVerify
 from feature_repo.live_engine import LiveMemoryValues
+from feature_repo.offline_values import built_view
 from feature_repo.point_in_time import point_in_time_join
 from feature_repo.sample import Sample
 from feature_repo.spark_engine import spark_engine, spark_session, why_unavailable
 from feature_repo.views import View, all_views
 from settings.config import Settings
+from storage.folder import Folder
 from storage.moments import to_micros
 
 __all__ = ["BatchValues", "Comparison", "FeatureCount", "Sample", "ValuesAt", "engines", "verify"]
@@ -69,7 +71,7 @@ class BatchValues:
                 engine=self.engine,
             )  # fmt: skip
             values, found, _ = point_in_time_join(
-                view, view_file(Path(folder), view), keys=pa.array(sample.keys, pa.string()), moments=sample.moments,
+                built_view(Folder.at(folder), view), keys=pa.array(sample.keys, pa.string()), moments=sample.moments,
                 features=[f.name for f in view.numbers],
             )  # fmt: skip
         return values, found

@@ -19,6 +19,7 @@ from feature_repo.served import Served
 from pipelines.page import number, page, table
 from settings.config import Settings
 from storage.files import write_atomically
+from storage.folder import archive_folder
 from storage.layout import Layout
 from storage.locks import hold
 
@@ -65,7 +66,7 @@ def check_consistency(settings: Settings, *, now: datetime, most: int = MOST) ->
         standing = open_ledger(settings).standing(in_force_at=now)
         served = open_served(settings)
         served.sweep(standing=standing, now=now)
-        found = check(served.usable(standing=standing, now=now), Archive(layout.archive), most=most)
+        found = check(served.usable(standing=standing, now=now), Archive(archive_folder(settings)), most=most)
     stem = layout.reports / f"consistency-{now:%Y-%m-%dT%H%M}"
     write_atomically(stem.with_suffix(".json"), json.dumps(asdict(found), indent=1).encode())
     write_atomically(stem.with_suffix(".html"), _html(found, now=now).encode())

@@ -19,6 +19,7 @@ from models.errors import ModelError
 from models.registry import open_registry
 from models.roster import MODELS
 from settings.config import Settings
+from storage.folder import features_folder
 from storage.layout import Layout
 from storage.redis_server import connect
 
@@ -148,7 +149,7 @@ def _values(
     if isinstance(feature, OnRequest):
         return Values(view.name, purpose, problem="It is computed when it is asked for.")
     try:
-        built = profile(view, folder=Layout(settings.home).features, standing=standing, now=now)
+        built = profile(view, folder=features_folder(settings), standing=standing, now=now)
     except FeaturesNotBuilt as error:
         return Values(view.name, purpose, problem=str(error))
     spread = None if feature.is_sequence else built.spread(feature.name)

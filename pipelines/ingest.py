@@ -21,8 +21,10 @@ from security.id_map import open_id_map
 from security.pseudonyms import load_pseudonyms
 from settings.config import Settings
 from storage.files import write_atomically
+from storage.folder import archive_folder
 from storage.layout import Layout
 from storage.locks import hold
+from storage.moments import to_micros
 from storage.redis_server import connect
 
 __all__ = [
@@ -55,7 +57,7 @@ def open_importer(settings: Settings) -> Importer:
     """The importer over the stores these settings name."""
     layout = Layout(settings.home)
     return Importer(
-        archive=Archive(layout.archive),
+        archive=Archive(archive_folder(settings)),
         rejected=RejectedLog(layout.rejected),
         desk=open_desk(settings),
         pseudonyms=load_pseudonyms(layout),
@@ -100,20 +102,18 @@ def archive_live_events(
     layout = Layout(settings.home)
     with hold(layout.run / "import.lock", what="an import", wait_s=wait_s):
         log = RedisStreamLog(connect(settings))
-        return drain(log, Archive(layout.archive), open_ledger(settings), now=now, admitted=admitted)
+        return drain(log, Archive(archive_folder(settings)), open_ledger(settings), now=now, admitted=admitted)
 
 
 def _tell_log(settings: Settings, *, now: datetime) -> None:
     """Have the log know what was imported: an id that is also sent live is a duplicate, and live features begin anew."""
-    log, archive, at = (
-        RedisStreamLog(connect(settings)),
-        Archive(Layout(settings.home).archive),
-        round(now.timestamp() * 1e6),
-    )
+    log, archive = RedisStreamLog(connect(settings)), Archive(archive_folder(settings))
+    at = to_micros(now)
     with duckdb.connect() as connection:
         for event in archive.types():
+            stored = archive.sql(event, on=connection)
             found = connection.execute(
-                f"SELECT source, id, user_key FROM {archive.sql(event)} WHERE epoch_us(occurred_at) > {at - REMEMBERED_US}"
+                f"SELECT source, id, user_key FROM {stored} WHERE epoch_us(occurred_at) > {at - REMEMBERED_US}"
             )
             while rows := found.fetchmany(50_000):
                 log.remember(rows, at=at)

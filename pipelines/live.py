@@ -19,7 +19,7 @@ from pipelines.ingest import archive_live_events
 from pipelines.live_worker import FAILED, LiveWorker
 from settings.config import Settings, load_settings
 from storage.errors import StorageError
-from storage.layout import Layout
+from storage.folder import archive_folder
 from storage.redis_server import connect
 
 __all__ = ["run", "work"]
@@ -33,7 +33,7 @@ def work(home: str, parent: int) -> None:
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    worker = LiveWorker(connect(settings, start=False), Archive(Layout(settings.home).archive), settings.now)
+    worker = LiveWorker(connect(settings, start=False), Archive(archive_folder(settings)), settings.now)
     worker.run(lambda: stop.is_set() or os.getppid() != parent, tell=lambda problem: _tell(f"{problem}\n"))
 
 

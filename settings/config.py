@@ -29,7 +29,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="AAP_", extra="ignore", frozen=True)
 
-    home: Path = Field(default=Path("var"), description="Folder for all data; nothing is written outside it.")
+    home: Path = Field(default=Path("var"), description="Folder for all data; only data_uri may name another place.")
+    data_uri: str | None = Field(
+        default=None,
+        description="Where archive and offline features are: a folder or s3://bucket/prefix; <home> by default.",
+    )
     settings_dir: Path = Field(
         default=Path(__file__).parent,
         description="Folder with training.yaml and flags.json (the package's own by default).",

@@ -56,7 +56,7 @@ def test_a_replay_says_nothing_new_to_the_ledger_and_leaves_no_raw_id(rejected_o
     replay(shop.importer(), now=NOW)
     assert shop.desk.ledger.checkpoint() == before
     assert shop.files_with("anna-4711", "bert-0815") == []
-    assert not list(shop.archive.root.glob(".*/*"))
+    assert not list(shop.layout.rejected.parent.glob(".*/*"))
 
 
 def test_what_was_in_the_future_fits_when_its_time_has_come(shop: CornerShop) -> None:

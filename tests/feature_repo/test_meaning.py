@@ -11,19 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import Phase, example, given, settings, strategies as st
 
 from consent.purposes import Purpose
 from events.schema import event_type
 from feature_repo.batch import Batch, Engine, duckdb_engine
-from feature_repo.build import view_file, write_view
+from feature_repo.build import write_view
 from feature_repo.categories import by_category
 from feature_repo.change_points import event_table
 from feature_repo.declare import DAY_US, Aggregate, Entity, Feature, Op, Ratio, Where
+from feature_repo.offline_values import Inputs, last_build
+from feature_repo.offline_write import ValuesWriter
 from feature_repo.point_in_time import point_in_time_join
 from feature_repo.views import View, make_views
+from storage.folder import Folder
 from tests.feature_repo.brute_force import Happened, value_at
 
 PROFILE = frozenset({Purpose.PERSONALIZE_PROFILING})
@@ -155,10 +157,11 @@ def _computed(
 ) -> tuple[np.ndarray, np.ndarray]:
     with engine() as batch:
         _tables(batch, events, starts, key=view.key)
-        write_view(batch, view, folder=folder, as_of=datetime(2024, 4, 1, tzinfo=UTC))
+        writer = ValuesWriter(view, folder=Folder.at(folder))
+        write_view(batch, writer, view, scratch=Folder.at(folder / ".scratch"))
+        built = writer.finish(Inputs(datetime(2024, 4, 1, tzinfo=UTC)))
     values, found, _ = point_in_time_join(
-        view,
-        view_file(folder, view),
+        built,
         keys=pa.array([k for k, _ in labels], pa.string()),
         moments=np.array([t for _, t in labels], dtype=np.int64),
         features=[f.name for f in view.numbers],
@@ -284,7 +287,7 @@ def test_spark_means_the_same_of_people_at_every_moment(tmp_path: Path, spark: E
         if found[place]:
             _agree(view, values[place], t, [e for e in events if e.person == person], everyone[person])
     _computed(view, events, everyone, [], tmp_path / "duckdb")
-    assert view_file(tmp_path / "spark", view).read_bytes() == view_file(tmp_path / "duckdb", view).read_bytes()
+    assert _files(tmp_path / "spark") == _files(tmp_path / "duckdb")
 
 
 @pytest.mark.spark
@@ -302,7 +305,11 @@ def test_spark_means_the_same_of_items_at_every_moment(tmp_path: Path, spark: En
         else:
             assert not [e for e in sold if e.available <= t // DAY_US * DAY_US]
     _computed(view, events, everyone, [], tmp_path / "duckdb")
-    assert view_file(tmp_path / "spark", view).read_bytes() == view_file(tmp_path / "duckdb", view).read_bytes()
+    assert _files(tmp_path / "spark") == _files(tmp_path / "duckdb")
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
 ALONE = [
@@ -362,10 +369,11 @@ def test_a_window_s_edges_are_where_the_declaration_puts_them(tmp_path: Path) ->
     assert values[:, 0].tolist() == [0, 1, 1, 0, 1, 1, 0]
 
 
-def test_a_view_s_file_says_by_which_declarations_and_as_of_when_it_was_made(tmp_path: Path) -> None:
+def test_a_view_s_record_says_by_which_declarations_and_as_of_when_it_was_made(tmp_path: Path) -> None:
     (view,) = make_views(PERSONAL)
     _computed(view, [], {PEOPLE[0]: 0}, [], tmp_path)
-    told = pq.read_schema(tmp_path / view.name / "values.parquet").metadata
-    assert told[b"aap.fingerprint"] == str(view.fingerprint).encode()
-    assert told[b"aap.as_of"] == b"2024-04-01T00:00:00+00:00"
+    told = last_build(Folder.at(tmp_path), view)
+    assert told is not None
+    assert told.made_by["declarations"] == str(view.fingerprint)
+    assert told.as_of == datetime(2024, 4, 1, tzinfo=UTC)
     assert make_views(PERSONAL[1:])[0].fingerprint != view.fingerprint

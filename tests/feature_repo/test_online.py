@@ -18,9 +18,11 @@ from feature_repo.declare import Entity
 from feature_repo.errors import FeaturesNotBuilt, OnlineStoreUnavailable
 from feature_repo.frame import Status
 from feature_repo.latest import latest_items
+from feature_repo.offline_values import RECORD
 from feature_repo.packed import header_of
 from feature_repo.store import apply, materialize
 from feature_repo.views import view_for
+from storage.folder import features_folder
 from storage.redis_server import connect
 from tests.feature_repo.store_room import AS_OF, ASKED, CUSTOMERS, REPORTING, RETENTION, StoreRoom
 
@@ -195,7 +197,7 @@ def test_last_bought_products_come_newest_first_and_only_to_who_allows_it(room: 
 
 def test_items_are_read_with_their_own_expiry(room: StoreRoom) -> None:
     client, view = connect(room.settings), view_for(Entity.ITEM, Purpose.PERSONALIZE_PROFILING)
-    online.write_items(client, view, latest_items(view, folder=room.layout.features, as_of=AS_OF))
+    online.write_items(client, view, latest_items(view, folder=features_folder(room.settings), as_of=AS_OF))
     values, status = online.read_items(client, view, ["i0", "no such item"], now=AS_OF)
     assert (status[0] <= Status.NULL).all()
     assert (status[1] == Status.NOT_FOUND).all()
@@ -215,11 +217,16 @@ def test_feast_s_materialization_writes_what_our_own_would(room: StoreRoom) -> N
 
 def test_features_that_are_not_built_or_are_damaged_are_told(room: StoreRoom) -> None:
     view = view_for(Entity.USER, RETENTION)
-    file = room.file(view)
-    file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(FeaturesNotBuilt, match=r"damaged .*; run `aap features build` to make it anew"):
+    built = room.built(view)
+    file = room.layout.features / view.name / built.pieces[0].name
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])
+    with pytest.raises(FeaturesNotBuilt, match="missing or damaged; run `aap features build`"):
         room.rows(view)
-    file.unlink()
+    file.write_bytes(bytes(len(whole)))
+    with pytest.raises(FeaturesNotBuilt, match=r"can't be read .*; run `aap features build --anew`"):
+        room.rows(view)
+    built.folder.remove([RECORD])
     with pytest.raises(FeaturesNotBuilt, match="not built yet; run `aap features build`"):
         room.rows(view)
 
