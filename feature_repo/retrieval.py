@@ -133,7 +133,7 @@ class Retrieval:
         return Interactions(table, manifest)
 
     def online_vectors(self, user_keys: Sequence[str], *, service: str, now: datetime) -> Vectors:
-        """The values of `service` for `user_keys` at `now`: one `MGET` for consent and features together.
+        """The values of `service` for `user_keys` at `now`: one `MGET` of rows, which carry the consent with them.
 
         Raises `OnlineStoreUnavailable` when Redis can't be reached.
         """
