@@ -37,6 +37,21 @@ def online(people: People = 100_000, as_json: Json = False) -> None:
 
 
 @app.command()
+def consent(people: People = 100_000, as_json: Json = False) -> None:
+    """What checking consent adds to an online read of the same rows."""
+    from benchmarks.consent import run
+
+    report = run(people=people)
+    if as_json:
+        _print_json(report.to_dict())
+        return
+    rows = [(size, line.with_p50_ms, line.without_p50_ms, line.added_percent) for size, line in report.rows.items()]
+    headings = ("people", "with p50 ms", "without p50 ms", "added %")
+    table(*headings, rows=rows, numbers=headings)
+    console.print(report.machine, highlight=False)
+
+
+@app.command()
 def materialize(people: People = 100_000, as_json: Json = False) -> None:
     """Bringing a built view online: ours beside Feast's, in user-view rows a second."""
     from benchmarks.materialize import run

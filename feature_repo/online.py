@@ -23,7 +23,16 @@ from consent.purposes import Purpose
 from feature_repo.errors import OnlineStoreUnavailable
 from feature_repo.frame import Status
 from feature_repo.online_write import OnlineRow, erase, item_key, to_micros, write, write_items
-from feature_repo.packed import consent_size, sequences_of, stored_size, timetable_of
+from feature_repo.packed import (
+    AS_OF,
+    EXPIRES_AT,
+    GRANT_START,
+    MADE_BY,
+    VALID_UNTIL,
+    parts,
+    sequences_of,
+    timetable_of,
+)
 from feature_repo.views import View
 from storage.redis_server import UNREACHABLE
 
@@ -40,8 +49,6 @@ __all__ = [
 ]
 
 _DAY_US = 86_400_000_000
-_MADE_BY, _AS_OF, _VALID_UNTIL, _EXPIRES_AT, _GRANT_START, _HEADER = range(6)
-"""Places in a header read as integers, and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +83,30 @@ def read(
     """
     at = to_micros(now)
     rows = _fetch(client, projection.row_keys(user_keys, view.purpose))
-    consent, headers, values = _parts(view, rows)
-    ours = headers[:, _MADE_BY] == view.mark
+    consent, headers, values = parts(view, rows)
+    decisions = projection.judge(consent, purposes, now_micros=at)
+    ours = headers[:, MADE_BY] == view.mark
     grant_start = consent[:, projection.start_word(view.purpose)]
-    ours &= headers[:, _GRANT_START] == grant_start
-    known = sound = None
-    if not ours.all():
-        known, sound = _ask_consent(client, user_keys, consent, of=np.flatnonzero(~ours))
-    decisions = projection.judge(consent, purposes, now_micros=at, known=known, sound=sound)
+    ours &= headers[:, GRANT_START] == grant_start
     fresh = ours & decisions.allowed
-    fresh &= at < headers[:, _EXPIRES_AT]
-    stale = fresh & (headers[:, _VALID_UNTIL] <= at)
+    fresh &= at < headers[:, EXPIRES_AT]
+    everybody = bool(fresh.all())
+    if not everybody and not ours.all():
+        known, sound = _ask_consent(client, user_keys, consent, of=np.flatnonzero(~ours))
+        decisions = projection.judge(consent, purposes, now_micros=at, known=known, sound=sound)
+    stale = fresh & (headers[:, VALID_UNTIL] <= at)
     if stale.any():
         _catch_up(client, view, user_keys, headers, values, stale=stale, now=at, fresh=fresh)
+        everybody = bool(fresh.all())
     _tell_time(view, values, now=at)
     status = np.isnan(values).view(np.uint8)
-    if not fresh.all():
-        why = np.where(decisions.allowed, np.where(ours, Status.EXPIRED, Status.NOT_FOUND), Status.DENIED)
+    if not everybody:
         without = np.flatnonzero(~fresh)
-        status[without], values[without] = why[without, None], np.nan
+        why = np.where(ours[without], Status.EXPIRED, Status.NOT_FOUND)
+        why[~decisions.allowed[without]] = Status.DENIED
+        status[without], values[without] = why[:, None], np.nan
     lists = _sequences(view, rows, fresh)
-    return OnlineValues(values, status, decisions, lists, np.where(fresh, headers[:, _AS_OF], 0), grant_start)
+    return OnlineValues(values, status, decisions, lists, np.where(fresh, headers[:, AS_OF], 0), grant_start)
 
 
 def read_items(
@@ -104,10 +114,10 @@ def read_items(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values float64 `[n_items, n_numbers]` and status of `item_ids`; items have no consent of their own."""
     blobs = _fetch(client, [item_key(i, view.purpose) for i in item_ids])
-    _, headers, values = _parts(view, blobs)
+    _, headers, values = parts(view, blobs)
     at = to_micros(now)
-    found = headers[:, _MADE_BY] == view.mark
-    fresh = found & (at < headers[:, _EXPIRES_AT]) & (at < headers[:, _VALID_UNTIL])
+    found = headers[:, MADE_BY] == view.mark
+    fresh = found & (at < headers[:, EXPIRES_AT]) & (at < headers[:, VALID_UNTIL])
     _tell_time(view, values, now=at)
     status = np.where(np.isnan(values), Status.NULL, Status.PRESENT).astype(np.uint8)
     status[~fresh] = Status.EXPIRED
@@ -123,22 +133,6 @@ def _fetch(client: redis.Redis, keys: list[str]) -> list[bytes | None]:
         raise OnlineStoreUnavailable(
             f"Redis can't be reached ({error}); nothing can be answered until it is."
         ) from error
-
-
-def _parts(view: View, blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Consent int64 `[n, projection.WORDS]` (of items `[n, 0]`), headers int64 `[n, 5]` and numbers float64
-    `[n, n_numbers]`, all of one writable table; zeros where no row is sound.
-
-    A header is read as five integers, `packed.HEADER`: the first is fingerprint and number of numbers in one.
-    """
-    size, before = stored_size(view), consent_size(view) // 8
-    held: Sequence[bytes] = blobs  # type: ignore[assignment]
-    if None in blobs or set(map(len, held)) - {size}:
-        empty = bytes(size)
-        held = [b[:size] if b is not None and len(b) >= size else empty for b in blobs]
-    table = np.frombuffer(bytearray().join(held), "<f8").reshape(len(blobs), size // 8)
-    whole = table.view("<i8")
-    return whole[:, :before], whole[:, before : before + _HEADER], table[:, before + _HEADER :]
 
 
 def _ask_consent(
@@ -181,18 +175,18 @@ def _catch_up(
     people = np.flatnonzero(stale)
     keys = [k for i in people.tolist() for k in projection.feature_keys(user_keys[i], view.purpose)]
     blobs = _fetch(client, keys)
-    _, again, now_held = _parts(view, blobs[::2])
-    same = (again[:, _MADE_BY] == view.mark) & (again[:, _GRANT_START] == headers[people, _GRANT_START])
-    same &= now < again[:, _EXPIRES_AT]
-    values[people], headers[people, _AS_OF] = now_held, again[:, _AS_OF]
+    _, again, now_held = parts(view, blobs[::2])
+    same = (again[:, MADE_BY] == view.mark) & (again[:, GRANT_START] == headers[people, GRANT_START])
+    same &= now < again[:, EXPIRES_AT]
+    values[people], headers[people, AS_OF] = now_held, again[:, AS_OF]
     for i, person in enumerate(people.tolist()):
         entries = None
         if same[i]:
             entries = timetable_of(
-                view, blobs[2 * i + 1], as_of=int(again[i, _AS_OF]), grant_start=int(again[i, _GRANT_START])
+                view, blobs[2 * i + 1], as_of=int(again[i, AS_OF]), grant_start=int(again[i, GRANT_START])
             )
         if entries is None:
-            fresh[person] = bool(same[i]) and now < int(again[i, _VALID_UNTIL])
+            fresh[person] = bool(same[i]) and now < int(again[i, VALID_UNTIL])
             continue
         due = entries[: int(np.searchsorted(entries["moment"], now, side="right"))]
         values[person, due["place"]] = due["value"]

@@ -21,9 +21,14 @@ from feature_repo.declare import Entity
 from feature_repo.views import View
 
 __all__ = [
+    "AS_OF",
     "CHANGE",
+    "EXPIRES_AT",
+    "GRANT_START",
     "HEADER",
+    "MADE_BY",
     "NEVER",
+    "VALID_UNTIL",
     "changes",
     "consent_size",
     "cut",
@@ -33,6 +38,7 @@ __all__ = [
     "pack_sequences",
     "pack_timetable",
     "pack_timetables",
+    "parts",
     "row_layout",
     "sequences_of",
     "stored_size",
@@ -50,6 +56,9 @@ HEADER = np.dtype(
     ]
 )
 """All moments are microseconds since 1970."""
+
+MADE_BY, AS_OF, VALID_UNTIL, EXPIRES_AT, GRANT_START, _WORDS = range(6)
+"""Places in a header read as integers, and how many there are; the first is fingerprint and number of numbers in one."""
 
 NEVER = np.iinfo(np.int64).max
 """`valid_until` of a row that nothing but an event changes."""
@@ -92,6 +101,22 @@ def pack_row(
 def pack_sequences(sequences: Sequence[Sequence[str]]) -> bytes:
     """What follows the numbers in a row of a view with sequences."""
     return msgspec.msgpack.encode(list(sequences))
+
+
+def parts(view: View, blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Consent int64 `[n, projection.WORDS]` (of items `[n, 0]`), headers int64 `[n, 5]` and numbers float64
+    `[n, n_numbers]`, all of one writable table; zeros where no row is sound.
+
+    A header is read as integers, of which `MADE_BY` and so on are the places.
+    """
+    size, before = stored_size(view), consent_size(view) // 8
+    held: Sequence[bytes] = blobs  # type: ignore[assignment]
+    if None in blobs or set(map(len, held)) - {size}:
+        empty = bytes(size)
+        held = [b[:size] if b is not None and len(b) >= size else empty for b in blobs]
+    table = np.frombuffer(bytearray().join(held), "<f8").reshape(len(blobs), size // 8)
+    whole = table.view("<i8")
+    return whole[:, :before], whole[:, before : before + _WORDS], table[:, before + _WORDS :]
 
 
 def header_of(view: View, blob: bytes) -> np.void:

@@ -153,7 +153,7 @@ class Retrieval:
         now: datetime,
         request: Mapping[str, Sequence[float]] | None = None,
     ) -> Vectors:
-        """The values of `service` for `user_keys` at `now`: one `MGET` for consent and features together.
+        """The values of `service` for `user_keys` at `now`: one `MGET` of rows, which carry the consent with them.
 
         `request` holds what request-time features need, by name, one value a person.
         Raises `OnlineStoreUnavailable` when Redis can't be reached, `RequestIncomplete` when a value is missing.

@@ -13,7 +13,7 @@ from redis.retry import Retry
 from consent import projection
 from consent.policy import Decision, Reason, Status as Choice
 from consent.purposes import Purpose
-from feature_repo import online
+from feature_repo import latest, online
 from feature_repo.declare import Entity
 from feature_repo.errors import FeaturesNotBuilt, OnlineStoreUnavailable
 from feature_repo.frame import Status
@@ -204,6 +204,17 @@ def test_items_are_read_with_their_own_expiry(room: StoreRoom) -> None:
     buyers = [f.name for f in view.numbers].index("buyer_count_28d")
     assert 0 < values[0, buyers] <= 9
     assert (online.read_items(client, view, ["i0"], now=AS_OF + timedelta(days=36))[1] == Status.EXPIRED).all()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_a_file_read_in_small_pieces_gives_the_same_rows(
+    room: StoreRoom, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    user, item = view_for(Entity.USER, RETENTION), view_for(Entity.ITEM, Purpose.PERSONALIZE_PROFILING)
+    whole = room.rows(user), list(latest_items(item, folder=room.layout.features, as_of=AS_OF))
+    assert any(row.timetable for row in whole[0])
+    monkeypatch.setattr(latest, "_ROWS_A_PIECE", rows)
+    assert (room.rows(user), list(latest_items(item, folder=room.layout.features, as_of=AS_OF))) == whole
 
 
 def test_feast_s_materialization_writes_what_our_own_would(room: StoreRoom) -> None:

@@ -1,0 +1,103 @@
+"""`aap bench consent`: what checking consent adds to an online read.
+
+*With* is the whole door. *Without* is the same read of the same rows, through the same client and with everything else
+that the door does (key names, declarations, time to live, statuses, the service's columns), but it looks at nobody's
+consent. Both are asked about the same people, who have a row, in turn; who goes first changes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import redis
+
+from benchmarks.crowd import AS_OF, Crowd, a_server_of_its_own, crowd, project, the_service, the_view
+from benchmarks.machine import describe, percentile_ms
+from benchmarks.online import SIZES, bring_online
+from consent import projection
+from feature_repo.declare import Service
+from feature_repo.frame import Status, Vectors
+from feature_repo.online import to_micros
+from feature_repo.packed import EXPIRES_AT, MADE_BY, VALID_UNTIL, parts
+from feature_repo.retrieval import vectors
+from feature_repo.views import View
+
+__all__ = ["ConsentReport", "Line", "run"]
+
+_TURNS = {1: 1_500, 10: 1_200, 100: 600, 500: 300}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Medians of one size, in milliseconds, and what consent adds."""
+
+    with_p50_ms: float
+    without_p50_ms: float
+    added_percent: float
+    """Negative when it is lost in the noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentReport:
+    """What was measured, by the number of people in one read."""
+
+    machine: str
+    people: int
+    rows: dict[int, Line]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        rows = {str(size): asdict(line) for size, line in self.rows.items()}
+        return {"machine": self.machine, "people": self.people, "rows": rows}
+
+
+def run(*, people: int = 100_000, sizes: Sequence[int] = SIZES, seed: int = 7) -> ConsentReport:
+    """Measure; about a quarter of a minute."""
+    random, view, everybody = np.random.default_rng(seed), the_view(), crowd(people, seed=seed)
+    with a_server_of_its_own() as (_, client):
+        project(client, everybody)
+        bring_online(client, view, everybody)
+        lines = {size: _measure(client, view, everybody, size, random) for size in sizes}
+        return ConsentReport(describe(client), people, lines)
+
+
+def _measure(client: redis.Redis, view: View, people: Crowd, size: int, random: np.random.Generator) -> Line:
+    service, present = the_service(view), np.array(people.with_values())
+
+    def checked(keys: Sequence[str]) -> Vectors:
+        return vectors(client, view, service, keys, now=AS_OF)
+
+    def unchecked(keys: Sequence[str]) -> Vectors:
+        return _unchecked(client, view, service, keys)
+
+    told: dict[str, list[float]] = {"with": [], "without": []}
+    for turn in range(_TURNS[size]):
+        keys = [people.keys[i] for i in random.choice(present, size).tolist()]
+        pair: list[tuple[str, Callable[[Sequence[str]], Vectors]]] = [("with", checked), ("without", unchecked)]
+        for name, read in pair if turn % 2 else reversed(pair):
+            started = time.perf_counter()
+            read(keys)
+            told[name].append(time.perf_counter() - started)
+    checking, not_checking = (percentile_ms(told[name], 50) for name in ("with", "without"))
+    return Line(checking, not_checking, round(100 * (checking / not_checking - 1), 1))
+
+
+def _unchecked(client: redis.Redis, view: View, asked: Service, user_keys: Sequence[str]) -> Vectors:
+    """What `retrieval.vectors` does, less the consent."""
+    at = to_micros(AS_OF)
+    rows: list[bytes | None] = client.mget(projection.row_keys(user_keys, view.purpose))  # type: ignore[assignment]
+    _, headers, values = parts(view, rows)
+    ours = headers[:, MADE_BY] == view.mark
+    fresh = ours & (at < headers[:, EXPIRES_AT])
+    stale = fresh & (headers[:, VALID_UNTIL] <= at)
+    status = np.isnan(values).view(np.uint8)
+    if stale.any() or not fresh.all():
+        status[~fresh] = Status.NOT_FOUND
+    if asked.features != view.names:
+        picked = [view.names.index(name) for name in asked.features]
+        values, status = values[:, picked], status[:, picked]
+    return Vectors(asked.features, values, status, (), {})
