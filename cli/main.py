@@ -75,7 +75,6 @@ ENTRIES: Mapping[str, Entry] = {
         Entry("up", "cli.up", "up", "Start", "Start Redis, the prediction service, live features and the pages."),
         Entry("down", "cli.up", "down", "Start", "Stop everything that `up` started."),
         Entry("status", "cli.up", "status", "Start", "What runs, where, since when."),
-        Entry("bench", "cli.bench", "app", "Start", "Measure the platform on this machine."),
         Entry("import", "cli.imports", "import_", "Data", "Import a CSV, Parquet file or SQL table by a mapping."),
         Entry("rejected", "cli.imports", "rejected", "Data", "List or replay the rows that didn't fit."),
         Entry("features", "cli.features", "app", "Features", "Build, publish and look at features."),

@@ -1,9 +1,9 @@
 """The live readers of the event log: several workers share its partitions, each partition read by one of them at a time.
 
 A worker holds a partition by a lease, and beside it stands the place up to which it has given events their effect. When it
-stops, or dies and its lease runs out, another takes the partition over from the archive's place on. Nothing is deleted
-from the log that the holder has yet to read. Delivery is at least once: what a worker knows dies with it, and whoever
-takes over reads again.
+stops, or dies and its lease runs out, another takes the partition over from there, or from the archive's place if that is
+before. Nothing is deleted from the log that the holder has yet to read. Delivery is at least once: what a worker knows
+dies with it, and whoever takes over reads again.
 """
 
 from __future__ import annotations
@@ -19,28 +19,50 @@ from storage import scripts
 __all__ = ["Behind", "Delivery", "LiveGroup", "behind"]
 
 _WORKERS = "live:workers"
+_KEPT_MS = 60_000
+"""How long what a worker hadn't come to is kept in the log for the next one, though the archive has it."""
 
+
+# KEYS: workers. ARGV: worker, lease (ms). By the server's own clock.
+_ALIVE = """
+local seconds, micros = unpack(redis.call('TIME'))
+local now = seconds * 1000 + math.floor(micros / 1000)
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, now - ARGV[2])
+return redis.call('ZCARD', KEYS[1])
+"""
 _TAKE = "return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])"
-# KEYS: lease, place, archived. ARGV: worker, lease (ms). Answers place and total of the archive: nothing after it is deleted.
+# KEYS: lease, place, archived, folded. ARGV: worker, how long a place is kept (ms). Answers place and total of the archive,
+# or those of the worker before if it hadn't come as far: nothing after it is deleted.
 _BEGIN = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
-local found = redis.call('HMGET', KEYS[3], 'place', 'total')
-redis.call('SET', KEYS[2], found[1] or '0-0', 'PX', ARGV[2])
-return {found[1] or '0-0', found[2] or '0'}
+local found, before = redis.call('HMGET', KEYS[3], 'place', 'total'), redis.call('GET', KEYS[2])
+local place, total = found[1] or '0-0', found[2] or '0'
+if before then
+  local a, b = string.match(before, '^(%d+)-(%d+)$')
+  local c, d = string.match(place, '^(%d+)-(%d+)$')
+  a, b, c, d = tonumber(a), tonumber(b), tonumber(c), tonumber(d)
+  if a < c or (a == c and b < d) then
+    place, total = before, string.match(redis.call('GET', KEYS[4]) or '0', '%d+')
+  end
+end
+redis.call('SET', KEYS[2], place, 'PX', ARGV[2])
+return {place, total}
 """
-# KEYS: lease, place, folded. ARGV: worker, lease (ms); none means give it up.
+# KEYS: lease, place, folded. ARGV: worker, lease (ms), how long a place is kept (ms).
 _RENEW = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-if not ARGV[2] then return redis.call('DEL', unpack(KEYS)) end
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
-redis.call('PEXPIRE', KEYS[3], ARGV[2])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+redis.call('PEXPIRE', KEYS[3], ARGV[3])
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
-# Only who holds the lease may read. KEYS: lease, place, stream, generation. ARGV: worker, lease (ms), place, how many.
+_GIVE_UP = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+# Only who holds the lease may read. KEYS: lease, place, stream, generation. ARGV: worker, lease (ms), place, how many,
+# how long a place is kept (ms).
 _READ = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2])
+redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[5])
 return {redis.call('GET', KEYS[4]) or '0', redis.call('XRANGE', KEYS[3], '(' .. ARGV[3], '+', 'COUNT', ARGV[4])}
 """
 
@@ -88,9 +110,12 @@ class LiveGroup:
         return taken
 
     def begin(self, partition: int) -> tuple[bytes, int] | None:
-        """Begin to read after the archive's place; returns it, and how many events it has. None: the lease is lost."""
-        keys = [*_lease(partition)[:2], key_of(partition, "archived")]
-        (found,) = scripts.run(self._redis, _BEGIN, [(keys, [self.name, self._lease_ms])])
+        """Where to begin to read, and how many events come before: after what the archive has and another worker, if one
+        was here in the last minute, has given its effect. None: the lease is lost.
+        """
+        lease, place, folded = _lease(partition)
+        keys = [lease, place, key_of(partition, "archived"), folded]
+        (found,) = scripts.run(self._redis, _BEGIN, [(keys, [self.name, _KEPT_MS])])
         if found is None:
             self.partitions.discard(partition)
             return None
@@ -111,7 +136,7 @@ class LiveGroup:
     def read(self, partition: int, *, after: bytes, most: int) -> Delivery | None:
         """The next entries, none of them waited for; everything up to `after` has had its effect. None: the lease is lost."""
         keys = [*_lease(partition)[:2], key_of(partition, "events"), key_of(partition, "generation")]
-        (found,) = scripts.run(self._redis, _READ, [(keys, [self.name, self._lease_ms, after, most])])
+        (found,) = scripts.run(self._redis, _READ, [(keys, [self.name, self._lease_ms, after, most, _KEPT_MS])])
         if found is None:
             self.partitions.discard(partition)
             return None
@@ -123,33 +148,29 @@ class LiveGroup:
 
     def report(self, partition: int, *, total: int, wrote_at: int) -> None:
         """Say how many of the events ever appended have had their effect, and when rows were last written, for `behind`."""
-        self._redis.set(key_of(partition, "live:folded"), f"{total} {wrote_at}", px=self._lease_ms)
+        self._redis.set(key_of(partition, "live:folded"), f"{total} {wrote_at}", px=_KEPT_MS)
 
     def _renew(self, partition: int) -> bool:
-        (held,) = scripts.run(self._redis, _RENEW, [(_lease(partition), [self.name, self._lease_ms])])
+        (held,) = scripts.run(self._redis, _RENEW, [(_lease(partition), [self.name, self._lease_ms, _KEPT_MS])])
         return bool(held)
 
     def _give_up(self, partition: int) -> None:
-        scripts.run(self._redis, _RENEW, [(_lease(partition), [self.name])])
+        scripts.run(self._redis, _GIVE_UP, [(_lease(partition)[:1], [self.name])])
         self.partitions.discard(partition)
 
     def _alive(self) -> int:
         """How many workers there are, this one counted."""
-        seconds, micros = self._redis.time()  # type: ignore[misc]
-        now = seconds * 1_000 + micros // 1_000
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.zadd(_WORKERS, {self.name: now})
-            pipe.zremrangebyscore(_WORKERS, 0, now - self._lease_ms)
-            pipe.zcard(_WORKERS)
-            return int(pipe.execute()[2])
+        (count,) = scripts.run(self._redis, _ALIVE, [([_WORKERS], [self.name, self._lease_ms])])
+        return int(count)
 
 
 def behind(client: redis.Redis) -> Behind | None:
     """How far the workers are; None while a partition has no worker, or one that is still making its memory."""
     events = wrote_at = 0
     for partition in range(PARTITIONS):
-        told: Any = client.get(key_of(partition, "live:folded"))
-        if told is None:
+        holder, _, folded = _lease(partition)
+        told: Any = client.get(folded)
+        if told is None or not client.exists(holder):
             return None
         done, at = map(int, told.split())
         appended: Any = client.get(key_of(partition, "total"))

@@ -41,10 +41,10 @@ class Memory:
             self.floor = np.concatenate((self.floor, np.zeros(max(64, len(self.keys)), np.int64)))
         return np.array([known[k] for k in keys], np.int64)
 
-    def add(self, arrived: EventColumns) -> np.ndarray:
-        """Take in events, none of them taken before; returns the rows of the people they are of, ascending."""
+    def add(self, arrived: EventColumns) -> None:
+        """Take in events, none of them taken before."""
         rows = self.rows_of(arrived.user_keys)
-        return self.events[arrived.type].add(rows, arrived, people=len(self.keys))
+        self.events[arrived.type].add(rows, arrived, people=len(self.keys))
 
     def forget(self, row: int) -> None:
         """Let go of everything of one person."""
@@ -74,8 +74,8 @@ class Events:
             return np.zeros_like(rows), np.zeros_like(rows)
         return self._start[places], np.where(held, self._length[places], 0)
 
-    def add(self, rows: np.ndarray, arrived: EventColumns, *, people: int) -> np.ndarray:
-        """Take in events of the people in `rows`; returns whose, ascending."""
+    def add(self, rows: np.ndarray, arrived: EventColumns, *, people: int) -> None:
+        """Take in events of the people in `rows`, of all the people there are."""
         sums, codes, texts = self._layout.extract(arrived)
         order = np.lexsort((arrived.occurred, rows))
         rows = rows[order]
@@ -97,7 +97,6 @@ class Events:
         late[late] = self.occurred[(self._start[who] + old)[late]] < self.occurred[(self._start[who] + old - 1)[late]]
         if late.any():
             self._sort(who[late])
-        return who
 
     def forget(self, row: int) -> None:
         """Let go of one person's events."""

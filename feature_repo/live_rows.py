@@ -35,6 +35,8 @@ class _Grants:
 
     start: np.ndarray
     end: np.ndarray
+    sound: np.ndarray
+    """Where Redis had them."""
 
     def of(self, purpose: Purpose, *, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Who has granted `purpose` at `at`, and since when."""
@@ -61,8 +63,11 @@ class LiveRows:
                 self._write(plan, rows, _some(grants, np.searchsorted(everyone, rows)), at=at, ahead=ahead)
 
     def renew(self, rows: np.ndarray, *, at: int) -> None:
-        """Write all rows of these people, with timetables."""
+        """Write all rows of these people, with timetables; who allows nothing any more is forgotten."""
         grants = self._grants(rows)
+        allowed = ((grants.start <= at) & (at < grants.end)).any(axis=1)
+        for row in rows[grants.sound & ~allowed].tolist():
+            self._memory.forget(row)
         for plan in self._plans.values():
             self._write(plan, rows, grants, at=at, ahead=True)
 
@@ -131,8 +136,8 @@ class LiveRows:
     def _grants(self, rows: np.ndarray) -> _Grants:
         keys = self._memory.keys
         blobs: Sequence[bytes | None] = self._redis.mget([f"{{u:{keys[row]}}}:c" for row in rows.tolist()])  # type: ignore[assignment]
-        held, _ = projection.unpack(blobs)
-        return _Grants(held["grants"]["start"], held["grants"]["end"])
+        held, sound = projection.unpack(blobs)
+        return _Grants(held["grants"]["start"], held["grants"]["end"], sound)
 
     def _room(self, purpose: Purpose) -> np.ndarray:
         until = self._until[purpose]
@@ -144,4 +149,4 @@ class LiveRows:
 
 
 def _some(grants: _Grants, places: np.ndarray) -> _Grants:
-    return _Grants(grants.start[places], grants.end[places])
+    return _Grants(grants.start[places], grants.end[places], grants.sound[places])

@@ -157,7 +157,8 @@ class LiveWorker:
         return self._now
 
     def _load(self, partition: int) -> None:
-        """Make a partition's memory from the archive; the log is gone on with from where the archive was.
+        """Make a partition's memory from the archive; the log is gone on with from where the archive was,
+        or the worker before if it was behind.
 
         What is archived after the archive's files were listed is in the log after that, and what was archived already
         but is still to be read from the log is noted. So nothing is missed or counted twice.
@@ -211,7 +212,8 @@ class LiveWorker:
             held.waiting = []
         for event in layouts().keys() & events.keys():
             ours = events[event]
-            if held.archived:
+            touched[event] = np.unique(held.memory.rows_of(ours.user_keys))
+            if held.archived:  # known, but perhaps in no row yet
                 ours = ours.chosen(~ours.named(held.archived))
             if (late := ours.available - ours.occurred > LATE_US).any():
                 ours = ours.chosen(~ours.named(known_in(self.archive, ours.chosen(late), before=True)))
@@ -219,7 +221,7 @@ class LiveWorker:
                 held.waiting += ours.chosen(early).events()
                 ours = ours.chosen(~early)
             if len(ours):
-                touched[event] = held.memory.add(ours)
+                held.memory.add(ours)
         if touched:
             held.rows.write(touched, at=at)
             held.wrote_at = at

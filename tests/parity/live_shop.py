@@ -74,10 +74,11 @@ class LiveShop:
         self.workers.append(made)
         return made
 
-    def bury(self, worker: LiveWorker) -> None:
-        """What time does once a worker is dead: its leases run out."""
+    def bury(self, worker: LiveWorker, *, long_ago: bool = False) -> None:
+        """What time does once a worker is dead: its leases run out, and in the end its place is forgotten."""
         client = connect(self.room.settings)
-        client.delete(*(f"{{log:{p}}}:live:{name}" for p in range(4) for name in ("lease", "at", "folded")))
+        names = ("lease", "at", "folded") if long_ago else ("lease",)
+        client.delete(*(f"{{log:{p}}}:live:{name}" for p in range(4) for name in names))
         client.zrem("live:workers", worker.name)
 
     def settle(self) -> int:
