@@ -86,7 +86,7 @@ def verify(
 
 @app.command()
 def consistency(
-    most: Annotated[int, typer.Option("--limit", min=1, help="Vectors recomputed of each service.")] = 5_000,
+    most: Annotated[int, typer.Option("--limit", min=1, help="Vectors recomputed of each service.")] = 2_000,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
 ) -> None:
     """Recompute a sample of what was served and compare; exits 1 on one mismatch."""

@@ -25,7 +25,7 @@ from storage.locks import hold
 
 __all__ = ["MOST", "ConsistencyReport", "check_consistency", "open_served"]
 
-MOST = 5_000
+MOST = 2_000
 """Vectors recomputed of each service, unless told otherwise."""
 
 

@@ -44,6 +44,8 @@ __all__ = ["DemoFolder", "Story"]
 
 _PATIENCE_S = 30.0
 _MARK = "this-is-the-demo"
+_RECOMPUTED = 300
+"""Vectors of each service, of all that were served: all would take as long as building the features twice."""
 _MAPPINGS = Path(settings_package.__file__).parent / "demo"
 
 
@@ -181,10 +183,10 @@ class Story:
         served, deadline = open_served(self.settings), time.monotonic() + 30
         while served.count() < answered and time.monotonic() < deadline:
             time.sleep(0.2)
-        found = check_consistency(self.settings, now=self.settings.now()).found
+        found = check_consistency(self.settings, now=self.settings.now(), most=_RECOMPUTED).found
         if found.mismatches:
             raise PipelineError(f"Served values differ from what they are recomputed: {found.examples[0]}")
-        return f"[bold]Everybody was asked about[/]: {found.checked:,} served values recomputed, none differs."
+        return f"[bold]Everybody was asked about[/]; {found.checked:,} of the values served, recomputed: none differs."
 
     def _households(self) -> list[str]:
         numbers = {int(line.split(",")[0]) for line in self._choices_file.read_text().splitlines()[1:]}
