@@ -17,7 +17,7 @@ from feature_repo import online
 from feature_repo.consistency import Consistency, check
 from feature_repo.declare import Entity
 from feature_repo.errors import NothingToVerify, SampleDamaged
-from feature_repo.packed import numbers_size
+from feature_repo.packed import consent_size, stored_size
 from feature_repo.served import Served
 from feature_repo.store import apply, materialize
 from feature_repo.views import View, services, view_for
@@ -75,7 +75,7 @@ def altered(room: StoreRoom, user: str, feature: str, factor: float) -> None:
     """Alter one stored number behind everyone's back."""
     view, client = view_for(Entity.USER, RETENTION), connect(room.settings)
     (row,) = (r for r in room.rows(view) if r.user_key == room.key(user))
-    numbers = np.frombuffer(row.row[: numbers_size(view)], "<f8").copy()
+    numbers = np.frombuffer(row.row[: stored_size(view) - consent_size(view)], "<f8").copy()
     numbers[-len(view.numbers) + view.names.index(feature)] *= factor
     changed = online.OnlineRow(row.user_key, numbers.tobytes(), row.timetable, row.as_of + 1, row.grant_start)
     assert online.write(client, view, [changed]) == (1, 0)
