@@ -81,7 +81,7 @@ def read(
     consent, headers, values = parts(view, rows)
     decisions = projection.judge(consent, purposes, now_micros=at)
     ours = headers[:, MADE_BY] == view.mark
-    ours &= headers[:, GRANT_START] == consent[:, projection.start_word(view.purpose)]
+    ours &= headers[:, GRANT_START] == consent[:, view.grant_word]
     fresh = ours & decisions.allowed
     fresh &= at < headers[:, EXPIRES_AT]
     everybody = bool(fresh.all())
