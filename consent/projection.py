@@ -192,12 +192,12 @@ def judge(
 
     `known` says where there was a value at all, `sound` where it had the right shape; None: everywhere.
     """
-    asked = tuple(purposes)
+    asked, now = tuple(purposes), np.array(now_micros)
     first, *others = _start_words(asked)
-    yes = _granted(table, first, now_micros)
+    yes = _granted(table, first, now)
     which: np.ndarray | None = None
     for place, start in enumerate(others, start=1):
-        granted = _granted(table, start, now_micros)
+        granted = _granted(table, start, now)
         which = np.zeros(len(table), dtype=np.intp) if which is None else which
         which[yes & ~granted] = place
         yes &= granted
@@ -209,9 +209,12 @@ def _start_words(purposes: tuple[Purpose, ...]) -> tuple[int, ...]:
     return tuple(map(start_word, purposes))
 
 
-def _granted(table: np.ndarray, start: int, now_micros: int) -> np.ndarray:
-    """Whether the grant beginning at word `start` holds; nobody's zeros do, for they end when they start."""
-    granted: np.ndarray = (table[:, start] <= now_micros) & (now_micros < table[:, start + 1])
+def _granted(table: np.ndarray, start: int, now: np.ndarray) -> np.ndarray:
+    """Whether the grant beginning at word `start` holds; nobody's zeros do, for they end when they start.
+
+    `now` is an array of no dimension: comparing with one takes half the time of comparing with a Python integer.
+    """
+    granted: np.ndarray = (table[:, start] <= now) & (now < table[:, start + 1])
     return granted
 
 

@@ -38,7 +38,7 @@ from settings.config import Settings
 from storage.layout import Layout
 from storage.redis_server import UNREACHABLE, connect
 
-__all__ = ["Retrieval", "open_retrieval", "vectors"]
+__all__ = ["Retrieval", "open_retrieval", "vectors", "vectors_of"]
 
 NO_FEATURES = "no_features"
 BEFORE_GRANT = "before_grant"
@@ -210,7 +210,11 @@ class Retrieval:
 
 def vectors(client: redis.Redis, view: View, asked: Service, user_keys: Sequence[str], *, now: datetime) -> Vectors:
     """What `asked` reads of `view` for `user_keys` at `now`; raises `OnlineStoreUnavailable`."""
-    read = online.read(client, view, user_keys, purposes=asked.answering_purposes, now=now)
+    return vectors_of(online.read(client, view, user_keys, purposes=asked.answering_purposes, now=now), view, asked)
+
+
+def vectors_of(read: online.OnlineValues, view: View, asked: Service) -> Vectors:
+    """The columns of `asked` among what was read of `view`."""
     values, status = read.values, read.status
     if asked.features != view.names:
         picked = [view.names.index(name) for name in asked.features]
