@@ -1,8 +1,8 @@
 """`aap bench consent`: what checking consent adds to an online read.
 
-*With* is the whole door. *Without* is the same read of the same rows, through the same client and with everything else
-that the door does (key names, declarations, time to live, statuses, the service's columns), but it looks at nobody's
-consent. Both are asked about the same people, who have a row, in turn; who goes first changes.
+*With* is the whole door. *Without* is the same read of the same rows by the same functions, with everything else that the
+door does (key names, declarations, time to live, statuses, sequences, the service's columns), but it looks at nobody's
+consent and decides nothing. Both are asked about the same people, who have a row, in turn; who goes first changes.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from typing import Any
 import numpy as np
 import redis
 
-from benchmarks.crowd import AS_OF, Crowd, a_server_of_its_own, crowd, project, the_service, the_view
+from benchmarks.crowd import AS_OF, PURPOSE, Crowd, a_server_of_its_own, crowd, project, the_service, the_view
 from benchmarks.machine import describe, percentile_ms
 from benchmarks.online import SIZES, bring_online
 from consent import projection
 from feature_repo.declare import Service
-from feature_repo.frame import Status, Vectors
-from feature_repo.online import to_micros
+from feature_repo.frame import Vectors
+from feature_repo.online import OnlineValues, fetch, lists_of, tell_time, to_micros
 from feature_repo.packed import EXPIRES_AT, MADE_BY, VALID_UNTIL, parts
-from feature_repo.retrieval import vectors
+from feature_repo.retrieval import vectors, vectors_of
 from feature_repo.views import View
 
 __all__ = ["ConsentReport", "Line", "run"]
 
+_NOBODY = projection.decide([], [PURPOSE], now_micros=0)
 _TURNS = {1: 1_500, 10: 1_200, 100: 600, 500: 300}
 
 
@@ -89,15 +90,15 @@ def _measure(client: redis.Redis, view: View, people: Crowd, size: int, random: 
 def _unchecked(client: redis.Redis, view: View, asked: Service, user_keys: Sequence[str]) -> Vectors:
     """What `retrieval.vectors` does, less the consent."""
     at = to_micros(AS_OF)
-    rows: list[bytes | None] = client.mget(projection.row_keys(user_keys, view.purpose))  # type: ignore[assignment]
+    moment = np.array(at)
+    rows = fetch(client, projection.row_keys(user_keys, view.purpose))
     _, headers, values = parts(view, rows)
-    ours = headers[:, MADE_BY] == view.mark
-    fresh = ours & (at < headers[:, EXPIRES_AT])
-    stale = fresh & (headers[:, VALID_UNTIL] <= at)
+    fresh = headers[:, MADE_BY] == view.mark
+    fresh &= moment < headers[:, EXPIRES_AT]
+    everybody = bool(fresh.all())
+    stale = fresh & (headers[:, VALID_UNTIL] <= moment)
+    if stale.any() or not everybody:
+        raise RuntimeError("Somebody asked about has no row that can be read as it is.")
+    tell_time(view, values, now=at)
     status = np.isnan(values).view(np.uint8)
-    if stale.any() or not fresh.all():
-        status[~fresh] = Status.NOT_FOUND
-    if asked.features != view.names:
-        picked = [view.names.index(name) for name in asked.features]
-        values, status = values[:, picked], status[:, picked]
-    return Vectors(asked.features, values, status, (), {})
+    return vectors_of(OnlineValues(values, status, _NOBODY, lists_of(view, rows, fresh)), view, asked)

@@ -40,9 +40,12 @@ __all__ = [
     "OnlineRow",
     "OnlineValues",
     "erase",
+    "fetch",
     "item_key",
+    "lists_of",
     "read",
     "read_items",
+    "tell_time",
     "to_micros",
     "write",
     "write_items",
@@ -82,43 +85,44 @@ def read(
     Raises `OnlineStoreUnavailable` when Redis can't be reached.
     """
     at = to_micros(now)
-    rows = _fetch(client, projection.row_keys(user_keys, view.purpose))
+    moment = np.array(at)
+    rows = fetch(client, projection.row_keys(user_keys, view.purpose))
     consent, headers, values = parts(view, rows)
     decisions = projection.judge(consent, purposes, now_micros=at)
     ours = headers[:, MADE_BY] == view.mark
-    grant_start = consent[:, projection.start_word(view.purpose)]
+    grant_start = consent[:, view.grant_word]
     ours &= headers[:, GRANT_START] == grant_start
     fresh = ours & decisions.allowed
-    fresh &= at < headers[:, EXPIRES_AT]
+    fresh &= moment < headers[:, EXPIRES_AT]
     everybody = bool(fresh.all())
     if not everybody and not ours.all():
         known, sound = _ask_consent(client, user_keys, consent, of=np.flatnonzero(~ours))
         decisions = projection.judge(consent, purposes, now_micros=at, known=known, sound=sound)
-    stale = fresh & (headers[:, VALID_UNTIL] <= at)
+    stale = fresh & (headers[:, VALID_UNTIL] <= moment)
     if stale.any():
         _catch_up(client, view, user_keys, headers, values, stale=stale, now=at, fresh=fresh)
         everybody = bool(fresh.all())
-    _tell_time(view, values, now=at)
+    tell_time(view, values, now=at)
     status = np.isnan(values).view(np.uint8)
     if not everybody:
         without = np.flatnonzero(~fresh)
         why = np.where(ours[without], Status.EXPIRED, Status.NOT_FOUND)
         why[~decisions.allowed[without]] = Status.DENIED
         status[without], values[without] = why[:, None], np.nan
-    lists = _sequences(view, rows, fresh)
-    return OnlineValues(values, status, decisions, lists, np.where(fresh, headers[:, AS_OF], 0), grant_start)
+    lists, as_of = lists_of(view, rows, fresh), np.where(fresh, headers[:, AS_OF], 0)
+    return OnlineValues(values, status, decisions, lists, as_of, grant_start)
 
 
 def read_items(
     client: redis.Redis, view: View, item_ids: Sequence[str], *, now: datetime
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values float64 `[n_items, n_numbers]` and status of `item_ids`; items have no consent of their own."""
-    blobs = _fetch(client, [item_key(i, view.purpose) for i in item_ids])
+    blobs = fetch(client, [item_key(i, view.purpose) for i in item_ids])
     _, headers, values = parts(view, blobs)
     at = to_micros(now)
     found = headers[:, MADE_BY] == view.mark
     fresh = found & (at < headers[:, EXPIRES_AT]) & (at < headers[:, VALID_UNTIL])
-    _tell_time(view, values, now=at)
+    tell_time(view, values, now=at)
     status = np.where(np.isnan(values), Status.NULL, Status.PRESENT).astype(np.uint8)
     status[~fresh] = Status.EXPIRED
     status[~found] = Status.NOT_FOUND
@@ -126,7 +130,8 @@ def read_items(
     return values, status
 
 
-def _fetch(client: redis.Redis, keys: list[str]) -> list[bytes | None]:
+def fetch(client: redis.Redis, keys: list[str]) -> list[bytes | None]:
+    """The values of `keys`, in order, in one look; raises `OnlineStoreUnavailable`."""
     try:
         return client.mget(keys) if keys else []  # type: ignore[return-value]
     except UNREACHABLE as error:
@@ -142,7 +147,7 @@ def _ask_consent(
 
     Returns who of all people has a projection, and whose is sound: bool `[n]` each.
     """
-    blobs = _fetch(client, projection.consent_keys([user_keys[i] for i in of.tolist()]))
+    blobs = fetch(client, projection.consent_keys([user_keys[i] for i in of.tolist()]))
     told, fits = projection.unpack(blobs)
     consent[of] = told.view("<i8").reshape(len(blobs), projection.WORDS)
     known, sound = np.ones(len(user_keys), dtype=bool), np.ones(len(user_keys), dtype=bool)
@@ -150,7 +155,8 @@ def _ask_consent(
     return known, sound
 
 
-def _sequences(view: View, blobs: Sequence[bytes | None], fresh: np.ndarray) -> list[list[list[str]]]:
+def lists_of(view: View, blobs: Sequence[bytes | None], fresh: np.ndarray) -> list[list[list[str]]]:
+    """For each of the view's sequences one list a row; empty where the row isn't to be read."""
     if not view.sequences:
         return []
     lists = [sequences_of(view, b) if ok and b else None for ok, b in zip(fresh.tolist(), blobs, strict=True)]
@@ -174,7 +180,7 @@ def _catch_up(
     """
     people = np.flatnonzero(stale)
     keys = [k for i in people.tolist() for k in projection.feature_keys(user_keys[i], view.purpose)]
-    blobs = _fetch(client, keys)
+    blobs = fetch(client, keys)
     _, again, now_held = parts(view, blobs[::2])
     same = (again[:, MADE_BY] == view.mark) & (again[:, GRANT_START] == headers[people, GRANT_START])
     same &= now < again[:, EXPIRES_AT]
@@ -192,7 +198,7 @@ def _catch_up(
         values[person, due["place"]] = due["value"]
 
 
-def _tell_time(view: View, values: np.ndarray, *, now: int) -> None:
+def tell_time(view: View, values: np.ndarray, *, now: int) -> None:
     """Turn moments into days since them, in place; a moment still ahead, the clock having been set back, is now."""
     if view.since_places:
         values[:, view.since_places] = np.maximum(now - values[:, view.since_places], 0) / _DAY_US

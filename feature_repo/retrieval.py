@@ -41,7 +41,7 @@ from storage.folder import Folder, archive_folder, features_folder
 from storage.layout import Layout
 from storage.redis_server import UNREACHABLE, connect
 
-__all__ = ["Retrieval", "open_retrieval", "vectors"]
+__all__ = ["Retrieval", "open_retrieval", "vectors", "vectors_of"]
 
 NO_FEATURES = "no_features"
 BEFORE_GRANT = "before_grant"
@@ -243,13 +243,24 @@ def vectors(
 ) -> Vectors:
     """What `asked` reads of `view` for `user_keys` at `now`; raises `OnlineStoreUnavailable`, `RequestIncomplete`."""
     read = online.read(client, view, user_keys, purposes=asked.answering_purposes, now=now)
+    return vectors_of(read, view, asked, request=request)
+
+
+def vectors_of(
+    read: online.OnlineValues,
+    view: View,
+    asked: Service,
+    *,
+    request: Mapping[str, Sequence[float]] = MappingProxyType({}),
+) -> Vectors:
+    """The columns of `asked` among what was read of `view`, and what is computed of them; raises `RequestIncomplete`."""
     values, status, told = read.values, read.status, {}
     if asked.features != view.names:
         how = reading(asked, view.names)
         picked = [view.names.index(name) for name in how.stored]
         values, status = values[:, picked], status[:, picked]
         if how.computed:
-            told = how.request(request, rows=len(user_keys), where="the request")
+            told = how.request(request, rows=len(read.values), where="the request")
             values, status = how.assemble(values, status, told)
     lists = {f.name: read.sequences[i] for i, f in enumerate(view.sequences) if f.name in asked.sequences}
     return Vectors(asked.features, values, status, read.decisions, lists, read.as_of, read.grant_start, told)

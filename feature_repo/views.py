@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from zlib import crc32
 
+from consent import projection
 from consent.purposes import Purpose
 from feature_repo.declare import Aggregate, Entity, Feature, Op, Ratio, Service, micros
 from feature_repo.definitions import FEATURES, ON_REQUEST, SERVICES
@@ -73,6 +74,11 @@ class View:
     def mark(self) -> int:
         """The first eight bytes of a packed row as one integer: the fingerprint, and how many numbers follow."""
         return self.fingerprint | len(self.numbers) << 32
+
+    @cached_property
+    def grant_word(self) -> int:
+        """Which integer of a projection says when the grant of this view's purpose began."""
+        return projection.start_word(self.purpose)
 
     @cached_property
     def time_to_live_us(self) -> int:
