@@ -239,7 +239,7 @@ def _look(shop: Shop, looked: list[tuple[str, int, float]], waits: list[float]) 
 def burst_of(shop: Shop, count: int, *, workers: int, kills: int) -> tuple[Burst, int]:
     """Append `count` events as fast as the log takes them; returns what came of them, and how many workers were killed."""
     log, sent, killed = RedisStreamLog(shop.client), Counter[str](), 0
-    with shop.live(workers=workers, drain_every=0.5) as live:
+    with shop.live(workers=workers, drain_every=1.0) as live:
         cpu = _Cpu(live.pid, shop.client)
         begun, mine = time.perf_counter(), time.process_time()
         for first in range(0, count, _SEND):
