@@ -117,12 +117,13 @@ def offline(
         _print_json(report.to_dict())
         return
     headings = (
-        "rows a person", "ours s", "training frame s", "bare s", "Feast duckdb s", "Feast dask s", "× bare", "peak MB",
+        "rows a person", "ours s", "training frame s", "bare s", "Feast duckdb s", "Feast dask s", "× bare", "× bare, CPU",
+        "peak MB",
     )  # fmt: skip
     lines = [
         (
             depth, d.ours_s, d.training_frame_s, d.bare_s, d.feast_duckdb_s or f"> {limit:g}",
-            d.feast_dask_s or f"> {limit:g}", d.vs_bare, d.ours_peak_mb,
+            d.feast_dask_s or f"> {limit:g}", d.vs_bare, d.vs_bare_cpu, d.ours_peak_mb,
         )
         for depth, d in report.depth.items()
     ]  # fmt: skip

@@ -141,7 +141,7 @@ def _joined(config: RepoConfig, table: FeatureView, entity_df: pd.DataFrame, wan
         raise UnusableLabels(f"The data frame has no column {view.key!r}, which {view.name} is joined by.")
     now = settings.now()
     moments = pd.to_datetime(entity_df["event_timestamp"], utc=True).dt.as_unit("us").astype("int64").to_numpy()
-    keys = pa.array(entity_df[view.key].astype(str))
+    keys = pa.array(entity_df[view.key].astype(str), pa.string())
     numbers = [f.name for f in view.numbers if f.name in wanted]
     values, found, starts = point_in_time_join(
         built_view(features_folder(settings), view), keys=keys, moments=moments, features=numbers

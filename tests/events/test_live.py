@@ -163,8 +163,8 @@ def test_archived_live_events_carry_the_moment_they_became_available(
     choose("ana", Status.GIVEN, NOW - timedelta(days=1))
     collector.collect([viewed(30)], now=NOW)
     drain(collector.log, archive, collector.desk.ledger, now=NOW)
-    (file,) = archive.root.rglob("*.parquet")
-    (row,) = pq.read_table(file, partitioning=None).to_pylist()
+    (file,) = archive.files()
+    (row,) = pq.read_table(archive.folder.open(file.name), partitioning=None).to_pylist()
     assert row["available_at"] - row["occurred_at"] == timedelta(minutes=30)
     assert "ana" not in json.dumps(row, default=str)
 
