@@ -22,7 +22,7 @@ from consent import projection
 from feature_repo.declare import Service
 from feature_repo.frame import Vectors
 from feature_repo.online import OnlineValues, fetch, lists_of, tell_time, to_micros
-from feature_repo.packed import EXPIRES_AT, MADE_BY, VALID_UNTIL, parts
+from feature_repo.packed import AS_OF as ROW_AS_OF, EXPIRES_AT, MADE_BY, VALID_UNTIL, parts
 from feature_repo.retrieval import vectors, vectors_of
 from feature_repo.views import View
 
@@ -92,7 +92,7 @@ def _unchecked(client: redis.Redis, view: View, asked: Service, user_keys: Seque
     at = to_micros(AS_OF)
     moment = np.array(at)
     rows = fetch(client, projection.row_keys(user_keys, view.purpose))
-    _, headers, values = parts(view, rows)
+    consent, headers, values = parts(view, rows)
     fresh = headers[:, MADE_BY] == view.mark
     fresh &= moment < headers[:, EXPIRES_AT]
     everybody = bool(fresh.all())
@@ -101,4 +101,6 @@ def _unchecked(client: redis.Redis, view: View, asked: Service, user_keys: Seque
         raise RuntimeError("Somebody asked about has no row that can be read as it is.")
     tell_time(view, values, now=at)
     status = np.isnan(values).view(np.uint8)
-    return vectors_of(OnlineValues(values, status, _NOBODY, lists_of(view, rows, fresh)), view, asked)
+    lists, as_of = lists_of(view, rows, fresh), np.where(fresh, headers[:, ROW_AS_OF], 0)
+    read = OnlineValues(values, status, _NOBODY, lists, as_of, consent[:, view.grant_word])
+    return vectors_of(read, view, asked)

@@ -118,6 +118,11 @@ class StoreRoom:
     def built(self, view: View) -> OfflineValues:
         return built_view(features_folder(self.settings), view)
 
+    def content(self, view: View) -> dict[str, bytes]:
+        """The bytes of each file of the view's values."""
+        built = self.built(view)
+        return {piece.name: built.folder.read(piece.name) for piece in built.pieces}
+
     def door(self) -> Retrieval:
         return open_retrieval(self.settings)
 

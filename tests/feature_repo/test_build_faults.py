@@ -73,7 +73,7 @@ def test_a_torn_file_of_the_archive_is_named_and_what_was_built_before_stays(roo
 def test_a_build_that_died_in_mid_write_leaves_the_values_there_were(
     room: StoreRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = room.file(VIEW).read_bytes()
+    before = room.content(VIEW)
     sale(room, at=AS_OF - DAY)
 
     def die(self: Path, target: Path) -> None:
@@ -83,20 +83,20 @@ def test_a_build_that_died_in_mid_write_leaves_the_values_there_were(
         killed.setattr(Path, "replace", die)
         with pytest.raises(KeyboardInterrupt):
             room.build()
-    assert room.file(VIEW).read_bytes() == before
+    assert room.content(VIEW) == before
     room.build()
-    assert room.file(VIEW).read_bytes() != before
+    assert room.content(VIEW) != before
 
 
 def test_a_field_declared_since_the_events_were_archived_is_null_in_them(
     room: StoreRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = room.file(VIEW).read_bytes()
+    before = room.content(VIEW)
     declared = event_type("product_purchased")
     colour = Field("colour", Kind.TEXT, DataCategory.PURCHASE)
     monkeypatch.setitem(schema.EVENT_TYPES, declared.name, replace(declared, fields=(*declared.fields, colour)))
     room.build()
-    assert room.file(VIEW).read_bytes() == before
+    assert room.content(VIEW) == before
     sale(room, at=AS_OF - DAY)
     room.build()
     assert value(room, "amount_sum_7d", at=AS_OF) > 0
@@ -127,7 +127,7 @@ def test_an_event_a_year_late_counts_from_when_it_came_in_and_never_before(room:
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-inf", "1e999"])
 def test_what_is_no_finite_number_is_rejected_at_both_doors_and_reaches_no_value(room: StoreRoom, number: str) -> None:
-    before = room.file(VIEW).read_bytes()
+    before = room.content(VIEW)
     sale(room, at=AS_OF - DAY, preis=number)
     sale(room, at=AS_OF - DAY, menge=number)
     found = collector(room).collect(
@@ -136,7 +136,7 @@ def test_what_is_no_finite_number_is_rejected_at_both_doors_and_reaches_no_value
     assert (found.accepted, sum(found.rejected.values())) == (0, 2)
     assert len(room.shop.rejected.list()) == 4
     room.build()
-    assert room.file(VIEW).read_bytes() == before
+    assert room.content(VIEW) == before
 
 
 def test_a_property_of_a_megabyte_is_rejected_at_both_doors_and_its_neighbours_are_kept(room: StoreRoom) -> None:

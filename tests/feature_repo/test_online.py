@@ -211,10 +211,11 @@ def test_a_file_read_in_small_pieces_gives_the_same_rows(
     room: StoreRoom, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     user, item = view_for(Entity.USER, RETENTION), view_for(Entity.ITEM, Purpose.PERSONALIZE_PROFILING)
-    whole = room.rows(user), list(latest_items(item, folder=room.layout.features, as_of=AS_OF))
+    features = features_folder(room.settings)
+    whole = room.rows(user), list(latest_items(item, folder=features, as_of=AS_OF))
     assert any(row.timetable for row in whole[0])
     monkeypatch.setattr(latest, "_ROWS_A_PIECE", rows)
-    assert (room.rows(user), list(latest_items(item, folder=room.layout.features, as_of=AS_OF))) == whole
+    assert (room.rows(user), list(latest_items(item, folder=features, as_of=AS_OF))) == whole
 
 
 def test_feast_s_materialization_writes_what_our_own_would(room: StoreRoom) -> None:

@@ -19,6 +19,7 @@ from feature_repo.latest import latest_items
 from feature_repo.profile import ViewProfile, brought_online, profile
 from feature_repo.views import view_for
 from pipelines.feature_card import Source, card, declared, sources
+from storage.folder import features_folder
 from storage.redis_server import connect
 from tests.feature_repo.store_room import AS_OF, CUSTOMERS, REPORTING, RETENTION, StoreRoom
 
@@ -27,7 +28,9 @@ HOUR = timedelta(hours=1)
 
 def profiled(room: StoreRoom, entity: Entity = Entity.USER, purpose: Purpose = RETENTION) -> ViewProfile:
     standing = open_ledger(room.settings).standing()
-    return profile(view_for(entity, purpose), folder=room.layout.features, standing=standing, now=AS_OF + HOUR)
+    return profile(
+        view_for(entity, purpose), folder=features_folder(room.settings), standing=standing, now=AS_OF + HOUR
+    )
 
 
 def told(*words: str) -> tuple[str, dict[str, object]]:
@@ -69,7 +72,7 @@ def test_freshness_is_that_of_the_newest_row_online(room: StoreRoom) -> None:
     assert brought_online(client, profiled(room), now=AS_OF + HOUR) == AS_OF
     items = view_for(Entity.ITEM, Purpose.PERSONALIZE_PROFILING)
     assert brought_online(client, profiled(room, Entity.ITEM, items.purpose), now=AS_OF + HOUR) is None
-    online.write_items(client, items, latest_items(items, folder=room.layout.features, as_of=AS_OF))
+    online.write_items(client, items, latest_items(items, folder=features_folder(room.settings), as_of=AS_OF))
     assert brought_online(client, profiled(room, Entity.ITEM, items.purpose), now=AS_OF + HOUR) == AS_OF
 
 
@@ -106,5 +109,5 @@ def test_the_commands_show_it_and_end_with_one_object(room: StoreRoom) -> None:
 
 
 def test_what_is_not_built_is_said(room: StoreRoom) -> None:
-    room.file(view_for(Entity.USER, RETENTION)).unlink()
+    (features_folder(room.settings) / view_for(Entity.USER, RETENTION).name).clear()
     assert "The features of user__marketing_retention are not built yet" in told("show", "tenure_days")[0]

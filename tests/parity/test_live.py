@@ -342,7 +342,8 @@ def test_redis_going_away_in_mid_write_loses_nothing(shop: LiveShop, monkeypatch
 
 
 def test_a_damaged_archive_file_is_named_and_live_features_go_on_once_it_is_put_right(shop: LiveShop) -> None:
-    file = Archive(shop.room.layout.archive).files("coupon_redeemed")[0]
+    archive = shop.room.layout.archive
+    file = archive / Archive(archive).files("coupon_redeemed")[0].name
     whole, told = file.read_bytes(), list[str]()
     file.write_bytes(whole[: len(whole) // 2])
     shop.collect(*burst(shop, 16))
