@@ -39,8 +39,16 @@ LAYOUTS: dict[str, TypeLayout] = {}
 PLAN = plan_view(VIEW, LAYOUTS)
 
 
+def name(i: int, event: Happened) -> str:
+    """What tells who comes first of two events of one moment."""
+    return event.id or f"e{i}"
+
+
 def deliver(memory: Memory, events: list[tuple[int, Happened]]) -> None:
-    told = [LoggedEvent("shop", f"e{i}", h.type, h.person, h.occurred, h.available, dict(h.fields)) for i, h in events]  # type: ignore[arg-type]
+    told = [
+        LoggedEvent("shop", name(i, h), h.type, h.person, h.occurred, h.available, dict(h.fields))  # type: ignore[arg-type]
+        for i, h in events
+    ]
     for columns in by_type(told):
         memory.add(columns)
 
@@ -68,12 +76,12 @@ def test_the_values_of_many_people_now_and_later_are_what_the_declarations_mean(
     found = evaluate(memory, PLAN, rows, starts=np.array(granted), at=now, ahead=True)
     plain = evaluate(memory, PLAN, rows, starts=np.array(granted), at=now, ahead=False)
     np.testing.assert_array_equal(plain.numbers, found.numbers[np.searchsorted(found.person, rows)])
-    for person, (name, start) in enumerate(zip(PEOPLE, granted, strict=True)):
-        mine = [(i, e) for i, e in known if e.person == name and e.occurred >= start]
+    for person, (key, start) in enumerate(zip(PEOPLE, granted, strict=True)):
+        mine = [(i, e) for i, e in known if e.person == key and e.occurred >= start]
         later = [t for _, e in mine[:3] for t in _later(e.occurred) if now <= t < now + VIEW.time_to_live_us]
         for t in {now, *later, min(int(plain.valid_until[person]) - 1, now + 30 * DAY_US), now + HOUR}:
             _agree(VIEW, told(found, person, t), t, [e for _, e in mine], start)
-        newest = sorted(mine, key=lambda e: (-e[1].occurred, f"e{e[0]}"))
+        newest = sorted(mine, key=lambda e: (-e[1].occurred, name(*e)))
         assert found.lists[person] == [
             [e.fields["item_id"] for _, e in newest][:3],
             [e.fields["department"] for _, e in newest if e.fields["department"] is not None][:50],
