@@ -19,7 +19,7 @@ from typing import Any
 import duckdb
 import psutil
 
-from benchmarks.child import measure_in_child
+from benchmarks.child import Unfinished, measure_in_child
 from benchmarks.machine import describe_machine
 from consent.choices import open_ledger
 from events.archive import Archive
@@ -109,8 +109,9 @@ def _imported(home: Path) -> Settings:
 
 
 def _measured(home: Path, archive: str, engine: str, copies: int, limit_s: float) -> Line | None:
-    found = measure_in_child(_build, home, archive, engine, copies, limit_s=limit_s)
-    if found is None:
+    try:
+        found = measure_in_child(_build, home, archive, engine, copies, limit_s=limit_s)
+    except Unfinished:
         return None
     events, rows, seconds, cpu = found.result
     return Line(events, rows, round(seconds, 2), round(cpu, 2), round(events / seconds), found.peak_mb)

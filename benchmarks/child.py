@@ -1,4 +1,4 @@
-"""A measurement in a process of its own: with a time limit, and with the peak memory of all the processes it starts."""
+"""A measurement in a process of its own, with limits of time and memory and the peak memory of all it starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-__all__ = ["Measured", "measure_in_child"]
+__all__ = ["Measured", "Unfinished", "measure_in_child"]
 
 _EVERY_S = 0.05
 
@@ -24,10 +24,15 @@ class Measured:
     peak_mb: int
 
 
-def measure_in_child(measured: Callable[..., Any], *arguments: Any, limit_s: float) -> Measured | None:
-    """Call a function of a module in a new process; None if it takes longer than `limit_s`.
+class Unfinished(Exception):
+    """The measured function was ended before it was done; the message says at which limit."""
 
-    Raises `RuntimeError` with what it raised. The memory is looked at twenty times a second.
+
+def measure_in_child(measured: Callable[..., Any], *arguments: Any, limit_s: float, limit_mb: int = 16_000) -> Measured:
+    """Call a function of a module in a new process.
+
+    Raises `Unfinished` when it takes longer than `limit_s` or more memory than `limit_mb`, `RuntimeError` with what it
+    raised. The memory is looked at twenty times a second.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -39,8 +44,10 @@ def measure_in_child(measured: Callable[..., Any], *arguments: Any, limit_s: flo
         tree = psutil.Process(process.pid)
         while not ours.poll(_EVERY_S):
             peak = max(peak, _resident(tree))
+            if peak > limit_mb * 1_000_000:
+                raise Unfinished(f"more than {limit_mb:,} MB")
             if time.monotonic() > ends:
-                return None
+                raise Unfinished(f"more than {limit_s:g} s")
         failed, result = ours.recv()
     except EOFError:
         raise RuntimeError("The measuring process died.") from None

@@ -1,6 +1,6 @@
 """A made-up history for the offline benchmark: people of one depth, their change points, and label rows to be joined.
 
-Seeded. The view and the service are the platform's own: the 29 features that churn is trained on. Two of a hundred people
+Seeded. The view and the service are the platform's own: the nine features that segments are made of. Two of a hundred people
 have withdrawn.
 """
 
@@ -29,8 +29,8 @@ from storage.folder import features_folder
 
 __all__ = ["PURPOSE", "SERVICE", "VIEW", "History", "make_history"]
 
-PURPOSE = Purpose.MARKETING_RETENTION
-SERVICE: Service = service("churn")
+PURPOSE = Purpose.ANALYTICS_REPORTING
+SERVICE: Service = service("segments")
 VIEW: View = view_for(Entity.USER, PURPOSE)
 _SPAN = timedelta(days=390)
 

@@ -1,12 +1,12 @@
-"""`aap bench offline`: 100,000 label rows joined with 1,000,000 change points of 29 features, as of each row's moment.
+"""`aap bench offline`: 100,000 label rows joined with 1,000,000 change points of nine features, as of each row's moment.
 
 *Ours* is Feast's `get_historical_features` over our offline store: consent as it is now, input order, every row answered.
 *Training frame* is the whole door: the same join, further purposes, reasons for each row left out, the Merkle root of the
 rows used. *Bare* is DuckDB's ASOF join of the same rows from one file, in whatever order they come, obeying nothing.
 *Feast's* are its own duckdb and dask stores on that file.
 
-Ours and bare take turns in one process; Feast's go in a process of their own each, under a time limit. Memory is the peak
-of a process that does nothing but ours.
+Ours and bare take turns in one process; Feast's go in a process of their own each, under limits of time and memory.
+Memory is the peak of a process that does nothing but ours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import pandas as pd
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.types import Float64
 
-from benchmarks.child import measure_in_child
+from benchmarks.child import Unfinished, measure_in_child
 from benchmarks.crowd import a_server_of_its_own
 from benchmarks.history import PURPOSE, SERVICE, VIEW, History, make_history
 from benchmarks.machine import describe
@@ -39,12 +39,14 @@ __all__ = ["DEPTHS", "Depth", "OfflineReport", "run"]
 
 DEPTHS = (100, 1_000)
 """Change points a person."""
+_LIMIT_MB = 8_000
+"""For each of Feast's stores."""
 _REFS = [f"{VIEW.name}:{name}" for name in SERVICE.features]
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """Seconds of wall clock, medians for what took turns; None where the time limit was reached."""
+    """Seconds of wall clock, medians for what took turns; None where a limit was reached, which `unfinished` names."""
 
     ours_s: float
     training_frame_s: float
@@ -58,6 +60,7 @@ class Depth:
     feast_duckdb_cpu_s: float | None
     feast_dask_cpu_s: float | None
     ours_peak_mb: int
+    unfinished: dict[str, str]
 
     @property
     def vs_bare(self) -> float:
@@ -131,11 +134,16 @@ def _measure(home: Path, history: History, *, now: datetime, rounds: int, limit_
             wall[name].append(time.perf_counter() - started)
             cpu[name].append(time.process_time() - worked)
     alone = measure_in_child(_ours_from_disk, home, asked, limit_s=600.0)
-    feast = {
-        kind: measure_in_child(_feast, kind, history.file, asked, home / kind, limit_s=limit_s)
-        for kind in ("duckdb", "dask")
-    }
-    seconds = {kind: found.result if found else (None, None) for kind, found in feast.items()}
+    seconds: dict[str, tuple[float | None, float | None]] = {}
+    unfinished: dict[str, str] = {}
+    for kind in ("duckdb", "dask"):
+        try:
+            found = measure_in_child(
+                _feast, kind, history.file, asked, home / kind, limit_s=limit_s, limit_mb=_LIMIT_MB
+            )
+            seconds[kind] = found.result
+        except Unfinished as limit:
+            seconds[kind], unfinished[kind] = (None, None), str(limit)
     return Depth(
         ours_s=_median(wall["ours"]),
         training_frame_s=_median(wall["frame"]),
@@ -147,7 +155,8 @@ def _measure(home: Path, history: History, *, now: datetime, rounds: int, limit_
         bare_cpu_s=_median(cpu["bare"]),
         feast_duckdb_cpu_s=seconds["duckdb"][1],
         feast_dask_cpu_s=seconds["dask"][1],
-        ours_peak_mb=alone.peak_mb if alone else -1,
+        ours_peak_mb=alone.peak_mb,
+        unfinished=unfinished,
     )
 
 

@@ -122,8 +122,8 @@ def offline(
     )  # fmt: skip
     lines = [
         (
-            depth, d.ours_s, d.training_frame_s, d.bare_s, d.feast_duckdb_s or f"> {limit:g}",
-            d.feast_dask_s or f"> {limit:g}", d.vs_bare, d.vs_bare_cpu, d.ours_peak_mb,
+            depth, d.ours_s, d.training_frame_s, d.bare_s, d.feast_duckdb_s or d.unfinished["duckdb"],
+            d.feast_dask_s or d.unfinished["dask"], d.vs_bare, d.vs_bare_cpu, d.ours_peak_mb,
         )
         for depth, d in report.depth.items()
     ]  # fmt: skip

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmarks import build, offline
-from benchmarks.child import measure_in_child
 from settings.config import Settings
 
 
@@ -42,23 +39,3 @@ def test_a_year_is_built_by_both_engines_and_twice_the_people_make_twice_the_eve
     assert told["duckdb"]["change_points"] == told["spark"]["change_points"] > 1_000_000
     assert told["duckdb_x10"]["events"] == 2 * told["duckdb"]["events"]
     assert set(Path(tempfile.gettempdir()).glob("aap-bench-*")) == before
-
-
-def _fill(mb: int) -> int:
-    held = np.ones(mb * 125_000)
-    time.sleep(0.5)
-    return len(held)
-
-
-def _fail() -> None:
-    raise ValueError("on purpose")
-
-
-def test_a_child_s_memory_is_seen_its_failure_told_and_its_time_limited() -> None:
-    found = measure_in_child(_fill, 300, limit_s=60.0)
-    assert found is not None
-    assert found.result == 37_500_000
-    assert found.peak_mb > 300
-    with pytest.raises(RuntimeError, match="ValueError: on purpose"):
-        measure_in_child(_fail, limit_s=60.0)
-    assert measure_in_child(time.sleep, 60, limit_s=0.2) is None
