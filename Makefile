@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 MADE   := $(VENV)/.made-from-lock
-PYTEST ?= $(BIN)/pytest
+PYTEST ?= $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-full lint format types layers env up down lock clean

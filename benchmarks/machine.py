@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import redis
 
-__all__ = ["describe", "percentile_ms"]
+__all__ = ["describe", "describe_machine", "percentile_ms"]
 
 _PACKAGES = ("feast", "redis", "hiredis", "numpy", "duckdb", "pyarrow")
 
@@ -20,11 +20,16 @@ def describe(client: redis.Redis) -> str:
     """One line: processors, memory, load at this moment, Python, the server and the packages that matter."""
     info: dict[str, str] = client.info("server")  # type: ignore[assignment]
     server = f"valkey {info['valkey_version']}" if "valkey_version" in info else f"redis {info['redis_version']}"
+    return f"{describe_machine()}, {server}"
+
+
+def describe_machine() -> str:
+    """The same without a server."""
     packages = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
     memory = psutil.virtual_memory().total / 2**30
     return (
         f"{os.cpu_count()} cores, {memory:.0f} GB, load {os.getloadavg()[0]:.1f}, {platform.system()}, "
-        f"Python {platform.python_version()}, {server}, {packages}"
+        f"Python {platform.python_version()}, {packages}"
     )
 
 

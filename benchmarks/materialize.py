@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks.crowd import AS_OF, Crowd, a_server_of_its_own, crowd, project, the_view
 from benchmarks.feast_peer import VIEWS, FeastPeer
 from benchmarks.machine import describe
 from events.archive import Archive
 from feature_repo import online
-from feature_repo.build import view_file
 from feature_repo.latest import latest_rows
+from feature_repo.offline_values import Inputs
+from feature_repo.offline_write import ValuesWriter
 from feature_repo.views import View
-from storage.layout import Layout
+from storage.folder import Folder, archive_folder, features_folder
 
 __all__ = ["MaterializeReport", "run"]
 
@@ -61,7 +61,7 @@ def run(*, people: int = 100_000, feast_people: int = 4_000, seed: int = 7) -> M
     feast_people = min(feast_people, people)
     view, everybody = the_view(), crowd(people, seed=seed)
     with a_server_of_its_own() as (settings, client):
-        layout = Layout(settings.home)
+        features = features_folder(settings)
         project(client, everybody)
         expected = len(everybody.with_values())
 
@@ -69,8 +69,8 @@ def run(*, people: int = 100_000, feast_people: int = 4_000, seed: int = 7) -> M
             started = time.perf_counter()
             rows = latest_rows(
                 view,
-                folder=layout.features,
-                archive=Archive(layout.archive),
+                folder=features,
+                archive=Archive(archive_folder(settings)),
                 standing=everybody.standing,
                 as_of=AS_OF,
             )
@@ -79,9 +79,9 @@ def run(*, people: int = 100_000, feast_people: int = 4_000, seed: int = 7) -> M
                 raise RuntimeError(f"{got} rows came of {expected}.")
             return time.perf_counter() - started
 
-        _lay_down(view, layout.features, everybody, future=0)
+        _lay_down(view, features, everybody, future=0)
         prepared, first, again = bring(write=False), bring(), bring()
-        _lay_down(view, layout.features, everybody, future=2)
+        _lay_down(view, features, everybody, future=2)
         with_changes = bring()
         feast_s = FeastPeer(settings, folder=settings.home / "peer").fill(everybody, range(feast_people))
         ours, feast = expected / first, VIEWS * feast_people / feast_s
@@ -98,8 +98,8 @@ def run(*, people: int = 100_000, feast_people: int = 4_000, seed: int = 7) -> M
         )
 
 
-def _lay_down(view: View, folder: Path, people: Crowd, *, future: int) -> None:
-    """The view's file as a build would leave it: `_PAST` change points of each person, and `future` to come."""
+def _lay_down(view: View, folder: Folder, people: Crowd, *, future: int) -> None:
+    """The view's files as a build would leave it: `_PAST` change points of each person, and `future` to come."""
     places = np.array(people.with_values())
     order = places[np.argsort(np.array([people.keys[i] for i in places]))]
     each = _PAST + future
@@ -108,14 +108,15 @@ def _lay_down(view: View, folder: Path, people: Crowd, *, future: int) -> None:
     for change in range(each):
         values[change::each, change * _CHANGED : (change + 1) * _CHANGED] += 1
     starts = [online.to_micros(people.standing[people.keys[i]][view.purpose][0][0].start) for i in order]
-    stamp = pa.timestamp("us", tz="UTC")
     columns = {
-        "user_key": pa.array(np.repeat([people.keys[i] for i in order], each)),
-        "valid_from": pa.array(np.tile(moments, len(order))).cast(stamp),
-        "grant_start": pa.array(np.repeat(starts, each)).cast(stamp),
+        "k": pa.array(np.repeat([people.keys[i] for i in order], each)),
+        "moment": np.tile(moments, len(order)),
+        "grant_start": np.repeat(starts, each),
         **{name: values[:, place] for place, name in enumerate(view.names)},
     }
-    file = view_file(folder, view)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    told = {"aap.fingerprint": str(view.fingerprint), "aap.as_of": AS_OF.isoformat()}
-    pq.write_table(pa.table(columns).replace_schema_metadata(told), file, compression="zstd", row_group_size=100_000)
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("laid", pa.table(columns))
+        writer = ValuesWriter(view, folder=folder)
+        writer.add(connection, "laid")
+        writer.finish(Inputs(AS_OF))

@@ -23,7 +23,7 @@ from benchmarks.crowd import AS_OF, Crowd, a_server_of_its_own, crowd, project, 
 from benchmarks.feast_peer import FeastPeer
 from benchmarks.machine import describe, percentile_ms
 from feature_repo import online
-from feature_repo.packed import HEADER, NEVER, pack_rows
+from feature_repo.packed import NEVER, pack_rows, stored_size
 from feature_repo.retrieval import vectors
 from feature_repo.views import View
 
@@ -108,7 +108,7 @@ def _measure(
     random: np.random.Generator,
 ) -> Line:
     service = the_service(view)
-    tail, width = f"}}:f:{view.purpose}", HEADER.itemsize // 8 + len(view.numbers)
+    tail, width = f"}}:f:{view.purpose}", stored_size(view) // 8
     present = np.array(people.with_values())
 
     def ours(keys: Sequence[str]) -> object:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.console import console, table
+from cli.console import console, counted, err, table
+from settings.config import load_settings
 
 __all__ = ["app"]
 
@@ -36,6 +37,21 @@ def online(people: People = 100_000, as_json: Json = False) -> None:
 
 
 @app.command()
+def consent(people: People = 100_000, as_json: Json = False) -> None:
+    """What checking consent adds to an online read of the same rows."""
+    from benchmarks.consent import run
+
+    report = run(people=people)
+    if as_json:
+        _print_json(report.to_dict())
+        return
+    rows = [(size, line.with_p50_ms, line.without_p50_ms, line.added_percent) for size, line in report.rows.items()]
+    headings = ("people", "with p50 ms", "without p50 ms", "added %")
+    table(*headings, rows=rows, numbers=headings)
+    console.print(report.machine, highlight=False)
+
+
+@app.command()
 def materialize(people: People = 100_000, as_json: Json = False) -> None:
     """Bringing a built view online: ours beside Feast's, in user-view rows a second."""
     from benchmarks.materialize import run
@@ -52,6 +68,93 @@ def materialize(people: People = 100_000, as_json: Json = False) -> None:
     ]
     table("what", "user-view rows/s", rows=rows, numbers=["user-view rows/s"])
     console.print(report.machine, highlight=False)
+
+
+@app.command()
+def live(
+    people: People = 100_000,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of the steady run.")] = 10.0,
+    events: Annotated[int, typer.Option(min=10_000, help="Events of the burst.")] = 1_000_000,
+    workers: Annotated[int, typer.Option(min=1, max=4, help="Worker processes of the burst.")] = 2,
+    purpose: Annotated[
+        list[str] | None,
+        typer.Option(help="What everybody has granted; [dim]marketing.retention[/].", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Events appended to the log until their effect is readable online, and whether any is lost or counted twice."""
+    from benchmarks.live import PURPOSES, run
+    from consent.purposes import parse_purpose
+
+    chosen = tuple(parse_purpose(name) for name in purpose) if purpose else PURPOSES
+    with err.status("Steady, burst, kill…"):
+        report = run(people=people, steady_s=seconds, burst=events, workers=workers, purposes=chosen)
+    found = report.to_dict()
+    if as_json:
+        _print_json(found)
+        return
+    machine = found.pop("machine")
+    cpu = {f"CPU of {name}, µs an event": us for name, us in found["burst"].pop("cpu_us").items()}
+    found["burst"] |= cpu
+    rows = [(name, what, f"{figure:,}") for name, of in found.items() for what, figure in of.items()]
+    table("run", "what", "figure", rows=rows, numbers=["figure"])
+    console.print(machine, highlight=False)
+
+
+@app.command()
+def offline(
+    labels: Annotated[int, typer.Option(min=1_000, help="Label rows.")] = 100_000,
+    rows: Annotated[int, typer.Option(min=10_000, help="Change points they are joined with.")] = 1_000_000,
+    limit: Annotated[float, typer.Option(help="Seconds each of Feast's stores may take at each depth.")] = 120.0,
+    as_json: Json = False,
+) -> None:
+    """Joining label rows with the values of their moment: ours, a bare ASOF join, Feast's duckdb and dask stores."""
+    from benchmarks.offline import run
+
+    with counted("Depths measured") as told:
+        report = run(now=load_settings().now(), labels=labels, rows=rows, limit_s=limit, progress=told)
+    if as_json:
+        _print_json(report.to_dict())
+        return
+    headings = (
+        "rows a person", "ours s", "training frame s", "bare s", "Feast duckdb s", "Feast dask s", "× bare", "× bare, CPU",
+        "peak MB",
+    )  # fmt: skip
+    lines = [
+        (
+            depth, d.ours_s, d.training_frame_s, d.bare_s, d.feast_duckdb_s or d.unfinished["duckdb"],
+            d.feast_dask_s or d.unfinished["dask"], d.vs_bare, d.vs_bare_cpu, d.ours_peak_mb,
+        )
+        for depth, d in report.depth.items()
+    ]  # fmt: skip
+    table(*headings, rows=lines, numbers=headings)
+    console.print(report.machine, highlight=False)
+
+
+@app.command()
+def build(
+    copies: Annotated[int, typer.Option(min=2, help="How many times everybody is there in the larger archive.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Building the features of a year of real purchases: DuckDB, Spark, and ten times the people."""
+    from benchmarks.build import run
+
+    with counted("Steps done") as told:
+        report = run(copies=copies, progress=told)
+    if as_json:
+        _print_json(report.to_dict())
+        return
+    headings = ("what", "events", "change points", "seconds", "CPU s", "events/s", "peak MB")
+    lines = {"duckdb": report.duckdb, "spark": report.spark, f"duckdb, people × {copies}": report.duckdb_x10}
+    shown = [
+        (what, f"{b.events:,}", f"{b.change_points:,}", b.seconds, b.cpu_s, f"{b.events_per_s:,}", f"{b.peak_mb:,}")
+        for what, b in lines.items()
+        if b is not None
+    ]
+    table(*headings, rows=shown, numbers=headings[1:])
+    if report.spark_skipped:
+        console.print(report.spark_skipped)
+    console.print(f"{report.growth} × the CPU an event at {copies} × the events. {report.machine}", highlight=False)
 
 
 def _print_json(report: dict[str, Any]) -> None:

@@ -114,5 +114,5 @@ def _where(home: Path) -> None:
     console.print(f"  MLflow     http://127.0.0.1:{settings.mlflow_port}", highlight=False)
     console.print(f"  Feast UI   http://127.0.0.1:{settings.feast_port}", highlight=False)
     for page in sorted((home / "reports").rglob("*.html")):
-        kind = "Summary" if page.name.startswith("retrain") else "Drift"
+        kind = {"retrain": "Summary", "consistency": "Served"}.get(page.name.partition("-")[0], "Drift")
         console.print(f"  {kind:9}  {shown / page.relative_to(home)}", soft_wrap=True, highlight=False)

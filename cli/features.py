@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -20,8 +21,9 @@ def build(
     engine: Annotated[
         str, typer.Option(help="duckdb or spark; [dim]AAP_ENGINE, else duckdb[/].", show_default=False)
     ] = "",
+    anew: Annotated[bool, typer.Option("--anew", help="Compute everything, also what did not change.")] = False,
 ) -> None:
-    """Compute every feature from the archive, as known now, and register it with Feast."""
+    """Compute the features of whom anything changed for since the last build, as known now, and register them with Feast."""
     from pipelines.publish import build_features
 
     settings = load_settings()
@@ -30,10 +32,14 @@ def build(
             settings,
             as_of=settings.now(),
             engine=engine,
+            anew=anew,
             progress=lambda _view, done, total: report(done, total),
         )
-    rows = [(b.view, f"{b.entities:,}", f"{b.rows:,}", f"{b.seconds:.1f}") for b in made]
-    table("view", "entities", "change points", "seconds", rows=rows, numbers=["entities", "change points", "seconds"])
+    rows = [(b.view, f"{b.entities:,}", f"{b.computed:,}", f"{b.rows:,}", f"{b.seconds:.1f}") for b in made]
+    headings = ("view", "entities", "computed", "change points", "seconds")
+    table(*headings, rows=rows, numbers=headings[1:])
+    for why in dict.fromkeys(b.why for b in made if b.why):
+        console.print(why)
 
 
 @app.command()
@@ -52,13 +58,13 @@ def verify(
     from consent.choices import open_ledger
     from events.archive import Archive
     from feature_repo import verify as verification
-    from storage.layout import Layout
+    from storage.folder import archive_folder
 
     settings = load_settings()
     asked, skipped = verification.engines(settings, asked=engine or ())
     found = verification.verify(
         asked,
-        archive=Archive(Layout(settings.home).archive),
+        archive=Archive(archive_folder(settings)),
         standing=open_ledger(settings).standing(),
         as_of=settings.now(),
         people=users,
@@ -79,6 +85,37 @@ def verify(
 
 
 @app.command()
+def consistency(
+    most: Annotated[int, typer.Option("--limit", min=1, help="Vectors recomputed of each service.")] = 2_000,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
+) -> None:
+    """Recompute a sample of what was served and compare; exits 1 on one mismatch."""
+    from pipelines.consistency import check_consistency
+
+    settings = load_settings()
+    with counted("Recomputing"):
+        report = check_consistency(settings, now=settings.now(), most=most)
+    found = report.found
+    rows = [
+        (f.service, f.feature, f"{f.served:,}", f"{f.mismatch_share:.2%}", f"{f.missing_share:.2%}",
+         f"{f.outdated_share:.2%}", f"{f.relative_error:.2g}")
+        for f in found.features
+    ]  # fmt: skip
+    shown = ("served", "mismatched", "missing", "outdated", "relative error")
+    table("service", "feature", *shown, rows=rows, numbers=shown)
+    for s in found.staleness:
+        console.print(f"{s.service}: what was known was {s.median:.2f} days old (median; longest {s.longest:.2f}).")
+    for line in found.examples:
+        console.print(line)
+    console.print(f"{found.checked:,} served values recomputed: {found.mismatches:,} mismatched.")
+    console.print(f"Page: {report.page}", soft_wrap=True)
+    if as_json:
+        typer.echo(json.dumps(report.figures()))
+    if found.mismatches:
+        raise typer.Exit(1)
+
+
+@app.command()
 def materialize() -> None:
     """Bring the features online, as of now."""
     from pipelines.publish import bring_online
@@ -90,27 +127,38 @@ def materialize() -> None:
 
 
 @app.command("list")
-def list_features() -> None:
-    """List every feature: what it is, and for which purposes."""
-    from feature_repo.definitions import FEATURES
+def list_features(
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
+) -> None:
+    """List every feature: what it is, for which purposes, and how it is built."""
+    from cli.feature_card import listed
 
-    rows = [(f.name, f.entity, f.unit, ", ".join(sorted(f.purposes)), f.description) for f in FEATURES]
-    table("feature", "of", "unit", "purposes", "what", rows=rows)
+    settings = load_settings()
+    rows = listed(settings, now=settings.now())
+    table(
+        "feature", "of", "unit", "purposes", "read by", "missing", "what",
+        rows=[
+            (r.name, r.of, r.unit, ", ".join(r.purposes), ", ".join(r.read_by) or None, r.missing_text, r.description)
+            for r in rows
+        ],
+        numbers=["missing"],
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps({"features": [asdict(r) for r in rows]}))
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A feature's name; `aap features list` shows them.")]) -> None:
-    """Show one feature: its definition and who reads it."""
-    from feature_repo.definitions import FEATURES
-    from feature_repo.errors import UnknownFeature
-    from feature_repo.views import services
+def show(
+    name: Annotated[str, typer.Argument(help="A feature's name; `aap features list` shows them.")],
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
+) -> None:
+    """Show one feature: its definition, from event to model, how fresh it is and how its values lie."""
+    from cli.feature_card import print_card
+    from pipelines.feature_card import card
 
-    found = next((f for f in FEATURES if f.name == name), None)
-    if found is None:
-        raise UnknownFeature(f"Unknown feature {name!r}; `aap features list` shows the ones there are.")
-    readers = [
-        s.name for s in services().values() if name in (*s.features, *s.sequences) and s.purpose in found.purposes
-    ]
-    shown = {slot: getattr(found, slot) for slot in found.__slots__} | {"read by": ", ".join(readers) or "no model"}
-    shown["purposes"] = ", ".join(sorted(found.purposes))
-    table("", "", rows=[(key, value) for key, value in shown.items() if value not in ("", None)])
+    settings = load_settings()
+    now = settings.now()
+    found = card(settings, name, now=now)
+    print_card(found, now=now)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), default=str))

@@ -78,9 +78,8 @@ def list_rejected(
 @rejected.command()
 def replay() -> None:
     """Try the rejected rows again, after a mapping was put right; what fits now is taken in."""
-    from events.replay import replay as replay_rejected
-    from pipelines.ingest import open_importer
+    from pipelines.ingest import replay_rejected
 
     settings = load_settings()
-    outcome = replay_rejected(open_importer(settings), now=settings.now())
+    outcome = replay_rejected(settings, now=settings.now())
     console.print(f"{outcome.accepted:,} of {outcome.tried:,} rejected rows fit now; {outcome.left:,} are left.")

@@ -72,12 +72,13 @@ ENTRIES: Mapping[str, Entry] = {
     entry.name: entry
     for entry in (
         Entry("demo", "cli.demo", "demo", "Start", "See it all: real shop data to live predictions, in minutes."),
-        Entry("up", "cli.up", "up", "Start", "Start Redis, the prediction service and the MLflow and Feast pages."),
+        Entry("up", "cli.up", "up", "Start", "Start Redis, the prediction service, live features and the pages."),
         Entry("down", "cli.up", "down", "Start", "Stop everything that `up` started."),
         Entry("status", "cli.up", "status", "Start", "What runs, where, since when."),
         Entry("import", "cli.imports", "import_", "Data", "Import a CSV, Parquet file or SQL table by a mapping."),
         Entry("rejected", "cli.imports", "rejected", "Data", "List or replay the rows that didn't fit."),
         Entry("features", "cli.features", "app", "Features", "Build, publish and look at features."),
+        Entry("live", "cli.live", "live", "Features", "Fold live events into the online features as they come."),
         Entry("train", "cli.train", "train", "Models", "Train one model, or all, beside their baselines."),
         Entry("models", "cli.models", "app", "Models", "List model versions; promote or roll back."),
         Entry("retrain", "cli.retrain", "retrain", "Models", "The weekly job: import, features, drift, train, gate."),

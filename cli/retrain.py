@@ -35,4 +35,7 @@ def retrain(
     for name, record in result.steps.items():
         if name.startswith("train "):
             print_outcome(record.result)
+    served = result.steps["consistency"].result
+    if served["checked"]:
+        console.print(f"{served['checked']:,} served values recomputed: {served['mismatches']:,} mismatched.")
     console.print(f"Summary: {result.summary}", soft_wrap=True)

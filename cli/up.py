@@ -6,6 +6,7 @@ One that can't start is reported in a sentence and the others stay.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -15,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import typer
@@ -52,10 +54,12 @@ class Service:
     env: Mapping[str, str] = field(default_factory=dict)
     elsewhere: str | None = None
     not_yet: str | None = None
+    tells: Callable[[], str | None] = lambda: None
+    """What it says of itself now, in place of an address."""
 
 
 def up() -> None:
-    """Start Redis, the prediction service and the MLflow and Feast pages; print where they are."""
+    """Start Redis, the prediction service, live features and the MLflow and Feast pages; print where they are."""
     settings = load_settings()
     with err.status("Starting…"):
         problems = start_all(settings)
@@ -105,7 +109,7 @@ def stop_all(settings: Settings) -> list[str]:
 
 def services(settings: Settings) -> list[Service]:
     """Every background process but Redis, in the order they are listed."""
-    return [_prediction_service(settings), _mlflow_page(settings), _feast_page(settings)]
+    return [_prediction_service(settings), _live_features(settings), _mlflow_page(settings), _feast_page(settings)]
 
 
 def _start(service: Service, settings: Settings) -> str | None:
@@ -168,6 +172,37 @@ def _by_reason(missing: Mapping[str, str]) -> str:
     for name, reason in missing.items():
         names.setdefault(reason.rstrip("."), []).append(name.removeprefix("model "))
     return "; ".join(f"{', '.join(of)} ({reason})" for reason, of in names.items())
+
+
+def _live_features(settings: Settings) -> Service:
+    return Service(
+        name="live",
+        title="Live features",
+        command=[sys.executable, "-m", "cli.main", "live"],
+        ready=lambda _pid: _behind(settings),
+        env={"PYTHONPATH": _with_project_root()},
+        tells=lambda: _behind(settings),
+    )
+
+
+def _behind(settings: Settings) -> str | None:
+    """How far live features are; None before they have begun."""
+    from events.live_group import behind
+    from storage.redis_server import UNREACHABLE, connect
+
+    try:
+        with contextlib.closing(connect(settings, start=False)) as client:
+            told = behind(client)
+    except UNREACHABLE:
+        return None
+    if told is None:
+        return None
+    wrote = (
+        f"; last wrote {datetime.fromtimestamp(told.wrote_at / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        if told.wrote_at
+        else ""
+    )
+    return f"{told.events:,} events behind{wrote}"
 
 
 def _mlflow_page(settings: Settings) -> Service:
@@ -249,7 +284,11 @@ def _redis_row(settings: Settings) -> Row:
 
 def _process_row(service: Service, found: ProcessStatus) -> Row:
     state = f"died: see {service.name}.log" if found.state == "died" else found.state
-    return service.title, state, found.pid, found.address, _moment(found.since)
+    told = service.tells()
+    if told and found.state != "running":
+        state = "running, not by `up`"
+    address = told or found.address
+    return service.title, state, found.pid, address, _moment(found.since)
 
 
 def _moment(moment: object) -> str | None:

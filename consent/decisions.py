@@ -18,13 +18,15 @@ __all__ = ["Decisions"]
 
 _PURPOSES = tuple(Purpose)
 _REASONS = tuple(Reason)
+_PERMITTING = (Reason.GRANTED, Reason.LEGITIMATE_INTEREST)
 
 
 class Decisions(Sequence[Decision]):
     """One decision a person, in order; equal to any sequence of equal decisions.
 
-    `table` is int64 `[n, 1 + 3 × purposes]`: ledger position, then (start, end, reason) a purpose. `which` is the place
-    in `purposes` of the one decided about; None means the first, for everybody.
+    `table` is int64 `[n, words]`: projections (`projection.ROW`), which begin with the ledger position and a byte a purpose
+    for the reason. `which` is the place in `purposes` of the one decided about; None means the first, for everybody.
+    `known` says who has a projection, `sound` whose has the right shape; None means everybody.
     """
 
     __hash__ = None  # type: ignore[assignment]
@@ -33,14 +35,14 @@ class Decisions(Sequence[Decision]):
         self,
         purposes: tuple[Purpose, ...],
         table: np.ndarray,
-        blobs: Sequence[bytes | None],
         *,
-        sound: np.ndarray,
         allowed: np.ndarray,
-        which: np.ndarray | None,
+        which: np.ndarray | None = None,
+        known: np.ndarray | None = None,
+        sound: np.ndarray | None = None,
     ) -> None:
         self._purposes, self._table, self._which = purposes, table, which
-        self._blobs, self._sound = blobs, sound
+        self._known, self._sound = known, sound
         self.allowed = allowed
         """bool `[n]`: who may be answered."""
 
@@ -57,14 +59,14 @@ class Decisions(Sequence[Decision]):
         if isinstance(place, slice):
             return [self[i] for i in range(*place.indices(len(self)))]
         purpose = self._purposes[0 if self._which is None else int(self._which[place])]
-        if self._blobs[place] is None:
+        if self._known is not None and not self._known[place]:
             return Decision(False, purpose, Reason.NO_RECORD, -1)
-        why = int(self._table[place, 3 + 3 * _PURPOSES.index(purpose)])
         seq = int(self._table[place, 0])
         if self.allowed[place]:
             held = Reason.GRANTED if spec(purpose).needs_consent else Reason.LEGITIMATE_INTEREST
             return Decision(True, purpose, held, seq)
-        if self._sound[place] and 0 <= why < len(_REASONS):
+        why = int(self._table[place].tobytes()[8 + _PURPOSES.index(purpose)])
+        if (self._sound is None or self._sound[place]) and why < len(_REASONS) and _REASONS[why] not in _PERMITTING:
             return Decision(False, purpose, _REASONS[why], seq)
         return unavailable(purpose)
 

@@ -16,12 +16,14 @@ from consent.policy import Choice, Status
 from consent.purposes import Purpose
 
 __all__ = [
+    "CHOICE",
     "METADATA",
     "RECORDS",
     "SQLITE_APPEND_ONLY",
     "Entry",
     "Record",
     "canonical",
+    "choice_of",
     "fields_of",
     "micros",
     "record_of",
@@ -49,6 +51,10 @@ RECORDS = sa.Table(
     sa.Column("leaf", sa.LargeBinary(32), nullable=False),
     sa.UniqueConstraint("subject", "purpose", "status", "indicated_at", name="a_choice_is_recorded_once"),
 )
+CHOICE = tuple(RECORDS.c[name] for name in ("seq", "subject", "purpose", "status", "indicated_at", "expires_at"))
+"""What the policy needs of a record."""
+_PURPOSES = {p.value: p for p in Purpose}
+_STATUSES = {s.value: s for s in Status}
 SQLITE_APPEND_ONLY = (
     "CREATE TRIGGER IF NOT EXISTS consent_no_update BEFORE UPDATE ON consent_records "
     "BEGIN SELECT RAISE(ABORT, 'the consent ledger is append-only'); END",
@@ -86,12 +92,6 @@ class Record:
     received_at: datetime
     leaf: bytes
 
-    @property
-    def choice(self) -> Choice:
-        """What the policy needs of it."""
-        e = self.entry
-        return Choice(e.subject, e.purpose, e.status, e.indicated_at, e.expires_at)
-
 
 def canonical(row: Mapping[str, object]) -> bytes:
     """The bytes a leaf is made of: JSON with sorted keys, no spaces, times in microseconds."""
@@ -120,25 +120,32 @@ def row_of(record: Record) -> dict[str, object]:
     return {**fields_of(record.seq, record.entry, record.received_at), "leaf": record.leaf}
 
 
+def choice_of(row: sa.Row[Any]) -> Choice:
+    """What the policy needs of a record, read by `CHOICE` or whole; raises `LedgerUnavailable` where it was altered."""
+    try:
+        purpose = _PURPOSES.get(row.purpose) or Purpose(row.purpose)
+        status = _STATUSES.get(row.status) or Status(row.status)
+    except ValueError as error:
+        raise LedgerUnavailable(f"Record {row.seq} of the consent ledger was altered: {error}.") from None
+    expires_at = None if row.expires_at is None else _moment(row.expires_at)
+    return Choice(row.subject, purpose, status, _moment(row.indicated_at), expires_at)
+
+
 def record_of(row: sa.Row[Any]) -> Record:
     """A record as it was read; raises `LedgerUnavailable` for one that nobody can have made."""
-    r = row._mapping
-    try:
-        purpose, status = Purpose(r["purpose"]), Status(r["status"])
-    except ValueError as error:
-        raise LedgerUnavailable(f"Record {r['seq']} of the consent ledger was altered: {error}.") from None
+    choice = choice_of(row)
     entry = Entry(
-        subject=r["subject"],
-        purpose=purpose,
-        status=status,
-        indicated_at=_moment(r["indicated_at"]),
-        said_by=r["said_by"],
-        method=r["method"],
-        notice_version=r["notice_version"],
-        notice_hash=r["notice_hash"],
-        expires_at=None if r["expires_at"] is None else _moment(r["expires_at"]),
+        subject=choice.subject,
+        purpose=choice.purpose,
+        status=choice.status,
+        indicated_at=choice.indicated_at,
+        said_by=row.said_by,
+        method=row.method,
+        notice_version=row.notice_version,
+        notice_hash=row.notice_hash,
+        expires_at=choice.expires_at,
     )
-    return Record(r["seq"], entry, _moment(r["received_at"]), bytes(r["leaf"]))
+    return Record(row.seq, entry, _moment(row.received_at), bytes(row.leaf))
 
 
 def micros(at: datetime) -> int:

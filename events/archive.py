@@ -1,46 +1,74 @@
 """The archive: every accepted event, in append-only Parquet files partitioned by type and day.
 
 A batch appears whole or not at all: it is written to a staging folder first and moved into place file by file at the
-end. Files are never rewritten except to erase a person.
+end. Files are never rewritten except to erase a person. It lies on a local disk or in an S3 bucket.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from events.errors import ArchiveDamaged
 from events.schema import event_type
 from storage.files import explain_full_disk
+from storage.folder import Folder, StoredFile
 
 __all__ = ["Archive"]
 
+_AT_ONCE = 8
+"""Footers read side by side: on S3 each is a request of its own."""
+
 
 class Archive:
-    """The archive below one folder: `<type>/day=YYYY-MM-DD/<batch>.parquet`."""
+    """The archive in one folder: `<type>/day=YYYY-MM-DD/<batch>.parquet`."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, folder: Folder | Path | str, *, only: Collection[StoredFile] | None = None) -> None:
+        self.folder = Folder.at(folder)
+        self._only = only
+        self._latest: dict[StoredFile, datetime] = {}
+
+    def only(self, files: Collection[StoredFile]) -> Archive:
+        """The same archive as if it had just these files, whatever comes or goes."""
+        same = Archive(self.folder, only=files)
+        same._latest = self._latest
+        return same
+
+    def files(self, *events: str) -> list[StoredFile]:
+        """The files with events of these types, or of all types, by name."""
+        if self._only is not None:
+            found = [f for f in self._only if not events or f.name.partition("/")[0] in events]
+        elif events:
+            found = [replace(f, name=f"{event}/{f.name}") for event in events for f in (self.folder / event).files()]
+        else:
+            found = self.folder.files()
+        return sorted((f for f in found if "/day=" in f.name), key=lambda f: f.name)
 
     def types(self) -> list[str]:
         """The event types that have any event."""
-        return sorted(
-            p.name for p in self.root.glob("*") if not p.name.startswith(".") and any(p.glob("day=*/*.parquet"))
-        )
+        return sorted({f.name.partition("/")[0] for f in self.files()})
 
-    def sql(self, event: str) -> str:
-        """A DuckDB table expression over all events of one type, with the declared columns."""
-        declared = event_type(event).arrow
-        pattern = self.root / event / "day=*" / "*.parquet"
-        if not any((self.root / event).glob("day=*/*.parquet")):
-            columns = ", ".join(f"NULL::{_duckdb_type(f.type)} AS {f.name}" for f in declared)
-            return f"(SELECT {columns} WHERE false)"
-        return f"read_parquet('{_escaped(pattern)}', hive_partitioning = false, union_by_name = true)"
+    def sql(self, event: str, *, on: duckdb.DuckDBPyConnection, files: Sequence[StoredFile] | None = None) -> str:
+        """A table expression over all events of one type, or those in `files`, with the declared columns, for `on`."""
+        columns = ", ".join(f"NULL::{_duckdb_type(f.type)} AS {f.name}" for f in event_type(event).arrow)
+        nothing = f"SELECT {columns} WHERE false"
+        found = self.files(event) if files is None else files
+        if not found:
+            return f"({nothing})"
+        # A field declared since the last file was written is in none of them, and null.
+        return f"(SELECT * FROM {self.folder.parquet((f.name for f in found), on=on)} UNION ALL BY NAME {nothing})"
 
     def append(self, connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str], *, batch: str) -> None:
         """Add, for each event type, the rows of a table of `connection` (with the declared columns): together one batch.
@@ -48,65 +76,98 @@ class Archive:
         `batch` names the files; a batch of the same name is replaced, so that a repeated write adds nothing. Raises
         `DiskFull` with the archive as it was.
         """
-        staging = self.root / ".staging" / batch
-        shutil.rmtree(staging, ignore_errors=True)
-        try:
-            with explain_full_disk(self.root):
-                for event, table in tables.items():
-                    _write(connection, table, event=event, to=staging / event)
-                for written in sorted(staging.glob("*/day=*/*.parquet")):
-                    place = (
-                        self.root
-                        / written.parent.relative_to(staging)
-                        / f"{batch}-{written.name.removeprefix('part-')}"
-                    )
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    written.rename(place)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        with explain_full_disk(self.folder.uri), self._staging(batch) as staging:
+            for event, table in tables.items():
+                _write(connection, table, event=event, to=staging / event)
+            before = {f.name for event in tables for f in self.files(event) if f"/{batch}-" in f.name}
+            for written in sorted(staging.glob("*/day=*/*.parquet")):
+                day = written.parent.relative_to(staging).as_posix()
+                name = f"{day}/{batch}-{written.name.removeprefix('part-')}"
+                self.folder.take_in(written, name=name)
+                before.discard(name)
+            self.folder.remove(before)
 
     def count(self, event: str) -> int:
         """Number of events of one type, from the files' footers."""
-        return sum(_footer(f).num_rows for f in (self.root / event).glob("day=*/*.parquet"))
+        return sum(footer.num_rows for footer in self._footers(self.files(event)))
 
     def erase(self, user_key: str) -> int:
         """Delete every event of one person; returns how many there were."""
         erased = 0
-        for file in self.root.glob("*/day=*/*.parquet"):
-            table = pq.read_table(file, partitioning=None)
-            keep = table.filter(pa.compute.field("user_key") != user_key)
+        for file in self.files():
+            table = pq.read_table(self.folder.open(file.name), partitioning=None)
+            keep = table.filter(pc.field("user_key") != user_key)
             if keep.num_rows == table.num_rows:
                 continue
             erased += table.num_rows - keep.num_rows
-            rewritten = file.with_suffix(".tmp")
+            rewritten = pa.BufferOutputStream()
             pq.write_table(keep, rewritten, compression="zstd")
-            rewritten.replace(file)
+            self.folder.write(file.name, rewritten.getvalue())
         return erased
+
+    def later_than(self, moment: datetime) -> frozenset[str]:
+        """The files, by name, with an event that had not occurred or was not available yet at `moment`.
+
+        Told by the files' footers, each of which is read once; raises `ArchiveDamaged` naming one that can't be.
+        """
+        files = self.files()
+        asked = [f for f in files if f not in self._latest]
+        self._latest.update(zip(asked, map(_latest, self._footers(asked)), strict=True))
+        return frozenset(f.name for f in files if self._latest[f] > moment)
 
     def check(self, events: Iterable[str]) -> None:
         """Raise `ArchiveDamaged` naming the first file that can't be read."""
-        for event in events:
-            for file in sorted((self.root / event).glob("day=*/*.parquet")):
-                _footer(file)
+        if wanted := list(events):
+            list(self._footers(self.files(*wanted)))
+
+    def _footers(self, files: Iterable[StoredFile]) -> Iterator[pq.FileMetaData]:
+        with ThreadPoolExecutor(_AT_ONCE) as readers:
+            yield from readers.map(partial(_footer, self.folder), (f.name for f in files))
+
+    @contextmanager
+    def _staging(self, batch: str) -> Iterator[Path]:
+        """A folder of this machine that is gone afterwards, on the archive's own disk if it has one."""
+        if self.folder.path is None:
+            with tempfile.TemporaryDirectory(prefix="aap-batch-") as folder:
+                yield Path(folder)
+            return
+        staging = self.folder.path / ".staging" / batch
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _write(connection: duckdb.DuckDBPyConnection, table: str, *, event: str, to: Path) -> None:
     to.mkdir(parents=True)
     columns = ", ".join(event_type(event).arrow.names)
     connection.execute(
-        f"COPY (SELECT {columns}, strftime(occurred_at AT TIME ZONE 'UTC', '%Y-%m-%d') AS day FROM {table} "
-        f"ORDER BY day, user_key, occurred_at, id) TO '{_escaped(to)}' "
+        f"COPY (SELECT {columns}, CAST(occurred_at AT TIME ZONE 'UTC' AS DATE) AS day FROM {table} "
+        f"ORDER BY occurred_at) TO '{_escaped(to)}' "
         f"(FORMAT parquet, COMPRESSION zstd, PARTITION_BY (day), FILENAME_PATTERN 'part-{{i}}')"
     )
 
 
-def _footer(file: Path) -> pq.FileMetaData:
+def _footer(folder: Folder, name: str) -> pq.FileMetaData:
     try:
-        return pq.read_metadata(file)
+        with folder.open(name) as file:
+            return pq.read_metadata(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise ArchiveDamaged(
-            f"The archive file {file} can't be read ({error}); restore it from a backup, or move it away and import again."
+            f"The archive file {folder}/{name} can't be read ({error}); restore it from a backup, or move it away and "
+            "import again."
         ) from None
+
+
+def _latest(footer: pq.FileMetaData) -> datetime:
+    """When the last of a file's events was known; the end of time where its footer doesn't say."""
+    groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
+    columns = [g.column(i) for g in groups for i in range(g.num_columns)]
+    told = [c.statistics for c in columns if c.path_in_schema in ("occurred_at", "available_at")]
+    if not all(t is not None and t.has_min_max for t in told):
+        return datetime.max.replace(tzinfo=UTC)
+    return max((t.max for t in told), default=datetime.min.replace(tzinfo=UTC))
 
 
 def _duckdb_type(kind: pa.DataType) -> str:

@@ -1,8 +1,11 @@
-"""Somebody's table of consent choices, read into ledger entries."""
+"""Somebody's table of consent choices, read into ledger entries.
+
+A row that can't be read grants nothing and is rejected with its reason: kept, under the person's pseudonym, until it is
+replayed. Only a row of nobody is counted and kept nowhere, for nobody could ever have it erased.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -13,22 +16,29 @@ from consent.purposes import Purpose, UnknownPurpose, parse_purpose
 from events.errors import MappingError
 from events.mapping import ConsentTable
 from events.people import People
+from events.rejected import Rejected
 from events.tables import Source
-from security.pseudonyms import Pseudonyms
+from storage.moments import EPOCH
 
-__all__ = ["ChoicesRead", "read_choices"]
+__all__ = ["CHOICE", "NOBODY", "ChoicesRead", "read_choices"]
+
+CHOICE = "consent choice"
+"""What a rejected row of a consent table is called in the rejected log."""
+NOBODY = "consent row without a user"
+"""Why a row that names nobody is rejected."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChoicesRead:
-    """Entries in the order they were indicated, and the rows that say nothing usable, by reason."""
+    """Entries in the order they were indicated, the rows that say nothing usable, and how many name nobody."""
 
     entries: list[Entry]
-    rejected: Counter[str]
+    rejected: list[Rejected]
+    nobody: int
 
 
-def read_choices(table: ConsentTable, source: Source, *, pseudonyms: Pseudonyms, now: datetime) -> ChoicesRead:
-    """All choices in `source`. A row that can't be read grants nothing: it is counted, never guessed at.
+def read_choices(table: ConsentTable, source: Source, *, people: People, now: datetime, door: str) -> ChoicesRead:
+    """All choices in `source`. A row that can't be read is never guessed at; `door` names the mapping it came by.
 
     Raises `MappingError` for a time zone there isn't.
     """
@@ -37,25 +47,28 @@ def read_choices(table: ConsentTable, source: Source, *, pseudonyms: Pseudonyms,
     except (ZoneInfoNotFoundError, ValueError):
         raise MappingError(f"Unknown time zone {table.time_zone!r}; write one like Europe/Paris.") from None
     entries: list[Entry] = []
-    rejected: Counter[str] = Counter()
-    people = People(pseudonyms)
+    rejected: list[Rejected] = []
+    nobody = 0
     for batch in source.batches:
         keys = people.keys(batch[table.user_id], name=table.user_id).to_pylist()
-        for key, purpose, status, at in zip(keys, *(batch[c].to_pylist() for c in table.columns[1:]), strict=True):
-            made = _entry(table, key, purpose, status, at, zone=zone, now=now)
+        for key, *told in zip(keys, *(batch[c].to_pylist() for c in table.columns[1:]), strict=True):
+            if key is None:
+                nobody += 1
+                continue
+            made = _entry(table, key, *told, zone=zone, now=now)
             if isinstance(made, str):
-                rejected[made] += 1
+                shown = (None if v is None else str(v) for v in told)
+                payload = dict(zip(table.columns, (key, *shown), strict=True))
+                rejected.append(Rejected(door, CHOICE, made, key, payload, now))
             else:
                 entries.append(made)
     entries.sort(key=lambda e: (e.indicated_at, e.subject, e.purpose))
-    return ChoicesRead(entries, rejected)
+    return ChoicesRead(entries, rejected, nobody)
 
 
 def _entry(
-    table: ConsentTable, key: str | None, purpose: object, status: object, at: object, *, zone: ZoneInfo, now: datetime
+    table: ConsentTable, key: str, purpose: object, status: object, at: object, *, zone: ZoneInfo, now: datetime
 ) -> Entry | str:
-    if key is None:
-        return "consent row without a user"
     try:
         parsed_purpose: Purpose = parse_purpose(str(purpose).strip())
         word = str(status).strip()
@@ -75,7 +88,7 @@ def _moment(at: object, table: ConsentTable, zone: ZoneInfo) -> datetime:
         moment = at
     elif table.time_format in ("epoch", "epoch_ms"):
         seconds = float(str(at)) / (1_000 if table.time_format == "epoch_ms" else 1)
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+        moment = EPOCH + timedelta(seconds=seconds)
     elif table.time_format:
         moment = datetime.strptime(str(at).strip(), table.time_format)  # noqa: DTZ007 - the zone follows below
     else:

@@ -2,13 +2,14 @@
 
 An event is accepted into the log, recognised as a duplicate, rejected with a reason (and kept for a person to look at, if
 consent would have let it in), or refused for want of consent: counted, and kept nowhere. Good events of a batch are kept
-whatever the others are. `consent_granted` and `consent_withdrawn` go to the ledger.
+whatever the others are. `consent_granted` and `consent_withdrawn` go to the ledger, and are in force for what follows
+them in their batch. Consent is read once a batch; a choice made elsewhere meanwhile counts when the event is archived.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,13 +24,15 @@ from consent.policy import Reason, Status
 from consent.purposes import Purpose, parse_purpose
 from events.errors import EventError
 from events.judge import BEFORE_GRANT
-from events.log import EventLog, LoggedEvent
+from events.log import EventLog
+from events.logged import LoggedEvent
 from events.properties import stored_fields
 from events.rejected import Rejected, RejectedLog
 from events.schema import event_type
 from events.translate import SKEW_SECONDS
 from security.id_map import IdMap
 from security.pseudonyms import Pseudonyms
+from storage.moments import to_micros
 
 __all__ = ["Collected", "Collector", "Envelope"]
 
@@ -78,34 +81,49 @@ class Collector:
         found = Collected()
         ready: list[LoggedEvent] = []
         ids: dict[str, str] = {}
-        for raw in batch:
-            try:
-                envelope = msgspec.convert(raw, Envelope)
-            except (msgspec.ValidationError, ValueError) as error:
-                found.rejected[f"not an event: {str(error).split(' - ')[0].lower()}"] += 1
-                continue
-            if not envelope.user_id:
-                found.refused[Reason.NO_SUBJECT] += 1
-                continue
-            key = self.pseudonyms.user_key(envelope.user_id.strip())
+        people = list(self._of_people(batch, found))
+        consent = self._consent({key for key, _, _ in people})
+        for key, user_id, envelope in people:
             if envelope.type in _CONSENT_EVENTS:
                 self._choose(envelope, key, found, now=now)
+                consent.update(self._consent({key}))
             else:
-                event = self._judge(envelope, key, found, now=now)
+                event = self._judge(envelope, key, consent[key], found, now=now)
                 if event is not None:
                     ready.append(event)
-                    ids[key] = envelope.user_id.strip()
+                    ids[key] = user_id
         if ready:
             new = self.log.append(ready)
             found.accepted, found.duplicates = sum(new), len(new) - sum(new)
             self.id_map.remember(ids)
         return found
 
-    def _judge(self, envelope: Envelope, key: str, found: Collected, *, now: datetime) -> LoggedEvent | None:
+    def _of_people(self, batch: Sequence[Any], found: Collected) -> Iterable[tuple[str, str, Envelope]]:
+        """(user key, user id, event) of everything in `batch` that is an event of somebody; the rest is counted."""
+        for raw in batch:
+            try:
+                envelope = msgspec.convert(raw, Envelope)
+            except (msgspec.ValidationError, ValueError) as error:
+                found.rejected[f"not an event: {str(error).split(' - ')[0].lower()}"] += 1
+                continue
+            if user_id := (envelope.user_id or "").strip():
+                yield self.pseudonyms.user_key(user_id), user_id, envelope
+            else:
+                found.refused[Reason.NO_SUBJECT] += 1
+
+    def _consent(self, keys: set[str]) -> dict[str, bytes | None]:
+        """The projection of each of `keys`, in one round trip."""
+        asked = sorted(keys)
+        blobs: Any = self.client.mget([projection.consent_key(k) for k in asked]) if asked else []
+        return dict(zip(asked, blobs, strict=True))
+
+    def _judge(
+        self, envelope: Envelope, key: str, consent: bytes | None, found: Collected, *, now: datetime
+    ) -> LoggedEvent | None:
         at = envelope.occurred_at if envelope.occurred_at.tzinfo else envelope.occurred_at.replace(tzinfo=UTC)
         try:
             declared = event_type(envelope.type)
-            refusal = self._refusal(key, declared.purposes, at=at, now=now)
+            refusal = _refusal(consent, declared.purposes, at=at, now=now)
             if refusal is not None:
                 found.refused[refusal] += 1
                 return None
@@ -113,31 +131,19 @@ class Collector:
             if at > now + timedelta(seconds=SKEW_SECONDS):
                 raise EventError("occurred_at is in the future")
         except EventError as error:
-            self._reject(envelope, key, str(error), found, now=now)
+            self._reject(envelope, key, str(error), consent, found, now=now)
             return None
-        return LoggedEvent(envelope.source, envelope.id, declared.name, key, _micros(at), _micros(max(now, at)), fields)
+        return LoggedEvent(
+            envelope.source, envelope.id, declared.name, key, to_micros(at), to_micros(max(now, at)), fields
+        )
 
-    def _refusal(self, key: str, purposes: Sequence[Purpose], *, at: datetime, now: datetime) -> str | None:
-        """Why an event of this person may not be stored, or None: some one grant must cover it and now."""
-        blob: Any = self.client.get(projection.consent_key(key))
-        rows, sound = projection.unpack([blob])
-        if not sound[0]:
-            return Reason.NO_RECORD if blob is None else Reason.UNAVAILABLE
-        made = [projection.decisions([blob], purpose=p, now=now)[0] for p in purposes]
-        starts = [rows["grants"]["start"][0, projection.slot(d.purpose)] for d in made if d.allowed]
-        if not starts:
-            return made[0].reason if made else Reason.NOT_GRANTED
-        return None if min(starts) <= _micros(at) else BEFORE_GRANT
-
-    def _reject(self, envelope: Envelope, key: str, reason: str, found: Collected, *, now: datetime) -> None:
+    def _reject(
+        self, envelope: Envelope, key: str, reason: str, consent: bytes | None, found: Collected, *, now: datetime
+    ) -> None:
         found.rejected[reason] += 1
-        if any(d.allowed for d in self._decisions(key, now=now)):
+        if any(projection.decisions([consent], purpose=p, now=now)[0].allowed for p in Purpose):
             payload = msgspec.to_builtins(envelope) | {"user_id": None, "user_key": key}
             self.rejected.add([Rejected("collector", envelope.type[:64], reason, key, payload, now)])
-
-    def _decisions(self, key: str, *, now: datetime) -> list[Any]:
-        blob: Any = self.client.get(projection.consent_key(key))
-        return [projection.decisions([blob], purpose=p, now=now)[0] for p in Purpose]
 
     def _choose(self, envelope: Envelope, key: str, found: Collected, *, now: datetime) -> None:
         at = envelope.occurred_at if envelope.occurred_at.tzinfo else envelope.occurred_at.replace(tzinfo=UTC)
@@ -157,5 +163,13 @@ class Collector:
             found.rejected[str(error)] += 1
 
 
-def _micros(at: datetime) -> int:
-    return round(at.timestamp() * 1_000_000)
+def _refusal(consent: bytes | None, purposes: Sequence[Purpose], *, at: datetime, now: datetime) -> str | None:
+    """Why an event of this person may not be stored, or None: some one grant must cover it and now."""
+    rows, sound = projection.unpack([consent])
+    if not sound[0]:
+        return Reason.NO_RECORD if consent is None else Reason.UNAVAILABLE
+    made = [projection.decisions([consent], purpose=p, now=now)[0] for p in purposes]
+    starts = [rows["grants"]["start"][0, projection.slot(d.purpose)] for d in made if d.allowed]
+    if not starts:
+        return made[0].reason if made else Reason.NOT_GRANTED
+    return None if min(starts) <= to_micros(at) else BEFORE_GRANT

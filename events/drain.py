@@ -1,7 +1,7 @@
 """Draining: what the log accepted goes into the archive, once, and is let go of.
 
-A batch is judged again on its way: a choice made since it was accepted counts. Killed in between, the same batch is taken
-again and recognised by the ids that the archive has.
+A batch is judged again on its way: a choice made since it was accepted counts. Its files are named by its place in the
+log. Killed in between, a drain begins again at the same place and writes the same files.
 """
 
 from __future__ import annotations
@@ -9,19 +9,26 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from consent.ledger import Ledger
 from events.admission import admissions
 from events.archive import Archive
-from events.log import PARTITIONS, EventLog, LoggedEvent
+from events.log import PARTITIONS, REMEMBERED_US, Batch, EventLog
+from events.logged import EventColumns
 from events.schema import event_type
 
-__all__ = ["Drained", "drain"]
+__all__ = ["LATE_US", "Admitted", "Drained", "drain"]
 
-_MOST = 20_000
+_MOST = 200
+"""Entries taken at once."""
+
+LATE_US = REMEMBERED_US - 86_400_000_000
+"""The log no longer knows the id of an event that comes later than this after it happened: the archive is asked."""
 
 
 @dataclass(slots=True)
@@ -35,56 +42,92 @@ class Drained:
     """Accepted once, but consent has ended since."""
 
 
-def drain(log: EventLog, archive: Archive, ledger: Ledger, *, now: datetime) -> Drained:
-    """Empty the log into the archive."""
-    done = Drained()
-    standing = None
+class Admitted:
+    """From when on whose events may be stored, by the ledger; read again when the ledger has grown or a grant has ended."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._size, self._made, self._until = -1, 0.0, 0.0
+        self._since: dict[str, dict[str, float]] = {}
+
+    def since(self, events: set[str], *, now: datetime) -> dict[str, dict[str, float]]:
+        """By event type and person, in microseconds since 1970; whoever is missing isn't admitted."""
+        size, at = self._ledger.size(), now.timestamp()
+        if size != self._size or not self._made <= at < self._until:
+            self._since = {}
+        if wanted := events - self._since.keys():
+            standing = self._ledger.standing()
+            edges = [
+                moment
+                for by_purpose in standing.values()
+                for grants, _ in by_purpose.values()
+                for grant in grants
+                for moment in (grant.start.timestamp(), grant.end.timestamp())
+            ]
+            self._size, self._made, self._until = size, at, min((e for e in edges if e > at), default=float("inf"))
+            for event in sorted(wanted):
+                found = admissions(standing, events=[event], now=now)
+                self._since[event] = {a.subject: a.since.timestamp() * 1_000_000 for a in found if a.since is not None}
+        return self._since
+
+
+def drain(
+    log: EventLog, archive: Archive, ledger: Ledger, *, now: datetime, admitted: Admitted | None = None
+) -> Drained:
+    """Empty the log into the archive. `admitted` may be kept from one time to the next."""
+    done, admitted = Drained(), admitted or Admitted(ledger)
     for partition in range(PARTITIONS):
         while True:
             batch = log.take(partition, most=_MOST)
-            if not batch.events:
+            if not batch.entries:
                 break
-            standing = ledger.standing() if standing is None else standing
-            for event in sorted({e.type for e in batch.events}):
-                since = {a.subject: a.since for a in admissions(standing, events=[event], now=now)}
-                ours = [e for e in batch.events if e.type == event]
-                kept = [e for e in ours if _admitted(e, since.get(e.user_key))]
-                done.refused += len(ours) - len(kept)
-                name = f"log-{partition}-{batch.places[0].decode()}"
-                archived = _archive(kept, event, archive=archive, name=name)
-                done.archived[event] += archived
-                done.duplicates += len(kept) - archived
+            _drain(log, batch, archive, admitted.since(set(batch.events), now=now), done)
             log.let_go(batch)
     return done
 
 
-def _admitted(event: LoggedEvent, since: datetime | None) -> bool:
-    return since is not None and since.timestamp() * 1_000_000 <= event.occurred_at
-
-
-def _archive(events: list[LoggedEvent], event: str, *, archive: Archive, name: str) -> int:
-    """Append what the archive doesn't have yet; returns how many that were."""
-    if not events:
-        return 0
-    schema = event_type(event).arrow
-    columns: dict[str, list[object]] = {
-        "source": [e.source for e in events],
-        "id": [e.id for e in events],
-        "user_key": [e.user_key for e in events],
-        "occurred_at": [e.occurred_at for e in events],
-        "available_at": [e.available_at for e in events],
-    }
-    columns |= {f.name: [e.fields.get(f.name) for e in events] for f in event_type(event).fields}
-    table = pa.table({f.name: pa.array(columns[f.name], f.type) for f in schema})
+def _drain(log: EventLog, batch: Batch, archive: Archive, since: dict[str, dict[str, float]], done: Drained) -> None:
+    tables: dict[str, pa.Table] = {}
+    unsure, name = log.imported_since(batch), f"log-{batch.partition}-{batch.first.decode()}"
     with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.register("taken", table)
-        connection.execute(
-            "CREATE TEMP TABLE fresh AS SELECT * FROM taken WHERE (source, id) NOT IN "
-            f"(SELECT (source, id) FROM {archive.sql(event)}) "
-            "QUALIFY row_number() OVER (PARTITION BY source, id ORDER BY available_at) = 1"
-        )
-        count = int(connection.execute("SELECT count(*) FROM fresh").fetchall()[0][0])
-        if count:
-            archive.append(connection, {event: "fresh"}, batch=name)
-    return count
+        connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+        for event, ours in sorted(batch.events.items()):
+            begun, nobody = since[event], float("inf")
+            begins = np.array([begun.get(key, nobody) for key in ours.user_keys])
+            kept = ours.chosen(begins <= ours.occurred)
+            done.refused += len(ours) - len(kept)
+            table = _table(kept)
+            if unsure or (kept.available - kept.occurred > LATE_US).any():
+                table = _unknown(connection, table, event, archive=archive, name=name)
+                done.duplicates += len(kept) - len(table)
+            if len(table):
+                tables[event] = table
+                done.archived[event] += len(table)
+        for event, table in tables.items():
+            connection.register(f"taken_{event}", table)
+        archive.append(connection, {event: f"taken_{event}" for event in tables}, batch=name)
+
+
+def _table(events: EventColumns) -> pa.Table:
+    declared = event_type(events.type)
+    columns: dict[str, Any] = {
+        "source": events.sources,
+        "id": events.ids,
+        "user_key": events.user_keys,
+        "occurred_at": events.occurred,
+        "available_at": events.available,
+    }
+    columns |= {f.name: events.column(f.name) for f in declared.fields}
+    return pa.table({f.name: pa.array(columns[f.name], f.type) for f in declared.arrow})
+
+
+def _unknown(
+    connection: duckdb.DuckDBPyConnection, table: pa.Table, event: str, *, archive: Archive, name: str
+) -> pa.Table:
+    """What of `table` the archive doesn't have already, the files of a drain of the same name left aside."""
+    connection.register("asked", table)
+    others = [f for f in archive.files(event) if f"/{name}-" not in f.name]
+    known = archive.sql(event, on=connection, files=others)
+    return connection.execute(
+        f"SELECT * FROM asked ANTI JOIN {known} known ON known.source = asked.source AND known.id = asked.id"
+    ).to_arrow_table()

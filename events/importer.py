@@ -28,7 +28,7 @@ from consent.policy import Status
 from events.admission import admissions
 from events.archive import Archive
 from events.catalogue import update_catalogue
-from events.choices_table import read_choices
+from events.choices_table import NOBODY, read_choices
 from events.errors import MappingError, SourceUnreadable
 from events.judge import Judge
 from events.mapping import ConsentTable, Mapping, resolve
@@ -41,9 +41,6 @@ from security.pseudonyms import Pseudonyms
 from storage.files import explain_full_disk
 
 __all__ = ["ImportReport", "Importer", "Progress"]
-
-_PIECE = 50_000
-"""Rows one thread handles at a time."""
 
 Progress = Callable[[int, int], None]
 """Called with (rows done, rows in all)."""
@@ -105,12 +102,12 @@ class Importer:
         if mapping.items:
             self._items(source, mapping, report)
         elif mapping.choices is not None:
-            self._choices(mapping.choices, source, now=now, report=report)
+            self._choices(mapping.choices, source, now=now, report=report, door=door, keyed=keyed)
         else:
             with _connect(mapping) as connection:
                 _load_lookups(connection, mapping, beside=beside)
                 if not keyed:  # a replay rests on what the ledger says by now
-                    self._consent(location, mapping, beside=beside, now=now, table=table, report=report)
+                    self._consent(location, mapping, beside=beside, now=now, table=table, report=report, door=door)
                 self._admit(connection, mapping, now=now)
                 people = People(self.pseudonyms, keyed=keyed)
                 self._events(connection, source, mapping, people, now=now, progress=progress, door=door, report=report)
@@ -123,10 +120,22 @@ class Importer:
             columns = {n: batch[v.column].cast(pa.string()) for n, v in mapping.fields.items() if v.column}
             report.items += update_catalogue(self.catalogue, pa.table(columns))[0]
 
-    def _choices(self, table: ConsentTable, source: Source, *, now: datetime, report: ImportReport) -> None:
-        found = read_choices(table, source, pseudonyms=self.pseudonyms, now=now)
+    def _choices(
+        self,
+        table: ConsentTable,
+        source: Source,
+        *,
+        now: datetime,
+        report: ImportReport,
+        door: str,
+        keyed: bool = False,
+    ) -> None:
+        people = People(self.pseudonyms, keyed=keyed)
+        found = read_choices(table, source, people=people, now=now, door=door)
         report.choices += len(self.desk.record_many(found.entries, received_at=now))
-        report.rejected.update(found.rejected)
+        report.rejected.update(r.reason for r in found.rejected)
+        report.rejected.update({NOBODY: found.nobody} if found.nobody else {})
+        self.rejected.add(found.rejected)
 
     def _consent(
         self,
@@ -137,13 +146,15 @@ class Importer:
         now: datetime,
         table: str | None,
         report: ImportReport,
+        door: str,
     ) -> None:
         """Put the choices this history rests on into the ledger."""
         assert mapping.consent is not None  # noqa: S101
         if mapping.consent.table is not None:
             choices = mapping.consent.table
             path = resolve(choices.path or "", beside=beside)
-            self._choices(choices, open_source(path, choices.columns, table=choices.table), now=now, report=report)
+            rows = open_source(path, choices.columns, table=choices.table)
+            self._choices(choices, rows, now=now, report=report, door=door)
         elif mapping.consent.grant is not None:
             self._stated(location, mapping, now=now, table=table, report=report)
 
@@ -197,13 +208,15 @@ class Importer:
         judge = Judge(connection, mapping)
         for event in judge.events:
             self.archive.check([event])
-            judge.load_known_ids(self.archive.sql(event))
+            judge.load_known_ids(self.archive.sql(event, on=connection))
         select = translation(mapping, now=now)
         done = 0
         kept: list[Rejected] = []
         for batch in source.batches:
-            connection.register("chunk", _chunk(batch, mapping, people, first=done))
-            with explain_full_disk(self.archive.root), _untypeable(source):
+            connection.register("chunk_now", _chunk(batch, mapping, people, first=done))
+            with explain_full_disk(self.archive.folder.uri), _untypeable(source):
+                # Copied into a table first: over one of its own tables DuckDB shares the judging between threads.
+                connection.execute("CREATE OR REPLACE TEMP TABLE chunk AS SELECT * FROM chunk_now")
                 counts = judge.judge(select)
                 kept += judge.rejected_rows(door=door, at=now) if counts.rejected else []
             report.duplicates += counts.duplicates
@@ -226,9 +239,7 @@ def _chunk(batch: pa.Table, mapping: Mapping, people: People, *, first: int) -> 
     """`batch` with numbered rows and user keys."""
     assert mapping.user_id is not None  # noqa: S101
     numbered = batch.append_column(ROW, pa.array(np.arange(first, first + len(batch))))
-    keyed = numbered.append_column(USER_KEY, people.keys(batch[mapping.user_id], name=mapping.user_id))
-    # DuckDB's threads each take a piece.
-    return pa.Table.from_batches(keyed.combine_chunks().to_batches(max_chunksize=_PIECE), keyed.schema)
+    return numbered.append_column(USER_KEY, people.keys(batch[mapping.user_id], name=mapping.user_id))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Replay: the rejected rows once more through the importer, after a mapping or a consent was put right.
 
-Only rows that came in by a mapping file that still exists can be tried. What fits now is taken in, what consent refuses
+Only rows that came in by a mapping file that still exists can be tried, a door's consent choices before its events: those
+may rest on them. What fits now is taken in, what consent refuses
 now is dropped, and both leave the log; what still doesn't fit stays, with the reason it has now.
 """
 
@@ -17,10 +18,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from events.choices_table import CHOICE
 from events.importer import Importer, ImportReport
 from events.mapping import Mapping, load_mapping
 from events.rejected import Rejected, RejectedLog
-from storage.files import explain_full_disk, make_folder
+from storage.files import explain_full_disk
 
 __all__ = ["Replayed", "replay"]
 
@@ -42,16 +44,30 @@ def replay(importer: Importer, *, now: datetime) -> Replayed:
         by_door[entry.door].append(entry)
     tried = accepted = 0
     for door, entries in by_door.items():
-        if Path(door).is_file():
-            tried += len(entries)
-            accepted += _again(importer, Path(door), entries, now=now).accepted.total()
+        if not Path(door).is_file():
+            continue
+        mapping = load_mapping(Path(door))
+        for one, theirs in (
+            (_of_choices(mapping), [e for e in entries if e.event == CHOICE]),
+            (mapping if mapping.event else None, [e for e in entries if e.event != CHOICE]),
+        ):
+            if one is not None and theirs:
+                report = _again(importer, one, Path(door), theirs, now=now)
+                tried += len(theirs)
+                accepted += report.accepted.total() + report.choices
     return Replayed(tried, accepted, len(importer.rejected.list()))
 
 
-def _again(importer: Importer, door: Path, entries: Sequence[Rejected], *, now: datetime) -> ImportReport:
-    mapping = load_mapping(door)
-    make_folder(importer.archive.root)
-    with tempfile.TemporaryDirectory(dir=importer.archive.root, prefix=".replay-") as folder:
+def _of_choices(mapping: Mapping) -> Mapping | None:
+    """The mapping of the consent choices that `mapping` brings in, if it does."""
+    table = mapping.choices or (mapping.consent.table if mapping.consent else None)
+    return None if table is None else Mapping(source=mapping.source, choices=table)
+
+
+def _again(
+    importer: Importer, mapping: Mapping, door: Path, entries: Sequence[Rejected], *, now: datetime
+) -> ImportReport:
+    with tempfile.TemporaryDirectory(dir=importer.rejected.folder, prefix=".replay-") as folder:
         rows, still = Path(folder) / "rows.parquet", RejectedLog(Path(folder) / "still.db")
         with explain_full_disk(rows):
             pq.write_table(_table(mapping, entries), rows)
@@ -69,7 +85,9 @@ def _again(importer: Importer, door: Path, entries: Sequence[Rejected], *, now: 
 def _table(mapping: Mapping, entries: Sequence[Rejected]) -> pa.Table:
     """The rows as text, with the user key where the user was."""
     columns = {c: pa.array([_text(e.payload.get(c)) for e in entries], pa.string()) for c in mapping.columns}
-    columns[str(mapping.user_id)] = pa.array([e.user_key for e in entries], pa.string())
+    columns[str(mapping.choices.user_id if mapping.choices else mapping.user_id)] = pa.array(
+        [e.user_key for e in entries], pa.string()
+    )
     return pa.table(columns)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import duckdb
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from events.archive import Archive
 from feature_repo.dialects import DUCKDB, Dialect
+from storage.folder import Folder
 
 __all__ = ["Batch", "DuckDBBatch", "Engine", "duckdb_engine"]
 
@@ -42,7 +43,7 @@ class Batch(Protocol):
         Of the columns only `k` may be something other than a BIGINT.
         """
 
-    def fetched(self, table: str, *, scratch: Path) -> tuple[duckdb.DuckDBPyConnection, str]:
+    def fetched(self, table: str, *, scratch: Folder) -> tuple[duckdb.DuckDBPyConnection, str]:
         """`table` for DuckDB: a connection and a table expression in it, good until the computation ends.
 
         `scratch` is a folder that may be made and used meanwhile; every machine of the engine sees it.
@@ -70,7 +71,7 @@ class DuckDBBatch:
 
     def events(self, archive: Archive, event: str) -> str:
         """See `Batch`."""
-        return archive.sql(event)
+        return archive.sql(event, on=self._connection)
 
     def make(self, table: str, select: str) -> None:
         """See `Batch`."""
@@ -80,7 +81,7 @@ class DuckDBBatch:
         """See `Batch`."""
         return " UNION ALL BY NAME ".join(selects)
 
-    def fetched(self, table: str, *, scratch: Path) -> tuple[duckdb.DuckDBPyConnection, str]:
+    def fetched(self, table: str, *, scratch: Folder) -> tuple[duckdb.DuckDBPyConnection, str]:
         """See `Batch`; `scratch` is not needed."""
         return self._connection, table
 
@@ -88,5 +89,7 @@ class DuckDBBatch:
 @contextmanager
 def duckdb_engine() -> Iterator[Batch]:
     """DuckDB in this process: the default, for all that fits one machine."""
-    with duckdb.connect() as connection:
+    with TemporaryDirectory(prefix="aap-spill-") as spill, duckdb.connect() as connection:
+        # What doesn't fit into memory would else go to the folder the process happens to be in.
+        connection.execute(f"SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
         yield DuckDBBatch(connection)

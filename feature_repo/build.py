@@ -1,7 +1,8 @@
 """Building: from archived events to the offline values of every view, as Parquet.
 
 `build` keeps the unbroken-grant rule for all views at once: of each person only the events since the start of the grant
-that is in force at `as_of` are read, purpose by purpose. One file a view appears whole or not at all.
+that is in force at `as_of` are read, purpose by purpose. Only what changed since the last build is computed; the files are
+byte for byte the ones that a build from nothing writes.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from consent.policy import Grant, Reason
 from consent.purposes import Purpose
@@ -22,22 +22,29 @@ from events.archive import Archive
 from events.schema import event_type
 from feature_repo.batch import Batch, Engine, duckdb_engine
 from feature_repo.change_points import build_change_points, event_table
-from feature_repo.declare import Aggregate, Entity
-from feature_repo.errors import FeaturesNotBuilt
+from feature_repo.declare import Entity
+from feature_repo.due import Due, due
+from feature_repo.errors import DamagedValues
+from feature_repo.offline_values import Inputs, OfflineValues, built_view, events_of, last_build
+from feature_repo.offline_write import BUCKETS, ValuesWriter, bucket_of, record_inputs
 from feature_repo.views import View, all_views
 from storage.files import explain_full_disk
+from storage.folder import Folder, StoredFile
 
 __all__ = [
     "Built",
     "Standing",
+    "admit",
     "admit_events",
     "build",
     "build_one",
-    "built_view",
+    "built_as_of",
     "current_spans",
-    "view_file",
     "write_view",
 ]
+
+_SLICE_BYTES = 64_000_000
+"""Of the archive's files, computed at once: about three million purchase lines, for which DuckDB takes some 2 GB."""
 
 Standing = Mapping[str, Mapping[Purpose, tuple[list[Grant], Reason]]]
 
@@ -49,28 +56,16 @@ class Built:
     view: str
     rows: int
     entities: int
+    computed: int
+    """Of the entities, those whose values were computed; the others' were as they are."""
     seconds: float
+    why: str = ""
+    """Why everything was computed though there was a build before, in one sentence."""
 
 
-def view_file(folder: Path, view: View) -> Path:
-    """Where a view's values are."""
-    return folder / view.name / "values.parquet"
-
-
-def built_view(folder: Path, view: View) -> Path:
-    """The view's file, made sure of; raises `FeaturesNotBuilt` when there is none or its declarations changed since."""
-    file = view_file(folder, view)
-    if not file.is_file():
-        raise FeaturesNotBuilt(f"The features of {view.name} are not built yet; run `aap features build`.")
-    try:
-        made_by = (pq.read_schema(file).metadata or {}).get(b"aap.fingerprint", b"").decode()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise FeaturesNotBuilt(f"{file} is damaged ({error}); run `aap features build` to make it anew.") from None
-    if made_by != str(view.fingerprint):
-        raise FeaturesNotBuilt(
-            f"The features of {view.name} were built by other declarations; run `aap features build`."
-        )
-    return file
+def built_as_of(folder: Folder) -> datetime:
+    """The moment that all views are known at, at least; raises `FeaturesNotBuilt` when one isn't built."""
+    return min(built_view(folder, view).as_of for view in all_views())
 
 
 def current_spans(standing: Standing, purpose: Purpose, *, as_of: datetime) -> pa.Table:
@@ -88,23 +83,27 @@ def current_spans(standing: Standing, purpose: Purpose, *, as_of: datetime) -> p
 def build(
     *,
     archive: Archive,
-    folder: Path,
+    folder: Folder | Path,
     standing: Standing,
     as_of: datetime,
     engine: Engine = duckdb_engine,
+    anew: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Built]:
     """Compute every declared view as known at `as_of` by `engine` and write it below `folder`.
 
-    The engines write the same files, byte for byte. `progress` is called with (view, done, views in all).
+    The engines write the same files, byte for byte. `anew` computes everything whatever was built before. `progress` is
+    called with (view, done, views in all). Raises `ArchiveDamaged` naming a file that can't be read.
     """
-    archive.check(archive.types())
+    held = archive.only(archive.files())  # what comes in meanwhile is for the next build
     made: list[Built] = []
     views = all_views()
     for done, view in enumerate(views):
         if progress:
             progress(view.name, done, len(views))
-        made.append(build_one(view, archive=archive, folder=folder, standing=standing, as_of=as_of, engine=engine))
+        made.append(
+            build_one(view, archive=held, folder=folder, standing=standing, as_of=as_of, engine=engine, anew=anew)
+        )
     if progress:
         progress("", len(views), len(views))
     return made
@@ -112,55 +111,126 @@ def build(
 
 def admit_events(batch: Batch, view: View, *, archive: Archive, standing: Standing, as_of: datetime) -> None:
     """Make the tables `spans` and, for each event type the view reads, `event_table(...)`: only what the rule admits."""
+    admit(batch, view, archive=archive, spans=current_spans(standing, view.purpose, as_of=as_of), as_of=as_of)
+
+
+def admit(
+    batch: Batch,
+    view: View,
+    *,
+    archive: Archive,
+    spans: pa.Table,
+    as_of: datetime,
+    only: pa.Array | None = None,
+    buckets: str = BUCKETS,
+) -> None:
+    """The same from `current_spans`; with `only`, for these of the view's entities, and for those in `buckets` alone."""
     dialect = batch.dialect
     occurred, latest = dialect.micros("e.occurred_at"), dialect.instant(as_of)
-    batch.register("spans", current_spans(standing, view.purpose, as_of=as_of))
-    for event in sorted({f.event for f in view.features if isinstance(f, Aggregate)}):
+    wanted = ""
+    if only is not None:
+        only = _in_buckets(only, buckets)
+    elif view.entity is Entity.USER:
+        only = _in_buckets(spans["k"], buckets)
+    elif buckets != BUCKETS:
+        wanted = f"AND left(md5(e.item_id), 1) IN ({', '.join(repr(b) for b in buckets)})"
+    if only is not None and view.entity is Entity.USER:
+        spans = spans.filter(pc.is_in(spans["k"], value_set=only))
+    elif only is not None:
+        batch.register("due", pa.table({"k": only}))
+        wanted = "AND e.item_id IN (SELECT k FROM due)"
+    batch.register("spans", spans)
+    for event in events_of(view):
         fields = ", ".join(f.name for f in event_type(event).fields)
-        key = "user_key" if view.entity is Entity.USER else "item_id"
         batch.make(
             event_table(event),
-            f"SELECT {dialect.by_entity} e.{key} AS k, e.user_key, {occurred} AS o, {dialect.micros('e.available_at')} AS a, "
-            f"hour(e.occurred_at) AS hour, {dialect.weekday('e.occurred_at')} AS weekday, "
-            f"{fields}, e.source, e.id FROM {batch.events(archive, event)} e JOIN spans ON spans.k = e.user_key "
-            f"AND {occurred} >= spans.start WHERE e.available_at <= {latest} AND e.occurred_at <= {latest}",
+            f"SELECT {dialect.by_entity} e.{view.key} AS k, e.user_key, {occurred} AS o, "
+            f"{dialect.micros('e.available_at')} AS a, hour(e.occurred_at) AS hour, "
+            f"{dialect.weekday('e.occurred_at')} AS weekday, {fields}, e.source, e.id "
+            f"FROM {batch.events(archive, event)} e JOIN spans ON spans.k = e.user_key AND {occurred} >= spans.start "
+            f"WHERE e.available_at <= {latest} AND e.occurred_at <= {latest} {wanted}",
         )
 
 
+def write_view(batch: Batch, writer: ValuesWriter, view: View, *, scratch: Folder, buckets: str = BUCKETS) -> None:
+    """Add to `writer` what the tables that `admit` makes come to."""
+    build_change_points(batch, view, into="change_points")
+    connection, table = batch.fetched("change_points", scratch=scratch)
+    writer.add(connection, table, buckets=buckets)
+
+
 def build_one(
-    view: View, *, archive: Archive, folder: Path, standing: Standing, as_of: datetime, engine: Engine = duckdb_engine
+    view: View,
+    *,
+    archive: Archive,
+    folder: Folder | Path,
+    standing: Standing,
+    as_of: datetime,
+    engine: Engine = duckdb_engine,
+    anew: bool = False,
 ) -> Built:
     """Compute one view, as `build` does all."""
     started = time.perf_counter()
-    with engine() as batch:
-        admit_events(batch, view, archive=archive, standing=standing, as_of=as_of)
-        rows, entities = write_view(batch, view, folder=folder, as_of=as_of)
-    return Built(view.name, rows, entities, time.perf_counter() - started)
-
-
-def write_view(batch: Batch, view: View, *, folder: Path, as_of: datetime) -> tuple[int, int]:
-    """Write the view's file from the tables that `admit_events` makes; returns its rows and entities."""
-    file = view_file(folder, view)
-    build_change_points(batch, view, into="change_points")
-    with explain_full_disk(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        connection, table = batch.fetched("change_points", scratch=file.with_suffix(".scratch"))
-        _write(connection, table, view, file=file, as_of=as_of)
-        rows, entities = connection.execute(f"SELECT count(*), count(DISTINCT k) FROM {table}").fetchall()[0]
-    return rows, entities
-
-
-def _write(connection: duckdb.DuckDBPyConnection, table: str, view: View, *, file: Path, as_of: datetime) -> None:
-    temporary = file.with_suffix(".tmp")
-    start = "make_timestamp(grant_start)::TIMESTAMPTZ AS grant_start, " if view.entity is Entity.USER else ""
-    numbers = ", ".join(
-        f"make_timestamp({f.name})::TIMESTAMPTZ AS {f.name}" if since else f.name
-        for f, since in zip(view.numbers, view.since, strict=True)
+    place = Folder.at(folder)
+    files = archive.files(*events_of(view))
+    before = None if anew else last_build(place, view)
+    inputs = Inputs(
+        as_of,
+        current_spans(standing, view.purpose, as_of=as_of),
+        files,
+        partly=archive.only(_unknown(files, before, as_of=as_of)).later_than(as_of),
     )
-    connection.execute(
-        f"COPY (SELECT k AS {view.key}, make_timestamp(moment)::TIMESTAMPTZ AS valid_from, {start}{numbers} "
-        f"FROM {table} ORDER BY k, moment) TO '{str(temporary).replace(chr(39), chr(39) * 2)}' "
-        "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 100000, "
-        f"KV_METADATA {{'aap.fingerprint': '{view.fingerprint}', 'aap.as_of': '{as_of.isoformat()}'}})"
-    )
-    temporary.replace(file)
+    try:
+        work = due(view, before, archive=archive.only(files), inputs=inputs)
+        values, computed = _carry_out(work, view, archive, before, place=place, inputs=inputs, engine=engine)
+    except DamagedValues:
+        work = Due(None, "Built anew: files of the last build are damaged.")
+        values, computed = _carry_out(work, view, archive, None, place=place, inputs=inputs, engine=engine)
+    return Built(view.name, values.rows, values.entities, computed, time.perf_counter() - started, work.why)
+
+
+def _carry_out(
+    work: Due,
+    view: View,
+    archive: Archive,
+    before: OfflineValues | None,
+    *,
+    place: Folder,
+    inputs: Inputs,
+    engine: Engine,
+) -> tuple[OfflineValues, int]:
+    if before and work.entities is not None and not len(work.entities):
+        return record_inputs(before, inputs), 0
+    writer = ValuesWriter(view, folder=place, before=before, due=work.entities)
+    held = archive.only(inputs.events)
+    with explain_full_disk(place.uri):
+        for buckets in _slices(inputs, everything=work.entities is None):
+            with engine() as batch:
+                admit(
+                    batch, view, archive=held, spans=inputs.spans, as_of=inputs.as_of, only=work.entities,
+                    buckets=buckets,
+                )  # fmt: skip
+                write_view(batch, writer, view, scratch=place / f".{view.name}", buckets=buckets)
+        return writer.finish(inputs), writer.computed
+
+
+def _slices(inputs: Inputs, *, everything: bool) -> list[str]:
+    """The buckets in as many runs as keep what is computed at once, and so the memory, within bounds."""
+    wanted = sum(f.size for f in inputs.events) / _SLICE_BYTES if everything else 1
+    runs = next((n for n in (1, 2, 4, 8) if n >= wanted), len(BUCKETS))
+    each = len(BUCKETS) // runs
+    return [BUCKETS[first : first + each] for first in range(0, len(BUCKETS), each)]
+
+
+def _in_buckets(keys: pa.Array | pa.ChunkedArray, buckets: str) -> pa.Array | None:
+    if buckets == BUCKETS:
+        return keys
+    return pa.array([k for k in keys.to_pylist() if bucket_of(k) in buckets], pa.string())
+
+
+def _unknown(files: list[StoredFile], before: OfflineValues | None, *, as_of: datetime) -> list[StoredFile]:
+    """The files of which the last build does not tell whether all their events are known by `as_of`."""
+    if before is None or as_of < before.as_of:
+        return files
+    told = {f for f in before.events if f.name not in before.partly}
+    return [f for f in files if f not in told]

@@ -40,10 +40,11 @@ def build_change_points(batch: Batch, view: View, *, into: str) -> None:
     """
     aggregates = [f for f in view.numbers if isinstance(f, Aggregate)]
     sources = [*_additive(batch, aggregates), *_distinct(batch, aggregates), *_extreme_moments(batch, aggregates)]
+    sources += _newest(batch, aggregates)
     if view.entity is Entity.USER:
         sources.append("SELECT k, start AS moment FROM spans")
     columns = [c for f in aggregates for c in _delta_columns(f)]
-    moments = sorted({_moment_column(f) for f in aggregates if f.op in (Op.SINCE_LAST, Op.SINCE_FIRST)})
+    moments = sorted({_moment_column(f) for f in aggregates if f.op in (Op.SINCE_LAST, Op.SINCE_FIRST, Op.LAST)})
     summed = "".join(
         [f", coalesce(sum({c}), 0)::BIGINT AS {c}" for c in columns] + [f", {_fold(m)}({m}) AS {m}" for m in moments]
     )
@@ -56,7 +57,7 @@ def build_change_points(batch: Batch, view: View, *, into: str) -> None:
         f"(SELECT k, moment{summed} FROM ({batch.stacked(sources)}) GROUP BY k, moment) "
         "WINDOW w AS (PARTITION BY k ORDER BY moment ROWS UNBOUNDED PRECEDING)",
     )
-    joins = _extremes(batch, aggregates)
+    joins = f"{_extremes(batch, aggregates)} {_newest_joins(aggregates)}"
     values = "".join(f", {_value(f, view)} AS {f.name}" for f in view.numbers)
     start = ", spans.start AS grant_start" if view.entity is Entity.USER else ""
     spans = "JOIN spans ON spans.k = totals.k AND totals.moment >= spans.start" if view.entity is Entity.USER else ""
@@ -116,12 +117,12 @@ def _delta_columns(feature: Aggregate) -> list[str]:
 
 
 def _moment_column(feature: Aggregate) -> str:
-    place = "last" if feature.op is Op.SINCE_LAST else "first"
+    place = {Op.SINCE_LAST: "last", Op.SINCE_FIRST: "first", Op.LAST: "newest"}[feature.op]
     return f"{place}__{feature.name}"
 
 
 def _fold(moment: str) -> str:
-    return "max" if moment.startswith("last__") else "min"
+    return "min" if moment.startswith("first__") else "max"
 
 
 def _additive(batch: Batch, aggregates: list[Aggregate]) -> list[str]:
@@ -194,22 +195,85 @@ def _extreme_moments(batch: Batch, aggregates: list[Aggregate]) -> list[str]:
 
 
 def _extremes(batch: Batch, aggregates: list[Aggregate]) -> str:
-    """Join minima and maxima to `totals`. Only spans that overlap a moment are looked at."""
-    dialect = batch.dialect
+    """Join minima and maxima to `totals`.
+
+    Time falls into stretches of one hop, cut where windows can end. Within a stretch nothing leaves, so a running fold
+    will do; what comes from earlier stretches is folded once a stretch. So the work grows with the events, however many a
+    window holds.
+    """
     joins: list[str] = []
     for feature in (f for f in aggregates if f.op in _EXTREME):
-        span, fold, table = _span(feature, dialect), _EXTREME[feature.op], f"extreme_{feature.name}"
-        ends = "NULL::BIGINT" if span.ends is None else span.ends
-        covers = "s.b <= t.moment" + ("" if span.ends is None else " AND t.moment < s.e")
-        batch.make(
-            table,
-            f"WITH s AS (SELECT k, {span.begins} AS b, {ends} AS e, "
-            f"{fold}({_column(feature)}) AS v FROM {event_table(feature.event)} "
-            f"WHERE {feature.column} IS NOT NULL AND {_condition(feature, dialect)} GROUP BY ALL) "
-            f"SELECT t.k, t.moment, {fold}(s.v) AS v FROM totals t JOIN s ON s.k = t.k AND {covers} GROUP BY t.k, t.moment",
-        )
+        table = f"extreme_{feature.name}"
+        _make_extreme(batch, feature, into=table)
         joins.append(f"LEFT JOIN {table} ON {table}.k = totals.k AND {table}.moment = totals.moment")
     return " ".join(joins)
+
+
+def _make_extreme(batch: Batch, feature: Aggregate, *, into: str) -> None:
+    """Make table `into`: `k`, `moment` and the smallest or largest `v` in the window then, for each row of `totals`."""
+    dialect, fold = batch.dialect, _EXTREME[feature.op]
+    span = _span(feature, dialect)
+    ends = "NULL::BIGINT" if span.ends is None else span.ends
+    batch.make(
+        "spanned",
+        f"SELECT k, b, e, {fold}(v) AS v FROM (SELECT k, {span.begins} AS b, {ends} AS e, {_column(feature)} AS v "
+        f"FROM {event_table(feature.event)} WHERE {feature.column} IS NOT NULL AND {_condition(feature, dialect)}) "
+        "WHERE e IS NULL OR e > b GROUP BY k, b, e",
+    )
+    begun = f"(SELECT k, b, {fold}(v) AS v FROM spanned GROUP BY k, b) s"
+    if feature.window_us is None:
+        running = f"{fold}(s.v) OVER (PARTITION BY t.k ORDER BY t.moment ROWS UNBOUNDED PRECEDING)"
+        batch.make(
+            into,
+            f"SELECT t.k, t.moment, {running} AS v FROM totals t LEFT JOIN {begun} ON s.k = t.k AND s.b = t.moment",
+        )
+        return
+    window, hop = feature.window_us, feature.hop_us
+    stretch = {c: dialect.quotient(f"({c} - {window % hop})", hop) for c in ("b", "e", "t.moment")}
+    batch.make(
+        "carried",
+        f"WITH c AS (SELECT k, {stretch['b']} AS first, {stretch['e']} AS gone, {fold}(v) AS v FROM spanned GROUP BY ALL), "
+        f"m AS (SELECT DISTINCT k, {stretch['t.moment']} AS stretch FROM totals t) "
+        f"SELECT m.k, m.stretch, {fold}(c.v) AS v FROM m JOIN c ON c.k = m.k AND c.first < m.stretch "
+        "AND m.stretch < c.gone GROUP BY m.k, m.stretch",
+    )
+    both = {"min": "least", "max": "greatest"}[fold]
+    batch.make(
+        into,
+        f"WITH r AS (SELECT k, moment, stretch, {fold}(v) OVER (PARTITION BY k, stretch ORDER BY moment "
+        f"ROWS UNBOUNDED PRECEDING) AS v FROM (SELECT t.k, t.moment, {stretch['t.moment']} AS stretch, s.v FROM totals t "
+        f"LEFT JOIN {begun} ON s.k = t.k AND s.b = t.moment)) "
+        f"SELECT r.k, r.moment, {both}(r.v, c.v) AS v FROM r LEFT JOIN carried c ON c.k = r.k AND c.stretch = r.stretch",
+    )
+
+
+def _newest(batch: Batch, aggregates: list[Aggregate]) -> list[str]:
+    """For each last value, the rank of an event where it becomes available, newest highest; and where it leaves."""
+    dialect = batch.dialect
+    selects: list[str] = []
+    for feature in (f for f in aggregates if f.op is Op.LAST):
+        span, table = _span(feature, dialect), f"newest_{feature.name}"
+        ends = "NULL::BIGINT" if span.ends is None else span.ends
+        batch.make(
+            table,
+            f"SELECT k, {span.begins} AS b, {ends} AS e, {_column(feature)} AS v, "
+            "(row_number() OVER (PARTITION BY k ORDER BY o, source DESC, id DESC))::BIGINT AS r "
+            f"FROM {event_table(feature.event)} WHERE {feature.column} IS NOT NULL AND {_condition(feature, dialect)}",
+        )
+        selects.append(f"SELECT k, b AS moment, r AS {_moment_column(feature)} FROM {table}")
+        if span.ends is not None:
+            selects.append(f"SELECT k, e AS moment FROM {table}")
+    return selects
+
+
+def _newest_joins(aggregates: list[Aggregate]) -> str:
+    """Join last values to `totals`. Who is newest of those available leaves a window after all others."""
+    return " ".join(
+        f"LEFT JOIN newest_{f.name} ON newest_{f.name}.k = totals.k AND newest_{f.name}.r = totals.{_moment_column(f)} "
+        f"AND (newest_{f.name}.e IS NULL OR totals.moment < newest_{f.name}.e)"
+        for f in aggregates
+        if f.op is Op.LAST
+    )
 
 
 def _value(feature: Aggregate | Ratio, view: View) -> str:
@@ -222,6 +286,8 @@ def _value(feature: Aggregate | Ratio, view: View) -> str:
     scale = _scale(feature)
     if feature.op in _EXTREME:
         return f"coalesce(extreme_{feature.name}.v / {double(scale)}, {_default(feature.default)})::DOUBLE"
+    if feature.op is Op.LAST:
+        return f"coalesce(newest_{feature.name}.v / {double(scale)}, {_default(feature.default)})::DOUBLE"
     if feature.op is Op.MEAN:
         total = f"totals.{feature.name} / nullif(totals.{feature.name}__n, 0)::DOUBLE / {double(scale)}"
         return f"coalesce({total}, {_default(feature.default)})::DOUBLE"

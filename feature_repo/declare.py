@@ -1,7 +1,8 @@
 """How a feature is declared: once, as data. Batch SQL, the packed row, the Feast field and the documentation follow.
 
 **Meaning.** The value at time t is the aggregate over this person's admissible events with `t − window < occurred_at ≤ t`
-and `available_at ≤ t`, where the tail `t − window` is rounded down to a whole hop (UTC). It is a function of t alone: it
+and `available_at ≤ t`, where the tail `t − window` is rounded down to a whole hop (UTC). The `last` is that of the latest
+`occurred_at`; of events of one moment, the one of the smallest source and id. A value is a function of t alone: it
 decays with no new event, and a window that empties is its default again. An item's values move once a hop: there both
 ends are rounded.
 
@@ -22,7 +23,19 @@ from events.errors import EventError
 from events.schema import EventType, Kind, event_type
 from feature_repo.errors import UnusableDeclaration
 
-__all__ = ["DAY_US", "Aggregate", "Entity", "Feature", "Op", "Ratio", "Service", "Where", "micros"]
+__all__ = [
+    "DAY_US",
+    "Aggregate",
+    "Entity",
+    "Feature",
+    "Op",
+    "Ratio",
+    "Service",
+    "Where",
+    "check_name",
+    "check_purposes",
+    "micros",
+]
 
 DAY_US = 86_400_000_000
 _UNITS = {"m": 60_000_000, "h": 3_600_000_000, "d": DAY_US}
@@ -45,6 +58,7 @@ class Op(StrEnum):
     MEAN = "mean"
     MIN = "min"
     MAX = "max"
+    LAST = "last"
     DISTINCT = "distinct"
     SINCE_LAST = "since_last"
     SINCE_FIRST = "since_first"
@@ -52,7 +66,7 @@ class Op(StrEnum):
 
 
 _WITHOUT_COLUMN = frozenset({Op.COUNT, Op.SINCE_LAST, Op.SINCE_FIRST})
-_ON_NUMBERS = frozenset({Op.SUM, Op.MEAN, Op.MIN, Op.MAX})
+_ON_NUMBERS = frozenset({Op.SUM, Op.MEAN, Op.MIN, Op.MAX, Op.LAST})
 _EVER_ONLY = frozenset({Op.SINCE_LAST, Op.SINCE_FIRST, Op.LAST_N})
 
 
@@ -94,7 +108,8 @@ class Aggregate:
     name: str = ""
     entity: Entity = Entity.USER
     default: float | None = 0.0
-    hop: str = "1d"
+    hop: str = ""
+    """To what the tail is rounded: by default a day, an hour for windows shorter than that, a minute below an hour."""
     time_to_live: str = "35d"
     n: int = 0
 
@@ -103,8 +118,10 @@ class Aggregate:
         if not self.name:
             what = self.column or self.event
             object.__setattr__(self, "name", f"{what}_{self.op}_{self.n or self.window}")
-        _check_name(self.name)
-        _check_purposes(self.name, self.purposes)
+        if not self.hop:
+            object.__setattr__(self, "hop", _usual_hop(self.window_us))
+        check_name(self.name)
+        check_purposes(self.name, self.purposes)
         declared = self._declared()
         self._check_column(declared)
         self._check_windows()
@@ -205,8 +222,8 @@ class Ratio:
     time_to_live: str = "35d"
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
-        _check_purposes(self.name, self.purposes)
+        check_name(self.name)
+        check_purposes(self.name, self.purposes)
         if micros(self.time_to_live) is None:
             raise UnusableDeclaration(f"Ratio {self.name!r}: time_to_live is a span like 1d, not ever.")
 
@@ -245,7 +262,14 @@ class Service:
         return (self.purpose, *sorted(self.to_answer - {self.purpose}))
 
 
-def _check_name(name: str) -> None:
+def _usual_hop(window_us: int | None) -> str:
+    if window_us is None or window_us >= DAY_US:
+        return "1d"
+    return "1h" if window_us >= _UNITS["h"] else "1m"
+
+
+def check_name(name: str) -> None:
+    """Raise `UnusableDeclaration` unless `name` can be a feature's."""
     if name in _reserved():
         raise UnusableDeclaration(f"{name!r} is a word of SQL or of our own tables; call the feature something else.")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
@@ -260,7 +284,8 @@ def _reserved() -> frozenset[str]:
     return frozenset({r[0] for r in words} | {"k", "moment", "user_key", "item_id", "valid_from", "grant_start"})
 
 
-def _check_purposes(name: str, purposes: frozenset[Purpose]) -> None:
+def check_purposes(name: str, purposes: frozenset[Purpose]) -> None:
+    """Raise `UnusableDeclaration` unless some purpose is stated, and each may touch data."""
     if not purposes:
         raise UnusableDeclaration(
             f"Feature {name!r} states no purpose; say what it is for, e.g. {Purpose.ANALYTICS_REPORTING}."

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from consent.purposes import Purpose
-from feature_repo.declare import Aggregate, Entity, Feature, Op, Ratio, Service, Where
+import numpy as np
 
-__all__ = ["FEATURES", "SERVICES"]
+from consent.purposes import Purpose
+from feature_repo.categories import by_category
+from feature_repo.declare import Aggregate, Entity, Feature, Op, Ratio, Service, Where
+from feature_repo.on_request import OnRequest
+
+__all__ = ["FEATURES", "ON_REQUEST", "SERVICES"]
 
 _PROFILE = Purpose.PERSONALIZE_PROFILING
 _RETAIN = Purpose.MARKETING_RETENTION
@@ -97,6 +101,7 @@ FEATURES: tuple[Feature, ...] = (
     _kinds("department", "28d", _RETAIN, name="department_distinct_28d", what="Departments"),
     _kinds("department", "90d", _PROFILE, _RETAIN, _REPORT, name="department_distinct_90d", what="Departments"),
     _kinds("store_id", "90d", _RETAIN, _FRAUD, name="store_distinct_90d", what="Stores"),
+    *by_category(_spent("28d", _REPORT), column="department", among=("GROCERY", "DRUG GM", "PRODUCE")),
     # Price sense
     _spent("28d", _RETAIN, column="discount", what="Shop discounts received"),
     _spent("90d", _RETAIN, _REPORT, column="discount", what="Shop discounts received"),
@@ -154,6 +159,19 @@ FEATURES: tuple[Feature, ...] = (
     Aggregate(
         event=_BOUGHT, op=Op.SINCE_LAST, entity=Entity.ITEM, purposes=_for(_PROFILE),
         name="days_since_last_sale", unit="days", default=None, description="Days since it was last sold.",
+    ),
+)  # fmt: skip
+
+
+def _against_usual(basket_value: np.ndarray, amount_sum_28d: np.ndarray, basket_count_28d: np.ndarray) -> np.ndarray:
+    return np.asarray(basket_value * basket_count_28d / amount_sum_28d)
+
+
+ON_REQUEST: tuple[OnRequest, ...] = (
+    OnRequest(
+        name="basket_against_usual_28d", function=_against_usual, request=("basket_value",),
+        features=("amount_sum_28d", "basket_count_28d"), purposes=_for(_FRAUD), unit="ratio",
+        description="Value of the basket at hand per mean value of the baskets of the last 28 days.",
     ),
 )  # fmt: skip
 

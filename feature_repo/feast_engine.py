@@ -16,8 +16,8 @@ from feature_repo import online
 from feature_repo.declare import Entity
 from feature_repo.feast_objects import view_of
 from feature_repo.feast_online import settings_of
-from feature_repo.latest import latest_items, latest_rows
-from storage.layout import Layout
+from feature_repo.latest import known_until, latest_items, latest_rows
+from storage.folder import archive_folder, features_folder
 from storage.redis_server import connect
 
 __all__ = ["PackedComputeEngine", "PackedComputeEngineConfig"]
@@ -30,7 +30,9 @@ class PackedComputeEngineConfig(FeastConfigBaseModel):
 
 
 class PackedComputeEngine(LocalComputeEngine):
-    """Materializes a whole view as of the end of the interval asked for; newer rows already there are kept."""
+    """Materializes a whole view as of the end of the interval asked for, or of the build if that was earlier; newer rows
+    already there are kept.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.pop("backend", None)
@@ -39,18 +41,18 @@ class PackedComputeEngine(LocalComputeEngine):
     def _materialize_one(self, registry: BaseRegistry, task: MaterializationTask, **_: Any) -> LocalMaterializationJob:
         job = f"{task.feature_view.name}-{task.end_time}"
         view, settings = view_of(task.feature_view), settings_of(self.repo_config)
-        layout, as_of = Layout(settings.home), task.end_time
+        features, as_of = features_folder(settings), task.end_time
         try:
             client = connect(settings)
             if view.entity is Entity.ITEM:
-                online.write_items(client, view, latest_items(view, folder=layout.features, as_of=as_of))
+                online.write_items(client, view, latest_items(view, folder=features, as_of=as_of))
             else:
                 rows = latest_rows(
                     view,
-                    folder=layout.features,
-                    archive=Archive(layout.archive),
+                    folder=features,
+                    archive=Archive(archive_folder(settings)),
                     standing=open_ledger(settings).standing(in_force_at=settings.now()),
-                    as_of=as_of,
+                    as_of=known_until(view, folder=features, as_of=as_of),
                 )
                 online.write(client, view, rows)
         except Exception as error:  # handed to Feast, which raises it

@@ -9,10 +9,9 @@ from feast import Entity as FeastEntity, FeatureService, FeatureView, Field, Fil
 from feast.data_format import ParquetFormat
 from feast.types import Array, Float64, String
 
-from feature_repo.build import view_file
 from feature_repo.declare import Entity, Feature
-from feature_repo.views import View, all_views, services, view_for
-from storage.layout import Layout
+from feature_repo.views import View, all_views, reading, services, view_for
+from storage.folder import Folder
 
 __all__ = ["FeastObject", "feast_objects", "view_of"]
 
@@ -29,16 +28,17 @@ _ENTITIES = {
 }
 
 
-def feast_objects(layout: Layout) -> list[FeastObject]:
-    """Everything `feast apply` registers, with sources below `layout.features`."""
-    views = {view.name: _feature_view(view, layout) for view in all_views()}
+def feast_objects(features: Folder) -> list[FeastObject]:
+    """Everything `feast apply` registers, with sources below `features`."""
+    views = {view.name: _feature_view(view, features) for view in all_views()}
     made: list[FeastObject] = [*_ENTITIES.values(), *views.values()]
     for service in services().values():
         view = view_for(Entity.USER, service.purpose)
         made.append(
             FeatureService(
                 name=service.name,
-                features=[views[view.name][[*service.features, *service.sequences]]],
+                # What is computed on request is stored nowhere, so Feast has no view of it.
+                features=[views[view.name][[*reading(service, view.names).stored, *service.sequences]]],
                 tags={
                     "purpose": service.purpose.value,
                     "to_train": ",".join(service.training_purposes),
@@ -55,10 +55,10 @@ def view_of(table: FeatureView) -> View:
     return next(v for v in all_views() if v.name == table.name)
 
 
-def _feature_view(view: View, layout: Layout) -> FeatureView:
+def _feature_view(view: View, features: Folder) -> FeatureView:
     file = FileSource(
         name=f"{view.name}_file",
-        path=str(view_file(layout.features, view)),
+        path=str(features / view.name),
         timestamp_field="valid_from",
         file_format=ParquetFormat(),
     )

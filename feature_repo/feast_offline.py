@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from feast import FeatureView, RepoConfig
 from feast.data_source import DataSource
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
@@ -21,14 +22,15 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import FeastConfigBaseModel
 
 from consent.choices import open_ledger
-from feature_repo.build import built_view, current_spans
+from feature_repo.build import current_spans
 from feature_repo.declare import Entity
 from feature_repo.errors import FeatureError, UnusableLabels
 from feature_repo.feast_objects import view_of
 from feature_repo.feast_online import settings_of
+from feature_repo.offline_values import built_view
 from feature_repo.point_in_time import point_in_time_join
 from feature_repo.purpose_in_force import require_purpose
-from storage.layout import Layout
+from storage.folder import features_folder
 
 __all__ = ["AsofOfflineStore", "AsofOfflineStoreConfig"]
 
@@ -137,18 +139,18 @@ def _joined(config: RepoConfig, table: FeatureView, entity_df: pd.DataFrame, wan
     view, settings = view_of(table), settings_of(config)
     if view.key not in entity_df:
         raise UnusableLabels(f"The data frame has no column {view.key!r}, which {view.name} is joined by.")
-    layout, now = Layout(settings.home), settings.now()
+    now = settings.now()
     moments = pd.to_datetime(entity_df["event_timestamp"], utc=True).dt.as_unit("us").astype("int64").to_numpy()
-    keys = pa.array(entity_df[view.key].astype(str))
+    keys = pa.array(entity_df[view.key].astype(str), pa.string())
     numbers = [f.name for f in view.numbers if f.name in wanted]
     values, found, starts = point_in_time_join(
-        view, built_view(layout.features, view), keys=keys, moments=moments, features=numbers
+        built_view(features_folder(settings), view), keys=keys, moments=moments, features=numbers
     )
     if view.entity is Entity.USER:
-        spans = current_spans(open_ledger(settings).standing(), view.purpose, as_of=now)
-        current = dict(zip(spans["k"].to_pylist(), spans["start"].to_pylist(), strict=True))
-        held = np.array([current.get(k, -2) for k in keys.to_pylist()])
-        found = found & (held == starts)
+        standing = open_ledger(settings).standing(purposes=[view.purpose])
+        spans = current_spans(standing, view.purpose, as_of=now)
+        held = spans["start"].take(pc.index_in(keys, value_set=spans["k"])).fill_null(-2)
+        found = found & (held.to_numpy() == starts)
     columns: dict[str, pa.Array] = {}
     for name in wanted:
         if name not in numbers:

@@ -94,3 +94,9 @@ class Vectors:
     """One a user: the decision for answering with this service; everything is DENIED where it is not allowed."""
     sequences: dict[str, list[list[str]]] = field(default_factory=dict)
     """Last-n features by name: one list a user, newest first; empty where denied or not found."""
+    as_of: np.ndarray | None = None
+    """int64 `[n_users]`, microseconds: up to when what was received is in the values; 0 where none could be read."""
+    grant_start: np.ndarray | None = None
+    """int64 `[n_users]`, microseconds: when the grant of the purpose of the values began."""
+    request: dict[str, np.ndarray] = field(default_factory=dict)
+    """What request-time features were given, by name: float64 `[n_users]`."""

@@ -1,7 +1,8 @@
 """The latest values of a view, from its Parquet file to packed rows: what materialization writes.
 
 For each person: the row that holds at `as_of`, when it will next change by itself, the timetable of those changes for as
-long as the row may be read, and the view's sequences.
+long as the row may be read, and the view's sequences. The file is sorted by entity and moment (`build.write_view`): keys
+and moments are read first, then the values of the rows that matter, a piece of the file at a time.
 """
 
 from __future__ import annotations
@@ -9,59 +10,65 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from itertools import repeat
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from events.archive import Archive
 from feature_repo.batch import DuckDBBatch
-from feature_repo.build import Standing, admit_events, built_view, current_spans
+from feature_repo.build import Standing, admit_events, current_spans
 from feature_repo.change_points import event_table
-from feature_repo.declare import Entity
+from feature_repo.offline_values import OfflineValues, built_view
 from feature_repo.online import OnlineRow, to_micros
 from feature_repo.packed import NEVER, changes, pack_rows, pack_sequences, pack_timetables
 from feature_repo.views import View
+from storage.folder import Folder
 
-__all__ = ["latest_items", "latest_rows", "sequences_at"]
+__all__ = ["known_until", "latest_items", "latest_rows", "newest_values", "sequences_at"]
+
+
+def known_until(view: View, *, folder: Folder, as_of: datetime) -> datetime:
+    """Up to when a row made at `as_of` knows what was received: no longer than the view's files do.
+
+    A row that says so is never taken for newer than one which knows more, and can be recomputed. Raises
+    `FeaturesNotBuilt`.
+    """
+    return min(as_of, built_view(folder, view).as_of)
+
+
+_ROWS_A_PIECE = 32_768
+"""Rows of the file read at once: some megabytes, and a few thousand people to send while the next are read."""
 
 
 def latest_rows(
-    view: View, *, folder: Path, archive: Archive, standing: Standing, as_of: datetime
+    view: View, *, folder: Folder, archive: Archive, standing: Standing, as_of: datetime
 ) -> Iterator[OnlineRow]:
     """One row for each person whose grant is in force at `as_of` and was when the view was built."""
     at = to_micros(as_of)
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        spans = current_spans(standing, view.purpose, as_of=as_of)
-        connection.register("granted", spans)
-        keys, moments, starts, values = _changes(connection, view, folder=folder, at=at)
-        lists = sequences_at(connection, view, archive=archive, standing=standing, as_of=as_of)
-    people = _people(moments, *_spans_of(keys), at=at)
-    packed = pack_rows(
-        view, values[people.first], as_of=at, valid_until=people.valid_until, grant_start=starts[people.first]
-    )
-    tables = _timetables(view, people, moments, starts, values, at=at)
-    names, begun = keys.take(people.first).to_pylist(), starts[people.first].tolist()
+    granted = current_spans(standing, view.purpose, as_of=as_of)
+    lists: dict[str, list[list[str]]] = {}
+    if view.sequences:
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            lists = sequences_at(connection, view, archive=archive, standing=standing, as_of=as_of)
     none = _none(view)
-    for key, row, table, start in zip(names, packed, tables, begun, strict=True):
+    for piece in _pieces(view, built_view(folder, view), at=at, granted=granted):
+        packed = piece.packed(view, at=at)
         if view.sequences:
-            row += pack_sequences(lists.get(key, none))
-        yield OnlineRow(key, row, table, at, start)
+            packed = [row + pack_sequences(lists.get(k, none)) for k, row in zip(piece.names, packed, strict=True)]
+        tables = _timetables(view, piece, at=at)
+        yield from map(OnlineRow, piece.names, packed, tables, repeat(at), piece.starts.tolist())
 
 
-def latest_items(view: View, *, folder: Path, as_of: datetime) -> Iterator[tuple[str, bytes]]:
+def latest_items(view: View, *, folder: Folder, as_of: datetime) -> Iterator[tuple[str, bytes]]:
     """(item id, packed row) of each item, as of `as_of`."""
     at = to_micros(as_of)
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        keys, moments, _, values = _changes(connection, view, folder=folder, at=at)
-    people = _people(moments, *_spans_of(keys), at=at)
-    none = np.zeros(len(people.first), dtype=np.int64)
-    rows = pack_rows(view, values[people.first], as_of=at, valid_until=people.valid_until, grant_start=none)
-    yield from zip(keys.take(people.first).to_pylist(), rows, strict=True)
+    for piece in _pieces(view, built_view(folder, view), at=at, granted=None):
+        yield from zip(piece.names, piece.packed(view, at=at), strict=True)
 
 
 def sequences_at(
@@ -71,6 +78,11 @@ def sequences_at(
     if not view.sequences:
         return {}
     admit_events(DuckDBBatch(connection), view, archive=archive, standing=standing, as_of=as_of)
+    return newest_values(connection, view)
+
+
+def newest_values(connection: duckdb.DuckDBPyConnection, view: View) -> dict[str, list[list[str]]]:
+    """The last-n lists of everyone in the tables of admissible events that `connection` holds (see `event_table`)."""
     lists: dict[str, list[list[str]]] = {}
     for place, feature in enumerate(view.sequences):
         rows = connection.execute(
@@ -88,73 +100,120 @@ def _none(view: View) -> list[list[str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _People:
-    """Whose rows lie where in a table sorted by entity and moment: from `first` up to `end`, int64 `[n]`."""
+class _Chosen:
+    """Rows of a file that matter at a moment: of each entity the one that holds, then those to come while it may be read."""
 
+    names: pa.Array
+    """The entities, `[n]`."""
+    first: np.ndarray
+    """Where each entity's rows begin among `rows`, int64 `[n]`; there they hold."""
+    end: np.ndarray
+    starts: np.ndarray
+    """Since when each entity's grant is in force, int64 `[n]`."""
+    rows: np.ndarray
+    """Places in the file, ascending, int64 `[m]`."""
+    moments: np.ndarray
+    """int64 `[m]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some of the entities, with their values: `values[first[i]]` holds now, those up to `end[i]` will."""
+
+    names: list[str]
     first: np.ndarray
     end: np.ndarray
-    valid_until: np.ndarray
+    starts: np.ndarray
+    moments: np.ndarray
+    values: np.ndarray
+
+    def packed(self, view: View, *, at: int) -> list[bytes]:
+        """The rows that hold at `at`, each until its first change."""
+        valid_until = np.full(len(self.first), NEVER)
+        more = self.end - self.first > 1
+        valid_until[more] = self.moments[self.first[more] + 1]
+        return pack_rows(view, self.values[self.first], as_of=at, valid_until=valid_until, grant_start=self.starts)
 
 
-def _spans_of(keys: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Where each entity's rows begin and end, in a column sorted by entity."""
-    runs = pc.run_end_encode(keys) if len(keys) else None
-    end = np.asarray(runs.run_ends).astype(np.int64) if runs is not None else np.empty(0, dtype=np.int64)
-    return np.concatenate((np.zeros(min(1, len(end)), dtype=np.int64), end[:-1])), end
+def _pieces(view: View, built: OfflineValues, *, at: int, granted: pa.Table | None) -> Iterator[_Piece]:
+    """All entities that have a row at `at`, file by file; with `granted`, only under the grant in force."""
+    for stored in built.pieces:
+        with built.reading(), built.folder.open(stored.name) as file:
+            yield from _pieces_of(view, file, at=at, granted=granted)
 
 
-def _people(moments: np.ndarray, first: np.ndarray, end: np.ndarray, *, at: int) -> _People:
-    """Those whose first row holds at `at`, and until when."""
-    known = moments[first] <= at
-    first, end = first[known], end[known]
-    more = end - first > 1
-    valid_until = np.full(len(first), NEVER)
-    valid_until[more] = moments[first[more] + 1]
-    return _People(first, end, valid_until)
+def _pieces_of(view: View, file: pa.NativeFile, *, at: int, granted: pa.Table | None) -> Iterator[_Piece]:
+    """Those of one file, in its order."""
+    with pq.ParquetFile(file) as opened:
+        chosen = _choose(view, opened, at=at, granted=granted)
+        held, begun, person = np.empty((0, len(view.numbers))), 0, 0
+        read = 0
+        for batch in opened.iter_batches(_ROWS_A_PIECE, columns=list(view.names)):
+            here = slice(*np.searchsorted(chosen.rows, (read, read + batch.num_rows)))
+            held = np.concatenate((held, _numbers_of(view, batch, chosen.rows[here] - read)))
+            read += batch.num_rows
+            until = int(np.searchsorted(chosen.end, here.stop, side="right"))
+            if until == person:
+                continue
+            done, some = int(chosen.end[until - 1]), slice(person, until)
+            yield _Piece(
+                names=chosen.names[some].to_pylist(),
+                first=chosen.first[some] - begun,
+                end=chosen.end[some] - begun,
+                starts=chosen.starts[some],
+                moments=chosen.moments[begun:done],
+                values=held[: done - begun],
+            )
+            held, begun, person = held[done - begun :], done, until
 
 
-def _timetables(
-    view: View, people: _People, moments: np.ndarray, starts: np.ndarray, values: np.ndarray, *, at: int
-) -> list[bytes]:
+def _choose(view: View, opened: pq.ParquetFile, *, at: int, granted: pa.Table | None) -> _Chosen:
+    columns = [view.key, "valid_from"] + (["grant_start"] if granted is not None else [])
+    found = opened.read(columns=columns)
+    keys, moments = found[view.key].combine_chunks(), _micros_of(found["valid_from"])
+    ends = np.asarray(pc.run_end_encode(keys).run_ends).astype(np.int64) if len(keys) else np.empty(0, np.int64)
+    firsts = np.concatenate((np.zeros(min(1, len(ends)), np.int64), ends[:-1]))
+    names = keys.take(pa.array(firsts))
+    owner = np.repeat(np.arange(len(firsts)), ends - firsts)
+    past = np.concatenate(([0], np.cumsum(moments <= at)))
+    holding = firsts + past[ends] - past[firsts] - 1
+    keep = (np.arange(len(moments)) >= holding[owner]) & (moments < at + view.time_to_live_us)
+    starts = np.zeros(len(names), np.int64)
+    if granted is not None:
+        place = pc.index_in(names, granted["k"]).fill_null(-1).to_numpy()
+        starts = np.concatenate((granted["start"].to_numpy(), [-1]))[place]
+        keep &= (place >= 0)[owner] & (_micros_of(found["grant_start"]) == starts[owner])
+    rows = np.flatnonzero(keep)
+    present, first, sizes = np.unique(owner[rows], return_index=True, return_counts=True)
+    known = moments[rows[first]] <= at
+    kept = np.repeat(known, sizes)
+    rows, sizes, present = rows[kept], sizes[known], present[known]
+    end = np.cumsum(sizes)
+    return _Chosen(names.take(pa.array(present)), end - sizes, end, starts[present], rows, moments[rows])
+
+
+def _numbers_of(view: View, batch: pa.RecordBatch, rows: np.ndarray) -> np.ndarray:
+    """The view's numbers of some rows of `batch`, float64 `[n, n_numbers]`; a null is NaN, a moment microseconds."""
+    values = np.empty((len(rows), len(view.numbers)))
+    for place, (name, since) in enumerate(zip(view.names, view.since, strict=True)):
+        column = batch[name].cast(pa.int64()) if since else batch[name]
+        values[:, place] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)[rows]
+    return values
+
+
+def _micros_of(column: pa.ChunkedArray) -> np.ndarray:
+    return column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+
+
+def _timetables(view: View, piece: _Piece, *, at: int) -> list[bytes]:
     """One timetable a person, empty where nothing changes by itself."""
-    more = people.end - people.first > 1
-    later = np.ones(len(moments), dtype=bool)
-    later[people.first] = False
-    sizes = people.end - people.first
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    rows = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(people.first, sizes)
-    owner, rows = owner[later[rows]], rows[later[rows]]
-    entries, counts = changes(values[rows - 1], moments[rows], values[rows])
+    sizes = piece.end - piece.first
+    if (sizes == 1).all():
+        return [b""] * len(sizes)
+    later = np.ones(len(piece.moments), dtype=bool)
+    later[piece.first] = False
+    rows, owner = np.flatnonzero(later), np.repeat(np.arange(len(sizes)), sizes - 1)
+    entries, counts = changes(piece.values[rows - 1], piece.moments[rows], piece.values[rows])
     mine = np.bincount(np.repeat(owner, counts), minlength=len(sizes))
-    tables = pack_timetables(view, entries, mine, as_of=at, grant_start=starts[people.first])
-    return [table if any_ else b"" for table, any_ in zip(tables, more.tolist(), strict=True)]
-
-
-def _changes(
-    connection: duckdb.DuckDBPyConnection, view: View, *, folder: Path, at: int
-) -> tuple[pa.Array, np.ndarray, np.ndarray, np.ndarray]:
-    """The row that holds at `at` and the ones that follow while it may be read, by entity and moment."""
-    file = str(built_view(folder, view)).replace("'", "''")
-    start = "epoch_us(grant_start)" if view.entity is Entity.USER else "0"
-    numbers = ", ".join(
-        f"epoch_us({f.name})::DOUBLE AS {f.name}" if since else f.name
-        for f, since in zip(view.numbers, view.since, strict=True)
-    )
-    granted = "JOIN granted ON granted.k = v.k AND granted.start = s" if view.entity is Entity.USER else ""
-    found = connection.execute(
-        f"WITH v AS (SELECT {view.key} AS k, epoch_us(valid_from) AS m, {start} AS s, {numbers} "
-        f"FROM read_parquet('{file}') WHERE epoch_us(valid_from) < {at + view.time_to_live_us}), "
-        f"held AS (SELECT k, max(m) AS since FROM v WHERE m <= {at} GROUP BY k) "
-        f"SELECT v.* FROM v JOIN held ON held.k = v.k AND m >= since {granted} ORDER BY v.k, m"
-    ).to_arrow_table()
-    values = (
-        np.column_stack([found[f.name].to_numpy().astype(np.float64, copy=False) for f in view.numbers])
-        if found.num_rows
-        else np.empty((0, len(view.numbers)))
-    )
-    return (
-        found["k"].combine_chunks(),
-        found["m"].to_numpy(),
-        found["s"].to_numpy(),
-        np.ascontiguousarray(values),
-    )
+    tables = pack_timetables(view, entries, mine, as_of=at, grant_start=piece.starts)
+    return [table if more else b"" for table, more in zip(tables, (sizes > 1).tolist(), strict=True)]

@@ -1,7 +1,8 @@
-"""The online values: one packed row a person and purpose in Redis, beside the person's consent, under one hash tag.
+"""The online values: one packed row a person and purpose in Redis, which begins with a copy of the person's consent.
 
-Reading fetches consent and features of all people in one `MGET`; what was computed under another grant than the one in
-force is not read, even if it were still there. Writing is `feature_repo.online_write`'s.
+Reading fetches the rows of all people in one `MGET`, and with them the consent; only of people without a row is consent
+asked by itself, to tell who has none from who said no. What was computed under another grant than the one in force is not
+read, even if it were still there. Writing is `feature_repo.online_write`'s.
 
 Time is the reader's: a row made as of a later moment than `now` (a clock that ran ahead, or one that was set back) is
 read, for it is the newest there is, and lives until its own end.
@@ -22,7 +23,16 @@ from consent.purposes import Purpose
 from feature_repo.errors import OnlineStoreUnavailable
 from feature_repo.frame import Status
 from feature_repo.online_write import OnlineRow, erase, item_key, to_micros, write, write_items
-from feature_repo.packed import numbers_size, sequences_of, timetable_of
+from feature_repo.packed import (
+    AS_OF,
+    EXPIRES_AT,
+    GRANT_START,
+    MADE_BY,
+    VALID_UNTIL,
+    parts,
+    sequences_of,
+    timetable_of,
+)
 from feature_repo.views import View
 from storage.redis_server import UNREACHABLE
 
@@ -30,17 +40,18 @@ __all__ = [
     "OnlineRow",
     "OnlineValues",
     "erase",
+    "fetch",
     "item_key",
+    "lists_of",
     "read",
     "read_items",
+    "tell_time",
     "to_micros",
     "write",
     "write_items",
 ]
 
 _DAY_US = 86_400_000_000
-_MADE_BY, _AS_OF, _VALID_UNTIL, _EXPIRES_AT, _GRANT_START, _HEADER = range(6)
-"""Places in a header read as integers, and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,11 @@ class OnlineValues:
     decisions: Decisions
     sequences: list[list[list[str]]]
     """For each of the view's sequences, one list a user."""
+    as_of: np.ndarray
+    """int64 `[n_users]`, microseconds: the moment up to which each row knows what was received; 0 where none
+    could be read."""
+    grant_start: np.ndarray
+    """int64 `[n_users]`, microseconds: when the grant of the view's purpose began; 0 where there is none."""
 
 
 def read(
@@ -68,37 +84,45 @@ def read(
 
     Raises `OnlineStoreUnavailable` when Redis can't be reached.
     """
-    count, at = len(user_keys), to_micros(now)
-    tail = f"}}:f:{view.purpose}"
-    blobs = _fetch(client, [f"{{u:{k}}}:c" for k in user_keys] + ["{u:" + k + tail for k in user_keys])
-    decisions, consent = projection.decide(blobs[:count], purposes, now_micros=at)
-    rows = blobs[count:]
-    headers, values = _numbers(view, rows)
-    ours = (headers[:, _MADE_BY] == view.mark) & decisions.allowed
-    ours &= headers[:, _GRANT_START] == consent[:, 1 + 3 * projection.slot(view.purpose)]
-    fresh = ours & (at < headers[:, _EXPIRES_AT])
-    stale = fresh & (headers[:, _VALID_UNTIL] <= at)
+    at = to_micros(now)
+    moment = np.array(at)
+    rows = fetch(client, projection.row_keys(user_keys, view.purpose))
+    consent, headers, values = parts(view, rows)
+    decisions = projection.judge(consent, purposes, now_micros=at)
+    ours = headers[:, MADE_BY] == view.mark
+    grant_start = consent[:, view.grant_word]
+    ours &= headers[:, GRANT_START] == grant_start
+    fresh = ours & decisions.allowed
+    fresh &= moment < headers[:, EXPIRES_AT]
+    everybody = bool(fresh.all())
+    if not everybody and not ours.all():
+        known, sound = _ask_consent(client, user_keys, consent, of=np.flatnonzero(~ours))
+        decisions = projection.judge(consent, purposes, now_micros=at, known=known, sound=sound)
+    stale = fresh & (headers[:, VALID_UNTIL] <= moment)
     if stale.any():
         _catch_up(client, view, user_keys, headers, values, stale=stale, now=at, fresh=fresh)
-    _tell_time(view, values, now=at)
+        everybody = bool(fresh.all())
+    tell_time(view, values, now=at)
     status = np.isnan(values).view(np.uint8)
-    if not fresh.all():
-        why = np.where(ours, Status.EXPIRED, np.where(decisions.allowed, Status.NOT_FOUND, Status.DENIED))
+    if not everybody:
         without = np.flatnonzero(~fresh)
-        status[without], values[without] = why[without, None], np.nan
-    return OnlineValues(values, status, decisions, _sequences(view, rows, fresh))
+        why = np.where(ours[without], Status.EXPIRED, Status.NOT_FOUND)
+        why[~decisions.allowed[without]] = Status.DENIED
+        status[without], values[without] = why[:, None], np.nan
+    lists, as_of = lists_of(view, rows, fresh), np.where(fresh, headers[:, AS_OF], 0)
+    return OnlineValues(values, status, decisions, lists, as_of, grant_start)
 
 
 def read_items(
     client: redis.Redis, view: View, item_ids: Sequence[str], *, now: datetime
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values float64 `[n_items, n_numbers]` and status of `item_ids`; items have no consent of their own."""
-    blobs = _fetch(client, [item_key(i, view.purpose) for i in item_ids])
-    headers, values = _numbers(view, blobs)
+    blobs = fetch(client, [item_key(i, view.purpose) for i in item_ids])
+    _, headers, values = parts(view, blobs)
     at = to_micros(now)
-    found = headers[:, _MADE_BY] == view.mark
-    fresh = found & (at < headers[:, _EXPIRES_AT]) & (at < headers[:, _VALID_UNTIL])
-    _tell_time(view, values, now=at)
+    found = headers[:, MADE_BY] == view.mark
+    fresh = found & (at < headers[:, EXPIRES_AT]) & (at < headers[:, VALID_UNTIL])
+    tell_time(view, values, now=at)
     status = np.where(np.isnan(values), Status.NULL, Status.PRESENT).astype(np.uint8)
     status[~fresh] = Status.EXPIRED
     status[~found] = Status.NOT_FOUND
@@ -106,7 +130,8 @@ def read_items(
     return values, status
 
 
-def _fetch(client: redis.Redis, keys: list[str]) -> list[bytes | None]:
+def fetch(client: redis.Redis, keys: list[str]) -> list[bytes | None]:
+    """The values of `keys`, in order, in one look; raises `OnlineStoreUnavailable`."""
     try:
         return client.mget(keys) if keys else []  # type: ignore[return-value]
     except UNREACHABLE as error:
@@ -115,21 +140,23 @@ def _fetch(client: redis.Redis, keys: list[str]) -> list[bytes | None]:
         ) from error
 
 
-def _numbers(view: View, blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Headers int64 `[n, 5]` and numbers float64 `[n, n_numbers]`, which may be written to; zeros where no row is sound.
+def _ask_consent(
+    client: redis.Redis, user_keys: Sequence[str], consent: np.ndarray, *, of: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put the projections of the people at places `of`, who have no row of ours, where their row's copy would be.
 
-    A header is read as five integers, `packed.HEADER`: the first is fingerprint and number of numbers in one.
+    Returns who of all people has a projection, and whose is sound: bool `[n]` each.
     """
-    size = numbers_size(view)
-    held: Sequence[bytes] = blobs  # type: ignore[assignment]
-    if None in blobs or set(map(len, held)) - {size}:
-        empty = bytes(size)
-        held = [b[:size] if b is not None and len(b) >= size else empty for b in blobs]
-    table = np.frombuffer(bytearray().join(held), "<f8").reshape(len(blobs), size // 8)
-    return table.view("<i8")[:, :_HEADER], table[:, _HEADER:]
+    blobs = fetch(client, projection.consent_keys([user_keys[i] for i in of.tolist()]))
+    told, fits = projection.unpack(blobs)
+    consent[of] = told.view("<i8").reshape(len(blobs), projection.WORDS)
+    known, sound = np.ones(len(user_keys), dtype=bool), np.ones(len(user_keys), dtype=bool)
+    known[of], sound[of] = [b is not None for b in blobs], fits
+    return known, sound
 
 
-def _sequences(view: View, blobs: Sequence[bytes | None], fresh: np.ndarray) -> list[list[list[str]]]:
+def lists_of(view: View, blobs: Sequence[bytes | None], fresh: np.ndarray) -> list[list[list[str]]]:
+    """For each of the view's sequences one list a row; empty where the row isn't to be read."""
     if not view.sequences:
         return []
     lists = [sequences_of(view, b) if ok and b else None for ok, b in zip(fresh.tolist(), blobs, strict=True)]
@@ -153,25 +180,25 @@ def _catch_up(
     """
     people = np.flatnonzero(stale)
     keys = [k for i in people.tolist() for k in projection.feature_keys(user_keys[i], view.purpose)]
-    blobs = _fetch(client, keys)
-    again, now_held = _numbers(view, blobs[::2])
-    same = (again[:, _MADE_BY] == view.mark) & (again[:, _GRANT_START] == headers[people, _GRANT_START])
-    same &= now < again[:, _EXPIRES_AT]
-    values[people] = now_held
+    blobs = fetch(client, keys)
+    _, again, now_held = parts(view, blobs[::2])
+    same = (again[:, MADE_BY] == view.mark) & (again[:, GRANT_START] == headers[people, GRANT_START])
+    same &= now < again[:, EXPIRES_AT]
+    values[people], headers[people, AS_OF] = now_held, again[:, AS_OF]
     for i, person in enumerate(people.tolist()):
         entries = None
         if same[i]:
             entries = timetable_of(
-                view, blobs[2 * i + 1], as_of=int(again[i, _AS_OF]), grant_start=int(again[i, _GRANT_START])
+                view, blobs[2 * i + 1], as_of=int(again[i, AS_OF]), grant_start=int(again[i, GRANT_START])
             )
         if entries is None:
-            fresh[person] = bool(same[i]) and now < int(again[i, _VALID_UNTIL])
+            fresh[person] = bool(same[i]) and now < int(again[i, VALID_UNTIL])
             continue
         due = entries[: int(np.searchsorted(entries["moment"], now, side="right"))]
         values[person, due["place"]] = due["value"]
 
 
-def _tell_time(view: View, values: np.ndarray, *, now: int) -> None:
+def tell_time(view: View, values: np.ndarray, *, now: int) -> None:
     """Turn moments into days since them, in place; a moment still ahead, the clock having been set back, is now."""
     if view.since_places:
         values[:, view.since_places] = np.maximum(now - values[:, view.since_places], 0) / _DAY_US

@@ -6,15 +6,14 @@ people; on a cluster, people of one slot (`docs/adr/0011`).
 
 from __future__ import annotations
 
-import struct
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import NamedTuple
 
+import numpy as np
 import redis
 
 from consent import projection
@@ -24,45 +23,43 @@ from storage import scripts
 
 __all__ = ["OnlineRow", "erase", "item_key", "to_micros", "write", "write_items"]
 
-# KEYS: consent, row, timetable of each person. ARGV: the grant's place in the projection; (as_of, grant_start) of each
-# person, packed; how a grant looks that nobody has ended (`projection.RUNNING`); then row and timetable of each. Answers
-# 1 written, 0 no such grant, -1 a newer row is there. A grant that was withdrawn takes nothing any more, not even what
-# was computed before: else a slow writer would bring back what the withdrawal deleted.
-# Moments stay below 2^53, so Lua's numbers hold them exactly.
+# Of n people, each once. KEYS: n projections, n rows, n timetables. ARGV: where in a projection the grant is, where its
+# reason, how long a projection is; how a grant looks that nobody has ended (`projection.RUNNING`); (as_of, grant_start) of
+# each person, packed; a byte for each, 1 where a timetable comes with the row; n rows; those timetables. Answers how many
+# were written. What is written begins with the projection as it stands. A newer row stays. A grant that was withdrawn takes
+# nothing any more, not even what was computed before: else a slow writer would bring back what the withdrawal deleted. A
+# row whose projection was lost goes. Offsets in a row are `packed.HEADER`'s; one that no change is coming to (`valid_until`
+# never) has no timetable. Moments stay below 2^53, so Lua's numbers hold them exactly.
 _WRITE = """
-local at, n, unpack_moments = tonumber(ARGV[1]) + 1, #KEYS / 3, struct.unpack
-local runs_out, forever = tonumber(ARGV[3]), tonumber(ARGV[4])
-local keys = {}
-for i = 1, n do keys[i], keys[n + i] = KEYS[3 * i - 2], KEYS[3 * i - 1] end
-local held = redis.call('MGET', unpack(keys))
-local answers, put, gone, newest, puts, goes = {}, {}, {}, {}, 0, 0
+local at, why_at, size = ARGV[1] + 1, ARGV[2] + 1, tonumber(ARGV[3])
+local runs_out, forever, moments, timed = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
+local read, byte, n = struct.unpack, string.byte, #KEYS / 3
+local timetables = 7 + n
+local held = redis.call('MGET', unpack(KEYS, 1, 2 * n))
+local put, gone, puts, goes, written = {}, {}, 0, 0, 0
 for i = 1, n do
-  local as_of, grant = unpack_moments('<ll', ARGV[2], 16 * i - 15)
-  local consent, row, answer = held[i], held[n + i], 0
-  if consent and #consent >= at + 23 then
-    local start, finish, why = unpack_moments('<lll', consent, at)
-    if start == grant and as_of < finish and (why == runs_out or finish == forever) then
-      local key = keys[n + i]
-      local there = newest[key]
-      if not there and row and #row >= 40 and unpack_moments('<l', row, 33) == start then
-        there = unpack_moments('<l', row, 9)
-      end
-      if there and there > as_of then
-        answer = -1
-      else
-        answer, newest[key] = 1, as_of
-        put[puts + 1], put[puts + 2], puts = key, ARGV[2 * i + 3], puts + 2
-        local timetable = ARGV[2 * i + 4]
-        if timetable == '' then gone[goes + 1], goes = KEYS[3 * i], goes + 1
-        else put[puts + 1], put[puts + 2], puts = KEYS[3 * i], timetable, puts + 2 end
+  local consent, row, has_timetable = held[i], held[n + i], byte(timed, i) == 1
+  if has_timetable then timetables = timetables + 1 end
+  if consent and #consent == size then
+    local as_of, grant = read('<ll', moments, 16 * i - 15)
+    local start, finish = read('<ll', consent, at)
+    if start == grant and as_of < finish and (byte(consent, why_at) == runs_out or finish == forever) then
+      local there, until_, expires, there_grant
+      if row and #row >= size + 40 then there, until_, expires, there_grant = read('<llll', row, size + 9) end
+      if not (there and there_grant == start and there > as_of) then
+        put[puts + 1], put[puts + 2], puts = KEYS[n + i], consent .. ARGV[7 + i], puts + 2
+        written = written + 1
+        if has_timetable then put[puts + 1], put[puts + 2], puts = KEYS[2 * n + i], ARGV[timetables], puts + 2
+        elseif row and (not there or until_ < 9e18) then gone[goes + 1], goes = KEYS[2 * n + i], goes + 1 end
       end
     end
+  elseif row then
+    gone[goes + 1], gone[goes + 2], goes = KEYS[n + i], KEYS[2 * n + i], goes + 2
   end
-  answers[i] = answer
 end
 if goes > 0 then redis.call('DEL', unpack(gone)) end
 if puts > 0 then redis.call('MSET', unpack(put)) end
-return answers
+return written
 """
 _PER_CALL = 200
 """People in one run of the script: Redis does nothing else meanwhile, under a millisecond."""
@@ -70,13 +67,17 @@ _PER_TRIP = 4_000
 """People in one round trip."""
 
 
-@dataclass(frozen=True, slots=True)
-class OnlineRow:
-    """One person's row for one purpose, ready to be written."""
+_AHEAD = 2
+"""Lots that may wait to be sent while the next is made ready."""
+
+
+class OnlineRow(NamedTuple):
+    """One person's row for one purpose, ready to be written; the script puts the consent in front of `row`."""
 
     user_key: str
     row: bytes
     timetable: bytes
+    """Empty where nothing changes by itself."""
     as_of: int
     grant_start: int
 
@@ -94,15 +95,14 @@ def write(client: redis.Redis, view: View, rows: Iterable[OnlineRow]) -> tuple[i
     written = total = 0
     source = iter(rows)
     with ThreadPoolExecutor(max_workers=1) as sender:
-        on_its_way: Future[list[Any]] | None = None
+        on_their_way: deque[Future[list[int]]] = deque()
         while lot := list(islice(source, _PER_TRIP)):
-            calls = list(_calls(client, view, lot))
-            if on_its_way is not None:
-                written += _written(on_its_way)
-            on_its_way = sender.submit(scripts.run, client, _WRITE, calls)
+            calls = [_call(view, people) for people in _together(client, lot)]
+            if len(on_their_way) == _AHEAD:
+                written += sum(on_their_way.popleft().result())
+            on_their_way.append(sender.submit(scripts.run, client, _WRITE, calls))
             total += len(lot)
-        if on_its_way is not None:
-            written += _written(on_its_way)
+        written += sum(sum(sent.result()) for sent in on_their_way)
     return written, total - written
 
 
@@ -133,23 +133,22 @@ def write_items(client: redis.Redis, view: View, rows: Iterable[tuple[str, bytes
     return written
 
 
-def _calls(client: redis.Redis, view: View, lot: Sequence[OnlineRow]) -> Iterator[scripts.Call]:
-    """One run of the script for a few hundred people; on a cluster only of one slot."""
-    offset = projection.ROW.fields["grants"][1] + 24 * projection.slot(view.purpose)  # type: ignore[index]
-    for people in _together(client, lot):
-        keys = [
-            key
-            for row in people
-            for key in (projection.consent_key(row.user_key), *projection.feature_keys(row.user_key, view.purpose))
-        ]
-        moments = struct.pack(f"<{2 * len(people)}q", *(m for row in people for m in (row.as_of, row.grant_start)))
-        yield (
-            keys,
-            [offset, moments, *projection.RUNNING, *(blob for row in people for blob in (row.row, row.timetable))],
-        )
+def _call(view: View, people: Sequence[OnlineRow]) -> scripts.Call:
+    """One run of the script for a few hundred different people; on a cluster only of one slot."""
+    user_keys, rows, timetables, as_of, grant_start = zip(*people, strict=True)
+    moments = np.array((as_of, grant_start), dtype="<i8").T.tobytes()
+    timed = bytes(map(bool, timetables))
+    keys = [
+        *projection.consent_keys(user_keys),
+        *projection.row_keys(user_keys, view.purpose),
+        *projection.timetable_keys(user_keys, view.purpose),
+    ]
+    where = (*projection.places(view.purpose), projection.ROW.itemsize, *projection.RUNNING)
+    return keys, [*where, moments, timed, *rows, *filter(None, timetables)]
 
 
 def _together(client: redis.Redis, lot: Sequence[OnlineRow]) -> Iterator[Sequence[OnlineRow]]:
+    """The lot in pieces for one run each; a person's second row comes in a later one, so that the newest is kept."""
     if not scripts.is_cluster(client):
         yield from _pieces(lot)
         return
@@ -161,8 +160,14 @@ def _together(client: redis.Redis, lot: Sequence[OnlineRow]) -> Iterator[Sequenc
 
 
 def _pieces(rows: Sequence[OnlineRow]) -> Iterator[Sequence[OnlineRow]]:
-    return (rows[at : at + _PER_CALL] for at in range(0, len(rows), _PER_CALL))
-
-
-def _written(on_its_way: Future[list[Any]]) -> int:
-    return sum(answers.count(1) for answers in on_its_way.result())
+    again: list[OnlineRow] = []
+    if len({row.user_key for row in rows}) < len(rows):
+        seen: set[str] = set()
+        first: list[OnlineRow] = []
+        for row in rows:
+            (again if row.user_key in seen else first).append(row)
+            seen.add(row.user_key)
+        rows = first
+    yield from (rows[at : at + _PER_CALL] for at in range(0, len(rows), _PER_CALL))
+    if again:
+        yield from _pieces(again)

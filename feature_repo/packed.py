@@ -2,8 +2,9 @@
 
 A row is a header and the view's numbers as float64, then, where a view has sequences, those as msgpack. The header says
 which declarations and which grant it was made under, as of when, until when it holds if nothing happens, and when it is
-too old to be read. Beside it lies a timetable: which numbers change by themselves, when, and to what. It says which row it
-goes with, and is of no use beside another.
+too old to be read. As it is stored, a person's row begins with a copy of their consent projection (`consent/projection.py`),
+which the scripts that write put there and keep level; an item has no consent. Beside it lies a timetable: which numbers
+change by themselves, when, and to what. It says which row it goes with, and is of no use beside another.
 """
 
 from __future__ import annotations
@@ -15,23 +16,32 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from consent import projection
+from feature_repo.declare import Entity
 from feature_repo.views import View
 
 __all__ = [
+    "AS_OF",
     "CHANGE",
+    "EXPIRES_AT",
+    "GRANT_START",
     "HEADER",
+    "MADE_BY",
     "NEVER",
+    "VALID_UNTIL",
     "changes",
+    "consent_size",
     "cut",
     "header_of",
-    "numbers_size",
     "pack_row",
     "pack_rows",
     "pack_sequences",
     "pack_timetable",
     "pack_timetables",
+    "parts",
     "row_layout",
     "sequences_of",
+    "stored_size",
     "timetable_of",
 ]
 
@@ -47,6 +57,9 @@ HEADER = np.dtype(
 )
 """All moments are microseconds since 1970."""
 
+MADE_BY, AS_OF, VALID_UNTIL, EXPIRES_AT, GRANT_START, _WORDS = range(6)
+"""Places in a header read as integers, and how many there are; the first is fingerprint and number of numbers in one."""
+
 NEVER = np.iinfo(np.int64).max
 """`valid_until` of a row that nothing but an event changes."""
 
@@ -57,9 +70,14 @@ CHANGE = np.dtype([("moment", "<i8"), ("place", "<u2"), ("value", "<f8")])
 """One entry of a timetable: from `moment` (microseconds since 1970) on, the number at `place` is `value`."""
 
 
-def numbers_size(view: View) -> int:
-    """Bytes of a header and the view's numbers."""
-    return HEADER.itemsize + 8 * len(view.numbers)
+def consent_size(view: View) -> int:
+    """Bytes of consent that a row of `view` begins with, as it is stored."""
+    return projection.ROW.itemsize if view.entity is Entity.USER else 0
+
+
+def stored_size(view: View) -> int:
+    """Bytes of a row as it is stored, up to its sequences: consent, header and the view's numbers."""
+    return consent_size(view) + HEADER.itemsize + 8 * len(view.numbers)
 
 
 def pack_row(
@@ -85,14 +103,30 @@ def pack_sequences(sequences: Sequence[Sequence[str]]) -> bytes:
     return msgspec.msgpack.encode(list(sequences))
 
 
-def header_of(blob: bytes) -> np.void:
-    """The header of one row."""
-    return np.frombuffer(blob, HEADER, count=1)[0]
+def parts(view: View, blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Consent int64 `[n, projection.WORDS]` (of items `[n, 0]`), headers int64 `[n, 5]` and numbers float64
+    `[n, n_numbers]`, all of one writable table; zeros where no row is sound.
+
+    A header is read as integers, of which `MADE_BY` and so on are the places.
+    """
+    size, before = stored_size(view), consent_size(view) // 8
+    held: Sequence[bytes] = blobs  # type: ignore[assignment]
+    if None in blobs or set(map(len, held)) - {size}:
+        empty = bytes(size)
+        held = [b[:size] if b is not None and len(b) >= size else empty for b in blobs]
+    table = np.frombuffer(bytearray().join(held), "<f8").reshape(len(blobs), size // 8)
+    whole = table.view("<i8")
+    return whole[:, :before], whole[:, before : before + _WORDS], table[:, before + _WORDS :]
+
+
+def header_of(view: View, blob: bytes) -> np.void:
+    """The header of one stored row."""
+    return np.frombuffer(blob, HEADER, count=1, offset=consent_size(view))[0]
 
 
 def sequences_of(view: View, blob: bytes) -> list[list[str]]:
-    """The lists of one row, in the order of `view.sequences`."""
-    tail = blob[numbers_size(view) :]
+    """The lists of one stored row, in the order of `view.sequences`."""
+    tail = blob[stored_size(view) :]
     return msgspec.msgpack.decode(tail, type=list[list[str]]) if tail else [[] for _ in view.sequences]
 
 

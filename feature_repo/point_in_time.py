@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from feature_repo.views import View
+from feature_repo.declare import Entity
+from feature_repo.offline_values import OfflineValues
 
 __all__ = ["point_in_time_join"]
 
 
 def point_in_time_join(
-    view: View, file: Path, *, keys: pa.Array, moments: np.ndarray, features: Sequence[str]
+    values: OfflineValues, *, keys: pa.Array, moments: np.ndarray, features: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values of `features` for each (key, moment), in the order given.
 
@@ -24,27 +23,31 @@ def point_in_time_join(
     moment in days, NaN for null or where nothing is known), `found` bool `[n]`, and `grant_start` int64 `[n]` in
     microseconds (-1 where not found; 0 for items).
     """
+    view = values.view
     since = {f.name for f, s in zip(view.numbers, view.since, strict=True) if s}
     picked = ", ".join(
         f"(r.t - epoch_us(v.{name})) / 86400000000.0 AS {name}" if name in since else f"v.{name}" for name in features
     )
-    start = "v.grant_start" if "grant_start" in _columns(file) else "TIMESTAMPTZ 'epoch'"
-    with duckdb.connect() as connection:
+    start = "v.grant_start" if view.entity is Entity.USER else "TIMESTAMPTZ 'epoch'"
+    with duckdb.connect() as connection, values.reading():
         connection.execute("SET TimeZone = 'UTC'")
+        # DuckDB can't tell how long an Arrow table is, takes it for short, and would compare each label with every row.
+        connection.execute("SET asof_loop_join_threshold = 0")
         rows = pa.table({"n": np.arange(len(keys)), "k": keys.cast(pa.string()), "t": pa.array(moments, pa.int64())})
         connection.register("label_rows", rows)
         found = connection.execute(
-            f"SELECT v.{view.key} IS NOT NULL AS found, coalesce(epoch_us({start}), -1) AS grant_start, {picked} "
-            f"FROM label_rows r ASOF LEFT JOIN read_parquet('{str(file).replace(chr(39), chr(39) * 2)}') v "
-            f"ON r.k = v.{view.key} AND make_timestamp(r.t)::TIMESTAMPTZ >= v.valid_from ORDER BY r.n"
+            f"SELECT r.n, v.{view.key} IS NOT NULL AS found, coalesce(epoch_us({start}), -1) AS grant_start, {picked} "
+            f"FROM label_rows r ASOF LEFT JOIN {values.sql(on=connection)} v "
+            f"ON r.k = v.{view.key} AND make_timestamp(r.t)::TIMESTAMPTZ >= v.valid_from"
         ).to_arrow_table()
-    values = np.empty((len(keys), len(features)))
+    # Putting rows in their places is quicker here than sorting them there.
+    places = found["n"].to_numpy()
+    joined = np.empty((len(keys), len(features)), order="F")
     for i, name in enumerate(features):
-        values[:, i] = found[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
-    there = found["found"].to_numpy(zero_copy_only=False)
-    starts = np.where(there, found["grant_start"].to_numpy(), -1)
-    return values, there, starts
-
-
-def _columns(file: Path) -> list[str]:
-    return list(pq.read_schema(file).names)
+        joined[places, i] = found[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
+    there = np.empty(len(keys), dtype=bool)
+    there[places] = found["found"].to_numpy()
+    starts = np.full(len(keys), -1, dtype=np.int64)
+    starts[places] = found["grant_start"].to_numpy()
+    starts[~there] = -1
+    return joined, there, starts

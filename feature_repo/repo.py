@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from feature_repo.feast_objects import feast_objects
 from settings.config import load_settings
-from storage.layout import Layout
+from storage.folder import features_folder
 
-globals().update({f"{type(o).__name__}_{o.name}": o for o in feast_objects(Layout(load_settings().home))})
+globals().update({f"{type(o).__name__}_{o.name}": o for o in feast_objects(features_folder(load_settings()))})

@@ -8,10 +8,11 @@ purpose it answers under is granted now.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from itertools import pairwise
+from types import MappingProxyType
 
 import duckdb
 import numpy as np
@@ -27,18 +28,20 @@ from consent.purposes import Purpose
 from events.archive import Archive
 from events.catalogue import read_catalogue
 from feature_repo import online
-from feature_repo.build import Standing, built_view
+from feature_repo.build import Standing
 from feature_repo.declare import Entity, Service
 from feature_repo.errors import OnlineStoreUnavailable, UnusableLabels
-from feature_repo.frame import Interactions, Manifest, TrainingFrame, Vectors
+from feature_repo.frame import Interactions, Manifest, Status, TrainingFrame, Vectors
+from feature_repo.offline_values import built_view
 from feature_repo.point_in_time import point_in_time_join
-from feature_repo.views import View, service as service_called, view_for
+from feature_repo.views import View, reading, service as service_called, view_for
 from security.pseudonyms import Pseudonyms, load_pseudonyms
 from settings.config import Settings
+from storage.folder import Folder, archive_folder, features_folder
 from storage.layout import Layout
 from storage.redis_server import UNREACHABLE, connect
 
-__all__ = ["Retrieval", "open_retrieval", "vectors"]
+__all__ = ["Retrieval", "open_retrieval", "vectors", "vectors_of"]
 
 NO_FEATURES = "no_features"
 BEFORE_GRANT = "before_grant"
@@ -51,12 +54,16 @@ class Retrieval:
         self,
         *,
         layout: Layout,
+        archive: Archive,
+        features: Folder,
         ledger: Ledger,
         client: redis.Redis,
         pseudonyms: Pseudonyms,
         clock: Callable[[], datetime],
     ) -> None:
         self._layout = layout
+        self._archive = archive
+        self._features = features
         self._ledger = ledger
         self._redis = client
         self._pseudonyms = pseudonyms
@@ -64,13 +71,15 @@ class Retrieval:
 
     def people(self, service: str, *, as_of: datetime) -> list[str]:
         """The user keys, sorted, of everyone who may be trained on for `service` at `as_of`."""
-        return sorted(_current(self._standing(as_of), service_called(service).training_purposes, as_of=as_of))
+        asked = service_called(service)
+        return sorted(_current(self._standing(asked, as_of), asked.training_purposes, as_of=as_of))
 
     def training_frame(self, labels: pd.DataFrame, *, service: str, as_of: datetime | None = None) -> TrainingFrame:
         """The features of `service` for each label row, as they could be known at the row's moment.
 
         `labels` has `user_id` or `user_key`, `as_of` (UTC; naive times are taken as UTC) and any label columns. The
-        argument `as_of` is the moment of use, when consent must hold; by default, now.
+        argument `as_of` is the moment of use, when consent must hold; by default, now. What request-time features need
+        of the request is in label columns of that name.
 
         Raises `UnusableLabels` for a frame without these columns, `FeaturesNotBuilt` before `aap features build`.
         """
@@ -79,18 +88,22 @@ class Retrieval:
         if clash := sorted(set(asked.features) & set(labels.columns)):
             raise UnusableLabels(f"Labels have a column {clash[0]!r}, which is also a feature of {service}; rename it.")
         rows = self._canonical(labels, used_at=used_at)
-        standing = self._standing(used_at)
+        standing = self._standing(asked, used_at)
         view = view_for(Entity.USER, asked.purpose)
         moments = rows["as_of"].dt.as_unit("us").astype("int64").to_numpy()
+        read = reading(asked, view.names)
+        request = read.request(rows, rows=len(rows), where="the label frame")
         values, found, starts = point_in_time_join(
-            view,
-            built_view(self._layout.features, view),
+            built_view(self._features, view),
             keys=pa.array(rows["user_key"], pa.string()),
             moments=moments,
-            features=asked.features,
+            features=read.stored,
         )
-        refused = _refusals(rows["user_key"].tolist(), moments, standing, asked.training_purposes, as_of=used_at)
-        in_force = _starts(rows["user_key"].tolist(), standing, asked.purpose, as_of=used_at)
+        if read.computed:
+            values, _ = read.assemble(values, np.where(np.isnan(values), Status.NULL, Status.PRESENT), request)
+        codes, people = pd.factorize(rows["user_key"])
+        refused = _refusals(people, codes, moments, standing, asked.training_purposes, as_of=used_at)
+        in_force = _starts(people, standing, asked.purpose, as_of=used_at)[codes]
         refused[(refused == "") & ~(found & (starts == in_force))] = NO_FEATURES
         kept = refused == ""
         data = rows.loc[kept].reset_index(drop=True)
@@ -107,7 +120,7 @@ class Retrieval:
         Of each person only what every training purpose of `service` has covered without a break until `as_of`.
         """
         asked = service_called(service)
-        standing = self._standing(as_of)
+        standing = self._standing(asked, as_of)
         current = _current(standing, asked.training_purposes, as_of=as_of)
         latest = min(until or as_of, as_of)
         spans = pa.table(
@@ -120,7 +133,7 @@ class Retrieval:
             connection.execute("SET TimeZone = 'UTC'")
             connection.register("spans", spans)
             after = f"AND e.occurred_at > '{since.isoformat()}'::TIMESTAMPTZ" if since else ""
-            purchases = Archive(self._layout.archive).sql("product_purchased")
+            purchases = self._archive.sql("product_purchased", on=connection)
             table = connection.execute(
                 "SELECT e.user_key, e.item_id, e.occurred_at, e.quantity, e.amount, e.basket_id, e.category "
                 f"FROM {purchases} e "
@@ -133,13 +146,23 @@ class Retrieval:
         manifest = self._manifest(asked, (), as_of, len(table), _table_leaves(table), excluded)
         return Interactions(table, manifest)
 
-    def online_vectors(self, user_keys: Sequence[str], *, service: str, now: datetime) -> Vectors:
-        """The values of `service` for `user_keys` at `now`: one `MGET` for consent and features together.
+    def online_vectors(
+        self,
+        user_keys: Sequence[str],
+        *,
+        service: str,
+        now: datetime,
+        request: Mapping[str, Sequence[float]] | None = None,
+    ) -> Vectors:
+        """The values of `service` for `user_keys` at `now`: one `MGET` of rows, which carry the consent with them.
 
-        Raises `OnlineStoreUnavailable` when Redis can't be reached.
+        `request` holds what request-time features need, by name, one value a person.
+        Raises `OnlineStoreUnavailable` when Redis can't be reached, `RequestIncomplete` when a value is missing.
         """
         asked = service_called(service)
-        return vectors(self._redis, view_for(Entity.USER, asked.purpose), asked, user_keys, now=now)
+        return vectors(
+            self._redis, view_for(Entity.USER, asked.purpose), asked, user_keys, now=now, request=request or {}
+        )
 
     def decisions(self, user_keys: Sequence[str], *, purpose: Purpose, now: datetime) -> list[Decision]:
         """What each person's projection says of `purpose` at `now`."""
@@ -160,9 +183,9 @@ class Retrieval:
         named = zip(*(items[c].to_pylist() for c in ("item_id", "name", "category")), strict=True)
         return {i: name or category for i, name, category in named if i in wanted and (name or category)}
 
-    def _standing(self, as_of: datetime) -> Standing:
+    def _standing(self, asked: Service, as_of: datetime) -> Standing:
         """The grants that hold this very moment: a use as of a past moment needs consent now as well."""
-        return self._ledger.standing(in_force_at=max(as_of, self._clock()))
+        return self._ledger.standing(purposes=asked.training_purposes, in_force_at=max(as_of, self._clock()))
 
     def _canonical(self, labels: pd.DataFrame, *, used_at: datetime) -> pd.DataFrame:
         """Label rows with `user_key` and a UTC `as_of`, sorted by both; input rows that tie keep their order."""
@@ -183,7 +206,8 @@ class Retrieval:
             ) from None
         if rows["as_of"].isna().any() or (rows["as_of"] > used_at).any():
             raise UnusableLabels("Every `as_of` must be a time no later than the moment of use.")
-        return rows.sort_values(["user_key", "as_of"], kind="stable").reset_index(drop=True)
+        order = np.lexsort((rows["as_of"].astype("int64"), pd.factorize(rows["user_key"], sort=True)[0]))
+        return rows.take(order).reset_index(drop=True)
 
     def _manifest(
         self,
@@ -209,15 +233,38 @@ class Retrieval:
         )
 
 
-def vectors(client: redis.Redis, view: View, asked: Service, user_keys: Sequence[str], *, now: datetime) -> Vectors:
-    """What `asked` reads of `view` for `user_keys` at `now`; raises `OnlineStoreUnavailable`."""
+def vectors(
+    client: redis.Redis,
+    view: View,
+    asked: Service,
+    user_keys: Sequence[str],
+    *,
+    now: datetime,
+    request: Mapping[str, Sequence[float]] = MappingProxyType({}),
+) -> Vectors:
+    """What `asked` reads of `view` for `user_keys` at `now`; raises `OnlineStoreUnavailable`, `RequestIncomplete`."""
     read = online.read(client, view, user_keys, purposes=asked.answering_purposes, now=now)
-    values, status = read.values, read.status
+    return vectors_of(read, view, asked, request=request)
+
+
+def vectors_of(
+    read: online.OnlineValues,
+    view: View,
+    asked: Service,
+    *,
+    request: Mapping[str, Sequence[float]] = MappingProxyType({}),
+) -> Vectors:
+    """The columns of `asked` among what was read of `view`, and what is computed of them; raises `RequestIncomplete`."""
+    values, status, told = read.values, read.status, {}
     if asked.features != view.names:
-        picked = [view.names.index(name) for name in asked.features]
+        how = reading(asked, view.names)
+        picked = [view.names.index(name) for name in how.stored]
         values, status = values[:, picked], status[:, picked]
+        if how.computed:
+            told = how.request(request, rows=len(read.values), where="the request")
+            values, status = how.assemble(values, status, told)
     lists = {f.name: read.sequences[i] for i, f in enumerate(view.sequences) if f.name in asked.sequences}
-    return Vectors(asked.features, values, status, read.decisions, lists)
+    return Vectors(asked.features, values, status, read.decisions, lists, read.as_of, read.grant_start, told)
 
 
 def open_retrieval(settings: Settings) -> Retrieval:
@@ -225,6 +272,8 @@ def open_retrieval(settings: Settings) -> Retrieval:
     layout = Layout(settings.home)
     return Retrieval(
         layout=layout,
+        archive=Archive(archive_folder(settings)),
+        features=features_folder(settings),
         ledger=open_ledger(settings),
         client=connect(settings),
         pseudonyms=load_pseudonyms(layout),
@@ -248,25 +297,28 @@ def _current(standing: Standing, purposes: Sequence[Purpose], *, as_of: datetime
     return found
 
 
-def _starts(keys: list[str], standing: Standing, purpose: Purpose, *, as_of: datetime) -> np.ndarray:
-    """For each row, when the person's grant in force began (microseconds; -2 where there is none)."""
-    starts = {}
-    for key in set(keys):
-        grant = _grant(standing, key, purpose, as_of=as_of)
-        starts[key] = -2 if grant is None else online.to_micros(grant.start)
-    return np.array([starts[k] for k in keys], dtype=np.int64)
+def _starts(people: Sequence[str], standing: Standing, purpose: Purpose, *, as_of: datetime) -> np.ndarray:
+    """For each person, when the grant in force began (microseconds; -2 where there is none)."""
+    held = (_grant(standing, key, purpose, as_of=as_of) for key in people)
+    return np.array([-2 if grant is None else online.to_micros(grant.start) for grant in held], dtype=np.int64)
 
 
 def _refusals(
-    keys: list[str], moments: np.ndarray, standing: Standing, purposes: Sequence[Purpose], *, as_of: datetime
+    people: Sequence[str],
+    codes: np.ndarray,
+    moments: np.ndarray,
+    standing: Standing,
+    purposes: Sequence[Purpose],
+    *,
+    as_of: datetime,
 ) -> np.ndarray:
-    """For each row, why it may not be used, or the empty string."""
-    why = np.full(len(keys), "", dtype=object)
+    """For each row, of `people[codes]`, why it may not be used, or the empty string."""
+    why = np.full(len(codes), "", dtype=object)
     for purpose in purposes:
-        starts = _starts(keys, standing, purpose, as_of=as_of)
+        starts = _starts(people, standing, purpose, as_of=as_of)[codes]
         why[(why == "") & (starts >= 0) & (moments < starts)] = BEFORE_GRANT
         for row in np.flatnonzero((why == "") & (starts < 0)):
-            known = standing.get(keys[row])
+            known = standing.get(people[codes[row]])
             why[row] = (known[purpose][1] if known else Reason.NO_RECORD).value
     return why
 

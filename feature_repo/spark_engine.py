@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from events.schema import event_type
 from feature_repo.batch import Batch, Engine
 from feature_repo.dialects import SPARK, Dialect
 from feature_repo.errors import EngineUnavailable
+from storage.folder import Folder
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -110,7 +110,7 @@ class SparkBatch:
     def __init__(self, session: SparkSession) -> None:
         self._session = session
         self._kept: dict[str, DataFrame] = {}
-        self._scratch: list[Path] = []
+        self._scratch: list[Folder] = []
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     def register(self, table: str, rows: pa.Table) -> None:
@@ -121,12 +121,9 @@ class SparkBatch:
     def events(self, archive: Archive, event: str) -> str:
         """See `Batch`."""
         declared = ", ".join(f"{f.name} {_spark_type(f.type)}" for f in event_type(event).arrow)
-        folder = archive.root / event
-        rows: Any
-        if any(folder.glob("day=*/*.parquet")):
-            rows = self._session.read.schema(declared).parquet(f"file://{folder}", pathGlobFilter="*.parquet")
-        else:
-            rows = self._session.createDataFrame([], declared)
+        files = [_address(archive.folder, f.name) for f in archive.files(event)]
+        session: Any = self._session
+        rows = session.read.schema(declared).parquet(*files) if files else session.createDataFrame([], declared)
         rows.createOrReplaceTempView(f"archive_{event}")
         return f"archive_{event}"
 
@@ -146,14 +143,13 @@ class SparkBatch:
         reduce(lambda a, b: a.unionAll(b), whole).createOrReplaceTempView("stacked")
         return f"SELECT {self.dialect.by_entity} * FROM stacked"
 
-    def fetched(self, table: str, *, scratch: Path) -> tuple[duckdb.DuckDBPyConnection, str]:
+    def fetched(self, table: str, *, scratch: Folder) -> tuple[duckdb.DuckDBPyConnection, str]:
         """See `Batch`: written to `scratch` by the executors, read from there."""
         self._scratch.append(scratch)
-        self._session.table(table).write.mode("overwrite").parquet(f"file://{scratch}")
+        self._session.table(table).write.mode("overwrite").parquet(_address(scratch))
         self._connection = self._connection or duckdb.connect()
         self._connection.execute("SET TimeZone = 'UTC'")
-        parts = str(scratch / "*.parquet").replace("'", "''")
-        return self._connection, f"read_parquet('{parts}')"
+        return self._connection, scratch.parquet((f.name for f in scratch.files()), on=self._connection)
 
     def close(self) -> None:
         """Let go of every table and remove what was written on the way."""
@@ -163,13 +159,19 @@ class SparkBatch:
         if self._connection is not None:
             self._connection.close()
         for folder in self._scratch:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.clear()
 
 
 def _column(name: str, *, among: Sequence[str]) -> str:
     if name in among:
         return name if name == "k" else f"{name}::BIGINT AS {name}"
     return f"NULL::BIGINT AS {name}"
+
+
+def _address(folder: Folder, name: str = "") -> str:
+    """Where Spark finds it; on S3 by Hadoop's client, which the cluster must have (hadoop-aws)."""
+    place = f"{folder.uri}/{name}" if name else folder.uri
+    return f"file://{place}" if folder.path else place.replace("s3://", "s3a://", 1)
 
 
 def _spark_type(kind: pa.DataType) -> str:

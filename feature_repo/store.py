@@ -13,6 +13,7 @@ from feast import FeatureStore, RepoConfig
 from feature_repo.feast_objects import feast_objects
 from settings.config import Settings
 from storage.files import write_atomically
+from storage.folder import features_folder
 from storage.layout import Layout
 
 __all__ = ["apply", "materialize", "open_store"]
@@ -32,7 +33,7 @@ def apply(settings: Settings) -> FeatureStore:
     # `feast -c <home>/feast ui` and the like work on this home.
     write_atomically(folder / "feature_store.yaml", yaml.safe_dump(_config(settings), sort_keys=False).encode())
     store = open_store(settings)
-    wanted = feast_objects(Layout(settings.home))
+    wanted = feast_objects(features_folder(settings))
     names = {o.name for o in wanted}
     gone = [o for o in (*store.list_feature_services(), *store.list_feature_views()) if o.name not in names]
     with contextlib.redirect_stdout(io.StringIO()):

@@ -19,22 +19,23 @@ import numpy as np
 import pyarrow as pa
 
 from events.archive import Archive
+from feature_repo.agreement import differ
 from feature_repo.batch import DuckDBBatch, Engine, duckdb_engine
-from feature_repo.build import Standing, admit_events, build_one, current_spans, view_file
+from feature_repo.build import Standing, admit_events, build_one, current_spans
 from feature_repo.change_points import event_table
-from feature_repo.declare import Aggregate, Entity, Op
+from feature_repo.declare import Aggregate, Entity
 from feature_repo.errors import EngineUnavailable, NothingToVerify
-from feature_repo.fold_engine import FoldValues
+from feature_repo.live_engine import LiveMemoryValues
+from feature_repo.offline_values import built_view
 from feature_repo.point_in_time import point_in_time_join
 from feature_repo.sample import Sample
 from feature_repo.spark_engine import spark_engine, spark_session, why_unavailable
 from feature_repo.views import View, all_views
 from settings.config import Settings
+from storage.folder import Folder
+from storage.moments import to_micros
 
 __all__ = ["BatchValues", "Comparison", "FeatureCount", "Sample", "ValuesAt", "engines", "verify"]
-
-_EXACT = (Op.COUNT, Op.DISTINCT)
-_TOLERANCE = 1e-9
 
 
 class ValuesAt(Protocol):
@@ -70,7 +71,7 @@ class BatchValues:
                 engine=self.engine,
             )  # fmt: skip
             values, found, _ = point_in_time_join(
-                view, view_file(Path(folder), view), keys=pa.array(sample.keys, pa.string()), moments=sample.moments,
+                built_view(Folder.at(folder), view), keys=pa.array(sample.keys, pa.string()), moments=sample.moments,
                 features=[f.name for f in view.numbers],
             )  # fmt: skip
         return values, found
@@ -120,7 +121,7 @@ def engines(settings: Settings, *, asked: Sequence[str] = ()) -> tuple[list[Valu
         if name == "duckdb":
             found.append(BatchValues("duckdb", duckdb_engine, scratch))
         elif name == "stream":
-            found.append(FoldValues())
+            found.append(LiveMemoryValues())
         elif name == "spark":
             if not asked and (missing := why_unavailable(settings.spark_master)):
                 skipped["spark"] = missing
@@ -157,7 +158,9 @@ def verify(
             continue
         answers = [engine.values(sample) for engine in asked]
         for engine, answer in zip(asked[1:], answers[1:], strict=True):
-            wrong = _differ(view, answers[0], answer)
+            (one, one_found), (other, other_found) = answers[0], answer
+            both, neither = (one_found & other_found)[:, None], (~one_found & ~other_found)[:, None]
+            wrong = ~((both & ~differ(view.numbers, one, other)) | neither)
             counts += [
                 FeatureCount(view.name, f.name, len(wrong), int(wrong[:, i].sum())) for i, f in enumerate(view.numbers)
             ]
@@ -178,7 +181,7 @@ def _sample(
     starts = spans["start"].take(pa.array(chosen)).to_pylist()
     few = {k: standing[k] for k in keys}
     events = _event_moments(view, archive, few, as_of=as_of)
-    end = int(as_of.timestamp() * 1_000_000)
+    end = to_micros(as_of)
     questions: list[tuple[str, int]] = []
     for key, start in zip(keys, starts, strict=True):
         anywhere = random.integers(start, end, size=moments, endpoint=True)
@@ -197,15 +200,6 @@ def _event_moments(view: View, archive: Archive, standing: Standing, *, as_of: d
             for key, when in connection.execute(f"SELECT k, a FROM {event_table(event)} ORDER BY k, a").fetchall():
                 found.setdefault(key, []).append(when)
     return {key: np.array(when, dtype=np.int64) for key, when in found.items()}
-
-
-def _differ(view: View, one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Which values differ, bool `[n, n_numbers]`; a row only one engine found differs everywhere."""
-    (a, a_found), (b, b_found) = one, other
-    exact = np.array([isinstance(f, Aggregate) and f.op in _EXACT for f in view.numbers])
-    equal = np.where(exact, a == b, np.isclose(a, b, rtol=_TOLERANCE, atol=1e-12)) | (np.isnan(a) & np.isnan(b))
-    both, neither = (a_found & b_found)[:, None], (~a_found & ~b_found)[:, None]
-    return ~((both & equal) | neither)
 
 
 def _told(

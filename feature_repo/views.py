@@ -11,12 +11,14 @@ from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from zlib import crc32
 
+from consent import projection
 from consent.purposes import Purpose
 from feature_repo.declare import Aggregate, Entity, Feature, Op, Ratio, Service, micros
-from feature_repo.definitions import FEATURES, SERVICES
+from feature_repo.definitions import FEATURES, ON_REQUEST, SERVICES
 from feature_repo.errors import UnknownFeature, UnusableDeclaration
+from feature_repo.on_request import OnRequest, Reading
 
-__all__ = ["View", "all_views", "make_views", "service", "services", "view_for"]
+__all__ = ["View", "all_views", "computed_for", "make_views", "reading", "service", "services", "view_for"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class View:
         return self.fingerprint | len(self.numbers) << 32
 
     @cached_property
+    def grant_word(self) -> int:
+        """Which integer of a projection says when the grant of this view's purpose began."""
+        return projection.start_word(self.purpose)
+
+    @cached_property
     def time_to_live_us(self) -> int:
         """How long after the moment a row was computed for it may still be read: the shortest of its features'."""
         return min(micros(f.time_to_live) or 0 for f in self.features)
@@ -121,11 +128,27 @@ def view_for(entity: Entity, purpose: Purpose) -> View:
 
 
 @cache
+def computed_for(purpose: Purpose) -> dict[str, OnRequest]:
+    """The declared request-time features of `purpose` by name, each checked against what is stored for it."""
+    found: dict[str, OnRequest] = {}
+    for feature in (f for f in ON_REQUEST if purpose in f.purposes):
+        names = view_for(Entity.USER, purpose).names
+        if feature.name in found or feature.name in names:
+            raise UnusableDeclaration(f"Two features are called {feature.name!r} for {purpose}; rename one.")
+        if missing := [n for n in feature.features if n not in names]:
+            raise UnusableDeclaration(
+                f"Feature {feature.name!r} reads {missing[0]!r}, which is not stored as a number for {purpose}."
+            )
+        found[feature.name] = feature
+    return found
+
+
+@cache
 def services() -> dict[str, Service]:
     """The declared services by name, each checked against its view."""
     for s in SERVICES:
         view = view_for(Entity.USER, s.purpose)
-        numbers, lists = {f.name for f in view.numbers}, {f.name for f in view.sequences}
+        numbers, lists = {*view.names, *computed_for(s.purpose)}, {f.name for f in view.sequences}
         missing = [n for n in s.features if n not in numbers] + [n for n in s.sequences if n not in lists]
         if missing:
             raise UnusableDeclaration(
@@ -140,3 +163,10 @@ def service(name: str) -> Service:
         return services()[name]
     except KeyError:
         raise UnknownFeature(f"Unknown feature service {name!r}; choose one of: {', '.join(services())}.") from None
+
+
+@cache
+def reading(asked: Service, stored: tuple[str, ...]) -> Reading:
+    """How the numbers of `asked` come about, where a view stores those called `stored`."""
+    computed = [computed_for(asked.purpose)[name] for name in asked.features if name not in stored]
+    return Reading.of(asked.features, computed)

@@ -27,6 +27,8 @@ from events.importer import ImportReport
 from events.journey import IMPORTS, SHOP_CLOSES, draw_choices
 from feature_repo.frame import Status
 from feature_repo.retrieval import open_retrieval
+from feature_repo.views import service
+from pipelines.consistency import check_consistency, open_served
 from pipelines.errors import PipelineError
 from pipelines.ingest import import_source
 from pipelines.retrain import Say, retrain
@@ -40,7 +42,10 @@ from storage.locks import hold
 
 __all__ = ["DemoFolder", "Story"]
 
+_PATIENCE_S = 30.0
 _MARK = "this-is-the-demo"
+_RECOMPUTED = 300
+"""Vectors of each service, of all that were served: all would take as long as building the features twice."""
 _MAPPINGS = Path(settings_package.__file__).parent / "demo"
 
 
@@ -67,7 +72,12 @@ class DemoFolder:
         (self.home / _MARK).touch()
         days = (datetime.now(UTC) - SHOP_CLOSES).days
         ports = dict(zip(("PORT", "MLFLOW_PORT", "FEAST_PORT"), _free_ports(3), strict=True))
-        lines = [f"AAP_CLOCK_SHIFT=-{days}d", *(f"AAP_{name}={port}" for name, port in ports.items())]
+        # Everything served is kept to be recomputed: the demo serves little, and shows that none of it differs.
+        lines = [
+            f"AAP_CLOCK_SHIFT=-{days}d",
+            "AAP_SERVED_SAMPLE_RATE=1",
+            *(f"AAP_{name}={port}" for name, port in ports.items()),
+        ]
         write_atomically(self.home / "aap.env", ("\n".join(lines) + "\n").encode())
 
 
@@ -114,7 +124,9 @@ class Story:
     def visit(self) -> Iterator[str]:
         """Ask the running service about four people, by HTTP, and tell what it says."""
         layout = Layout(self.settings.home)
-        key = ApiKeys(layout.api_keys).create("demo", scopes=[Scope.PREDICT, Scope.CONSENT], now=self.settings.now())
+        key = ApiKeys(layout.api_keys).create(
+            "demo", scopes=[Scope.PREDICT, Scope.CONSENT, Scope.COLLECT], now=self.settings.now()
+        )
         people = self._people()
         address = f"http://127.0.0.1:{self.settings.port}"
         with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
@@ -122,7 +134,35 @@ class Story:
                 yield f"[bold]Somebody who {who}[/] (household {people[who]}):"
                 yield from _ask_everything(client, people[who])
                 yield ""
+            yield from self._buys(client, people["agreed to everything"])
+            yield ""
             yield from _withdraw(client, people["agreed to everything"])
+            everyone = self._households()
+            answered = sum(_answered(client, endpoint, everyone) for endpoint in ("churn", "segments", "anomalies"))
+        yield ""
+        yield self._consistency(answered)
+
+    def _buys(self, client: httpx.Client, user: str) -> Iterator[str]:
+        """Send a purchase and watch the feature it changes."""
+        door, (key,) = open_retrieval(self.settings), load_pseudonyms(Layout(self.settings.home)).user_keys([user])
+        place = service("churn").features.index("amount_sum_ever")
+
+        def spent() -> float:
+            return float(door.online_vectors([key], service="churn", now=self.settings.now()).values[0, place])
+
+        yield f"[bold]The first person buys something[/] for 9.99 (household {user}):"
+        before, bought = spent(), _purchase(user, at=self.settings.now())
+        started = time.perf_counter()
+        client.post("/v1/events", json={"events": [bought]}).raise_for_status()
+        accepted = time.perf_counter()
+        while (now := spent()) == before:
+            if time.perf_counter() - started > _PATIENCE_S:
+                raise PipelineError("A purchase that was sent didn't reach the live features within half a minute.")
+        readable = time.perf_counter()
+        yield f"  amount_sum_ever was {before:,.2f} and is {now:,.2f}."
+        yield (
+            f"  Accepted after {(accepted - started) * 1000:.1f} ms, readable {(readable - accepted) * 1000:.1f} ms later."
+        )
 
     def figures(self, *, seconds: float) -> list[tuple[str, str, str, bool]]:
         """(what, figure, goal, whether it was reached)."""
@@ -138,10 +178,23 @@ class Story:
             ("Features of the whole year", f"{self.features_seconds:.0f} s", "under 60 s", self.features_seconds < 60),
         ]
 
+    def _consistency(self, answered: int) -> str:
+        """What was served, recomputed: once the service has written down at least `answered` vectors of it."""
+        served, deadline = open_served(self.settings), time.monotonic() + 30
+        while served.count() < answered and time.monotonic() < deadline:
+            time.sleep(0.2)
+        found = check_consistency(self.settings, now=self.settings.now(), most=_RECOMPUTED).found
+        if found.mismatches:
+            raise PipelineError(f"Served values differ from what they are recomputed: {found.examples[0]}")
+        return f"[bold]Everybody was asked about[/]; {found.checked:,} of the values served, recomputed: none differs."
+
+    def _households(self) -> list[str]:
+        numbers = {int(line.split(",")[0]) for line in self._choices_file.read_text().splitlines()[1:]}
+        return [str(n) for n in sorted(numbers)]
+
     def _people(self) -> dict[str, str]:
         """One household for each part: the first, by number, that fits and has bought lately."""
-        households = sorted({int(line.split(",")[0]) for line in self._choices_file.read_text().splitlines()[1:]})
-        ids = [str(h) for h in households]
+        ids = self._households()
         keys = load_pseudonyms(Layout(self.settings.home)).user_keys(ids)
         standing, now = open_desk(self.settings).ledger.standing(), self.settings.now()
         known = (
@@ -170,6 +223,22 @@ def _ask(client: httpx.Client, endpoint: str, user: str) -> dict[str, Any]:
     answer.raise_for_status()
     found: dict[str, Any] = answer.json()["answers"][0]
     return found
+
+
+def _purchase(user: str, *, at: datetime) -> dict[str, Any]:
+    properties = {"basket_id": f"demo-{at:%H%M%S%f}", "item_id": "1082185", "quantity": 1, "amount": 9.99}
+    told = {"source": "demo", "id": properties["basket_id"], "type": "product_purchased", "user_id": user}
+    return told | {"occurred_at": at.isoformat(), "properties": properties}
+
+
+def _answered(client: httpx.Client, endpoint: str, users: list[str]) -> int:
+    """How many of `users` are allowed an answer; all are asked about, some hundreds a call."""
+    answers: list[dict[str, Any]] = []
+    for at in range(0, len(users), 500):
+        answer = client.post(f"/v1/{endpoint}", json={"user_ids": users[at : at + 500]})
+        answer.raise_for_status()
+        answers += answer.json()["answers"]
+    return sum(a["consent"]["allowed"] for a in answers)
 
 
 def _withdraw(client: httpx.Client, user: str) -> Iterator[str]:

@@ -7,19 +7,24 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+import duckdb
+
 from consent.choices import open_desk, open_ledger
 from events.archive import Archive
-from events.drain import Drained, drain
+from events.drain import Admitted, Drained, drain
 from events.importer import Importer, ImportReport, Progress
-from events.log import RedisStreamLog
+from events.log import REMEMBERED_US, RedisStreamLog
 from events.mapping import load_mapping, resolve
 from events.rejected import RejectedLog
+from events.replay import Replayed, replay
 from security.id_map import open_id_map
 from security.pseudonyms import load_pseudonyms
 from settings.config import Settings
 from storage.files import write_atomically
+from storage.folder import archive_folder
 from storage.layout import Layout
 from storage.locks import hold
+from storage.moments import to_micros
 from storage.redis_server import connect
 
 __all__ = [
@@ -29,7 +34,12 @@ __all__ = [
     "import_source",
     "open_importer",
     "remembered_sources",
+    "replay_rejected",
 ]
+
+
+_DRAIN_S = 2.0
+"""How long an import waits for a lock that live features hold now and then, to write the archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,7 @@ def open_importer(settings: Settings) -> Importer:
     """The importer over the stores these settings name."""
     layout = Layout(settings.home)
     return Importer(
-        archive=Archive(layout.archive),
+        archive=Archive(archive_folder(settings)),
         rejected=RejectedLog(layout.rejected),
         desk=open_desk(settings),
         pseudonyms=load_pseudonyms(layout),
@@ -67,7 +77,7 @@ def import_source(
 ) -> ImportReport:
     """Import the table at `location` and remember it. One import at a time; a second raises `LockHeld`."""
     layout = Layout(settings.home)
-    with hold(layout.run / "import.lock", what="an import"):
+    with hold(layout.run / "import.lock", what="an import", wait_s=_DRAIN_S):
         report = open_importer(settings).run(
             location,
             load_mapping(mapping),
@@ -77,16 +87,43 @@ def import_source(
             progress=progress,
             door=str(mapping.resolve()),
         )
+        _tell_log(settings, now=now)
         _remember(layout, RememberedSource(_lasting(location), str(mapping.resolve()), table, _fingerprint(location)))
     return report
 
 
-def archive_live_events(settings: Settings, *, now: datetime) -> Drained:
-    """Move what the live log accepted into the archive. One at a time, like an import."""
+def archive_live_events(
+    settings: Settings, *, now: datetime, admitted: Admitted | None = None, wait_s: float = 60.0
+) -> Drained:
+    """Move what the live log accepted into the archive. One at a time, like an import.
+
+    `admitted` may be kept from one time to the next. Raises `LockHeld` when others are at it for longer than `wait_s`.
+    """
     layout = Layout(settings.home)
-    with hold(layout.run / "import.lock", what="an import"):
+    with hold(layout.run / "import.lock", what="an import", wait_s=wait_s):
         log = RedisStreamLog(connect(settings))
-        return drain(log, Archive(layout.archive), open_ledger(settings), now=now)
+        return drain(log, Archive(archive_folder(settings)), open_ledger(settings), now=now, admitted=admitted)
+
+
+def _tell_log(settings: Settings, *, now: datetime) -> None:
+    """Have the log know what was imported: an id that is also sent live is a duplicate, and live features begin anew."""
+    log, archive = RedisStreamLog(connect(settings)), Archive(archive_folder(settings))
+    at = to_micros(now)
+    with duckdb.connect() as connection:
+        for event in archive.types():
+            stored = archive.sql(event, on=connection)
+            found = connection.execute(
+                f"SELECT source, id, user_key FROM {stored} WHERE epoch_us(occurred_at) > {at - REMEMBERED_US}"
+            )
+            while rows := found.fetchmany(50_000):
+                log.remember(rows, at=at)
+    log.mark_import()
+
+
+def replay_rejected(settings: Settings, *, now: datetime) -> Replayed:
+    """Try the rejected rows again. One at a time, like an import; while one runs, `LockHeld` is raised."""
+    with hold(Layout(settings.home).run / "import.lock", what="an import"):
+        return replay(open_importer(settings), now=now)
 
 
 def remembered_sources(settings: Settings) -> list[RememberedSource]:

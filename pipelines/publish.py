@@ -7,10 +7,12 @@ from datetime import datetime
 
 from consent.choices import open_desk
 from events.archive import Archive
-from feature_repo.build import Built, build
+from feature_repo.build import Built, build, built_as_of
 from feature_repo.engines import batch_engine
 from feature_repo.store import apply, materialize
+from pipelines.ingest import archive_live_events
 from settings.config import Settings
+from storage.folder import archive_folder, features_folder
 from storage.layout import Layout
 from storage.locks import hold
 
@@ -22,21 +24,26 @@ def build_features(
     *,
     as_of: datetime,
     engine: str = "",
+    anew: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Built]:
     """Compute every view as known at `as_of`, and register it. One build at a time; a second raises `LockHeld`.
 
-    `engine` is `duckdb` or `spark`; by default, what the settings say.
+    What the live log has accepted by now is archived first, so nothing that live features know by `as_of` is missing.
+
+    `engine` is `duckdb` or `spark`; by default, what the settings say. `anew` computes everything, whatever there is.
     """
     layout = Layout(settings.home)
     with hold(layout.run / "features.lock", what="a feature build"):
+        archive_live_events(settings, now=settings.now())
         desk = open_desk(settings)
         made = build(
-            archive=Archive(layout.archive),
-            folder=layout.features,
+            archive=Archive(archive_folder(settings)),
+            folder=features_folder(settings),
             standing=desk.ledger.standing(in_force_at=settings.now()),
             as_of=as_of,
             engine=batch_engine(settings, name=engine),
+            anew=anew,
             progress=progress,
         )
         apply(settings)
@@ -44,6 +51,10 @@ def build_features(
 
 
 def bring_online(settings: Settings, *, as_of: datetime) -> None:
-    """Project consent, then materialize every view as of `as_of`; readers see both from then on."""
+    """Project consent, then materialize every view; readers see both from then on.
+
+    Rows are as of `as_of`, or of the build if that was before: the newest row wins, so a live row that knows more than the
+    build stays, and one that knows less gives way.
+    """
     open_desk(settings).catch_up(now=settings.now())
-    materialize(settings, as_of=as_of)
+    materialize(settings, as_of=min(as_of, built_as_of(features_folder(settings))))

@@ -1,7 +1,8 @@
 """The weekly retrain: one idempotent command that brings everything up to date, and says what it did.
 
-Import what is new → build features and bring them online → drift report → for each model train, judge, gate, promote or
-keep → summary. A model that has too little to learn from keeps its champion; the others go on.
+Import what is new → recompute a sample of what was served → build features and bring them online → drift report → for
+each model train, judge, gate, promote or keep → summary. A model that has too little to learn from keeps its champion; the
+others go on.
 
 Each finished step is written down before the next begins; a run that was killed goes on from the step it
 was in, under the same moment (`as_of`) and the same MLflow run. Two at once: the second says so and leaves.
@@ -17,10 +18,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from feature_repo.errors import NothingToVerify
 from feature_repo.retrieval import open_retrieval
 from models.errors import OneClassOnly, TooFewRows
 from models.registry import Registry, Run, open_registry
 from models.roster import MODELS
+from pipelines.consistency import check_consistency
 from pipelines.drift import report_drift
 from pipelines.errors import StepFailed
 from pipelines.ingest import archive_live_events, import_again
@@ -85,6 +88,14 @@ def _steps(
         live = archive_live_events(settings, now=as_of)
         return {"live": _plain(asdict(live)), "sources": [_plain(asdict(r)) for r in import_again(settings, now=as_of)]}
 
+    def consistency() -> dict[str, Any]:
+        try:
+            report = check_consistency(settings, now=settings.now())
+        except NothingToVerify as error:
+            return {"checked": 0, "why": str(error)}
+        run.log_artifact(report.page, folder="consistency")
+        return report.figures()
+
     def features() -> dict[str, Any]:
         built = build_features(settings, as_of=as_of)
         bring_online(settings, as_of=as_of)
@@ -114,7 +125,8 @@ def _steps(
 
         return train_it
 
-    return {"import": import_new, "features": features, "drift": drift, **{f"train {n}": model(n) for n in MODELS}}
+    first = {"import": import_new, "consistency": consistency, "features": features, "drift": drift}
+    return {**first, **{f"train {n}": model(n) for n in MODELS}}
 
 
 def describe(outcome: Outcome) -> dict[str, Any]:

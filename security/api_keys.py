@@ -12,7 +12,7 @@ import hmac
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ import sqlalchemy as sa
 
 from security.errors import ApiKeyError
 from storage.files import private_folder
+from storage.moments import from_micros, to_micros
 
 __all__ = ["ApiKeys", "KeyInfo", "Scope", "parse_scopes"]
 
 _PREFIX = "aap_"
 _ID_LENGTH = 12
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _metadata = sa.MetaData()
 _keys = sa.Table(
@@ -102,8 +102,8 @@ class ApiKeys:
             "id": digest.hex()[:_ID_LENGTH],
             "name": name,
             "scopes": " ".join(sorted(wanted)),
-            "created_at": _micros(now),
-            "expires_at": None if expires_at is None else _micros(expires_at),
+            "created_at": to_micros(now),
+            "expires_at": None if expires_at is None else to_micros(expires_at),
         }
         try:
             with self._engine.begin() as connection:
@@ -140,7 +140,7 @@ class ApiKeys:
             connection.execute(
                 sa.update(_keys)
                 .where(_keys.c.id == found[0].id, _keys.c.revoked_at.is_(None))
-                .values(revoked_at=_micros(now))
+                .values(revoked_at=to_micros(now))
             )
             row = connection.execute(sa.select(_keys).where(_keys.c.id == found[0].id)).mappings().one()
         return _info(row)
@@ -183,15 +183,7 @@ def _info(row: Any) -> KeyInfo:
         id=row["id"],
         name=row["name"],
         scopes=frozenset(Scope(s) for s in row["scopes"].split()),
-        created_at=_moment(row["created_at"]),
-        expires_at=None if row["expires_at"] is None else _moment(row["expires_at"]),
-        revoked_at=None if row["revoked_at"] is None else _moment(row["revoked_at"]),
+        created_at=from_micros(row["created_at"]),
+        expires_at=None if row["expires_at"] is None else from_micros(row["expires_at"]),
+        revoked_at=None if row["revoked_at"] is None else from_micros(row["revoked_at"]),
     )
-
-
-def _micros(at: datetime) -> int:
-    return (at - _EPOCH) // timedelta(microseconds=1)
-
-
-def _moment(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)

@@ -29,6 +29,7 @@ from serving.item_names import ItemNames
 from serving.models_in_use import ModelsInUse, ModelSource
 from serving.predictor import Predictor
 from serving.records import PredictionRecords
+from serving.sampling import SampledFeatures, ServedSample
 from settings.config import Settings
 from storage.layout import Layout
 from storage.redis_server import connect
@@ -72,6 +73,7 @@ class Platform:
         self.flags = Flags(settings.settings_dir / "flags.json", checked=self.layout.run / "flags.json")
         self.exposures = Exposures(self.layout.exposures)
         self.records = PredictionRecords(self.layout.predictions)
+        self.served = ServedSample(self.layout.served, rate=settings.served_sample_rate)
         self.models = ModelsInUse(lambda: (open_registry or _open_registry)(settings))
         self._stores: Stores | None = None
         self._opening = threading.Lock()
@@ -89,6 +91,7 @@ class Platform:
         self.models.stop()
         self.exposures.close()
         self.records.close()
+        self.served.close()
         self.flags.close()
         self.keys.close()
 
@@ -106,7 +109,8 @@ class Platform:
         assigner = Assigner(client, flags=self.flags, exposures=self.exposures)
         features = self._open_features(self.settings)
         names = ItemNames(features.item_names, stamp=self._catalogue_stamp)
-        predictor = Predictor(features, self.models, assigner, names, self.records.add)
+        sampled = SampledFeatures(features, self.served)
+        predictor = Predictor(sampled, self.models, assigner, names, self.records.add)
         desk = open_desk(self.settings)
         collector = Collector(
             client,
@@ -128,6 +132,7 @@ class Platform:
             self.flags.refresh()
             metrics.count_dropped("exposures", self.exposures.dropped)
             metrics.count_dropped("predictions", self.records.dropped)
+            metrics.count_dropped("served", self.served.dropped)
             try:
                 stores = self.stores()
                 stores.desk.catch_up(now=self.settings.now())

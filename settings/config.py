@@ -29,7 +29,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="AAP_", extra="ignore", frozen=True)
 
-    home: Path = Field(default=Path("var"), description="Folder for all data; nothing is written outside it.")
+    home: Path = Field(default=Path("var"), description="Folder for all data; only data_uri may name another place.")
+    data_uri: str | None = Field(
+        default=None,
+        description="Where archive and offline features are: a folder or s3://bucket/prefix; <home> by default.",
+    )
     settings_dir: Path = Field(
         default=Path(__file__).parent,
         description="Folder with training.yaml and flags.json (the package's own by default).",
@@ -59,6 +63,10 @@ class Settings(BaseSettings):
     feast_port: int = Field(default=0, ge=0, le=65535, description="Port of the Feast page; 0 picks a free one.")
     open_metrics: bool = Field(default=False, description="Serve /metrics without an API key.")
     max_users_per_call: int = Field(default=1_000, ge=1, description="Users one prediction call may name.")
+    served_sample_rate: float = Field(
+        default=0.01, ge=0, le=1, description="Share of served feature vectors kept to be recomputed and compared."
+    )
+    served_sample_days: int = Field(default=30, ge=1, description="Days a kept vector is kept.")
     log_json: bool = Field(default=False, description="Write logs as JSON lines.")
 
     def now(self) -> datetime:

@@ -219,6 +219,7 @@ def _config(*, port: int, password: str) -> str:
         "pidfile": "server.pid",
         "appendonly": "yes",
         "appendfsync": "everysec",
+        "auto-aof-rewrite-min-size": "256mb",  # below that a rewrite costs more than the disk it saves
         "save": '""',
         "maxmemory-policy": "noeviction",
         "tcp-keepalive": 60,

@@ -85,6 +85,11 @@ class Layout:
         return self.home / "predictions"
 
     @property
+    def served(self) -> Path:
+        """Sample of the feature vectors that were served (Parquet)."""
+        return self.home / "served"
+
+    @property
     def run(self) -> Path:
         """Lock files and the state of background processes."""
         return self.home / "run"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -31,6 +32,12 @@ def _no_server_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     yield
     for state in tmp_path_factory.getbasetemp().glob("**/redis/server.json"):
         embedded.stop(Layout(state.parent.parent))
+
+
+@pytest.fixture(autouse=True)
+def _logs_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service made in this process keeps our log lines to itself; tests look at them whatever ran before."""
+    monkeypatch.setattr(logging.getLogger("aap"), "propagate", True)
 
 
 @pytest.fixture

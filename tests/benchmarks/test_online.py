@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
-from benchmarks import materialize, online
+from benchmarks import consent, materialize, online
 from cli.bench import app
 
 
@@ -16,6 +17,16 @@ def test_reading_is_measured_beside_feast_and_a_bare_mget(home: Path) -> None:
     assert list(report["rows"]) == ["1", "10"]
     told = {"ours_p50_ms", "ours_p99_ms", "feast_p50_ms", "bare_p50_ms", "vs_feast", "vs_bare"}
     assert all(told <= set(line) and all(v > 0 for v in line.values()) for line in report["rows"].values())
+
+
+def test_the_cost_of_checking_consent_is_measured_on_the_same_rows(home: Path) -> None:
+    report = consent.run(people=1_000, sizes=(1, 10)).to_dict()
+    assert list(report["rows"]) == ["1", "10"]
+    for line in report["rows"].values():
+        assert set(line) == {"with_p50_ms", "without_p50_ms", "added_percent"}
+        assert line["added_percent"] == pytest.approx(
+            100 * (line["with_p50_ms"] / line["without_p50_ms"] - 1), abs=0.06
+        )
 
 
 def test_materializing_is_measured_beside_feast(home: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
 def test_status_of_an_empty_home_starts_and_writes_nothing(tmp_path: Path) -> None:
     done = aap("--home", str(tmp_path / "home"), "status")
     assert done.returncode == 0
-    assert done.stdout.count("stopped") == 4
+    assert done.stdout.count("stopped") == 5
     assert not (tmp_path / "home").exists()
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from consent.purposes import Purpose, spec
 from feature_repo.declare import Aggregate, Entity, Feature
-from feature_repo.definitions import FEATURES
+from feature_repo.definitions import FEATURES, ON_REQUEST
+from feature_repo.on_request import OnRequest
 from feature_repo.views import all_views, services
 from tests.docs.pages import DOCS
 
@@ -26,6 +27,9 @@ def generated() -> str:
     for entity, title in _TITLES.items():
         parts += [f"## {title}", _table(["feature", "what", "unit", "from", "for"], map(_row, _of(entity)))]
     parts += [
+        "## What is computed when it is asked for",
+        "From values of the request and stored features, by one function for training and online.",
+        _table(["feature", "what", "unit", "from", "for"], map(_on_request, ON_REQUEST)),
         "## Views",
         "All features of one entity and one purpose; a withdrawal deletes a person's row of its view.",
     ]
@@ -43,6 +47,12 @@ def _row(feature: Feature) -> list[str]:
     made_of = (
         f"`{feature.event}`" if isinstance(feature, Aggregate) else f"`{feature.numerator}` / `{feature.denominator}`"
     )
+    purposes = ", ".join(sorted(feature.purposes))
+    return [f"`{feature.name}`", feature.description.rstrip("."), feature.unit, made_of, purposes]
+
+
+def _on_request(feature: OnRequest) -> list[str]:
+    made_of = ", ".join([f"{name} of the request" for name in feature.request] + [f"`{n}`" for n in feature.features])
     purposes = ", ".join(sorted(feature.purposes))
     return [f"`{feature.name}`", feature.description.rstrip("."), feature.unit, made_of, purposes]
 

@@ -91,8 +91,9 @@ def test_values_come_from_columns_products_sums_constants_and_lookups(tmp_path: 
     head = ["customer", "receipt", "sku", "sold_at", "unit_price", "pieces", "coupon", "coupon_match"]
     rows = written(shop, "till.csv", [head, ["7", "r1", "m1", 1777629600, "1.25", "3", "0.50", ""]])
     assert import_source(settings, str(rows), mapping=mapping(shop, "values.yaml"), now=NOW).accepted.total() == 1
-    archived = Archive(Layout(settings.home).archive).sql("product_purchased")
-    found = duckdb.execute(f"SELECT quantity, amount, coupon_discount, department FROM {archived}").fetchall()
+    with duckdb.connect() as connection:
+        archived = Archive(Layout(settings.home).archive).sql("product_purchased", on=connection)
+        found = connection.execute(f"SELECT quantity, amount, coupon_discount, department FROM {archived}").fetchall()
     assert found == [(1, 375, 50, "dairy")]
 
 

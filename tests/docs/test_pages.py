@@ -33,8 +33,7 @@ def test_it_names_no_machine(page: Path) -> None:
 @every_page
 def test_commands_it_names_are_there(page: Path) -> None:
     named = set(re.findall(r"(?:^|`|bin/|\s)aap (?:--home \S+ )?([a-z]+)", page.read_text(), re.MULTILINE))
-    planned = {"live"}  # README says that it isn't there yet
-    assert named - planned - set(ENTRIES) == set()
+    assert named - set(ENTRIES) == set()
 
 
 @every_page

@@ -41,7 +41,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The shop, trained and served."""
     left = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("AAP_")}
     settings = small_shop(tmp_path_factory.mktemp("e2e") / "home")
-    assert start_all(settings) == []
+    with (settings.home / "aap.env").open("a") as file:
+        file.write("AAP_SERVED_SAMPLE_RATE=1\n")
+    assert start_all(load_settings(settings.home)) == []
     settings = load_settings(settings.home)
     key = ApiKeys(Layout(settings.home).api_keys).create("e2e", scopes=list(Scope), now=settings.now())
     url = _address(settings)

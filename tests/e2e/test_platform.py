@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from models.registry import open_registry
 from models.roster import MODELS
+from pipelines.consistency import open_served
 from security.pseudonyms import load_pseudonyms
 from storage import redis_server
 from storage.layout import Layout
@@ -176,3 +178,23 @@ def test_feast_knows_the_views_and_services(running: Running) -> None:
         [feast, "-c", folder, "feature-services", "list"], capture_output=True, text=True, check=True, timeout=60
     )
     assert {"recommendation", "churn", "segments", "anomaly"} <= set(listed.stdout.split())
+
+
+def test_everything_the_service_handed_out_is_recomputed_without_a_mismatch(running: Running) -> None:
+    users = [f"client-{i}" for i in range(60)]
+    allowed = 0
+    for endpoint in ("recommendations", *PERSONAL):
+        allowed += sum(a["consent"]["allowed"] for a in running.ask(endpoint, *users))  # type: ignore[index,misc]
+    served = open_served(running.settings)
+    deadline = time.monotonic() + 20
+    while served.count() < allowed and time.monotonic() < deadline:
+        time.sleep(0.1)
+    command = [sys.executable, "-m", "cli.main", "--home", running.settings.home, "features", "consistency", "--json"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    assert found.returncode == 0, found.stdout + found.stderr
+    told = json.loads(found.stdout.splitlines()[-1])
+    assert told["mismatches"] == 0
+    assert told["checked"] > 9 * allowed / 2
+    page = Path(told["page"]).read_text()
+    assert "0 of " in page
+    assert not any(load_pseudonyms(Layout(running.settings.home)).user_key(user) in page for user in users)

@@ -23,6 +23,7 @@ from events.rejected import RejectedLog
 from security.id_map import open_id_map
 from security.pseudonyms import load_pseudonyms
 from settings.config import Settings
+from storage.folder import archive_folder
 from storage.layout import Layout
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -70,7 +71,7 @@ class CornerShop:
 
     @property
     def archive(self) -> Archive:
-        return Archive(self.layout.archive)
+        return Archive(archive_folder(self.settings))
 
     @property
     def rejected(self) -> RejectedLog:
@@ -138,7 +139,7 @@ class CornerShop:
         with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'")
             return connection.execute(
-                f"SELECT {columns} FROM {self.archive.sql(event)} ORDER BY occurred_at, user_key, item_id, id"
+                f"SELECT {columns} FROM {self.archive.sql(event, on=connection)} ORDER BY occurred_at, user_key, item_id, id"
             ).fetchall()
 
     def files_with(self, *texts: str) -> list[str]:

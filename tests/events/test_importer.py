@@ -346,7 +346,7 @@ def test_times_are_read_as_the_mapping_says(
     mapping = {**MAPPING, "time_zone": zone, **({"time_format": time_format} if time_format else {})}
     shop.bring(shop.csv([(*ROWS[0][:5], text)]), mapping)
     assert [row[4] for row in lines(shop)] == [meant]
-    folder = shop.archive.root / "product_purchased"
+    folder = shop.layout.archive / "product_purchased"
     assert [p.name for p in folder.iterdir()] == [f"day={meant[:10]}"], "days are days of UTC"
 
 
@@ -460,7 +460,7 @@ def test_a_source_that_cannot_be_read_is_told_in_one_sentence_and_leaves_nothing
     assert message.endswith(".")
     assert "\n" not in message
     assert "secret" not in message
-    assert not list(shop.archive.root.rglob("*.parquet"))
+    assert not list(shop.layout.archive.rglob("*.parquet"))
 
 
 def test_a_database_needs_the_name_of_a_table(shop: CornerShop) -> None:
@@ -498,7 +498,7 @@ def test_nothing_is_in_the_archive_when_reading_fails_half_way(
     monkeypatch.setattr(judge.Judge, "judge", fails_the_second_time)
     with pytest.raises(SourceUnreadable):
         shop.bring(shop.csv(ROWS))
-    assert not list(shop.archive.root.rglob("*.parquet"))
+    assert not list(shop.layout.archive.rglob("*.parquet"))
     monkeypatch.setattr(judge.Judge, "judge", whole)
     assert shop.bring(shop.csv(ROWS)).accepted.total() == 3
 
@@ -533,11 +533,13 @@ def test_a_disk_that_fills_up_leaves_the_archive_as_it_was(shop: CornerShop) -> 
     command = [sys.executable, "-c", _SMALL_DISK, str(shop.folder), str(mapping), shop.parquet(columns)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"DiskFull No space left for {shop.archive.root}: free some disk space"), done.stdout
+    assert done.stdout.startswith(f"DiskFull No space left for {shop.layout.archive}: free some disk space"), (
+        done.stdout
+    )
     assert shop.events() == before
     assert shop.events("product_returned") == []
-    assert not list(shop.archive.root.rglob("*.tmp"))
-    assert not list(shop.archive.root.glob(".staging/*"))
+    assert not list(shop.layout.archive.rglob("*.tmp"))
+    assert not list(shop.layout.archive.glob(".staging/*"))
     report: ImportReport = shop.bring(shop.parquet(columns), ON_LEDGER)
     assert report.accepted["product_purchased"] == len(names) - 1
 

@@ -142,7 +142,7 @@ def test_a_drain_killed_between_archiving_and_letting_go_adds_nothing_twice(
         killed.setattr(collector.log, "let_go", die)
         with pytest.raises(KeyboardInterrupt):
             drain(collector.log, archive, collector.desk.ledger, now=NOW)
-    assert drain(collector.log, archive, collector.desk.ledger, now=NOW).duplicates == 2
+    assert drain(collector.log, archive, collector.desk.ledger, now=NOW).archived.total() == 2
     assert archive.count("product_viewed") == 2
 
 
@@ -163,8 +163,8 @@ def test_archived_live_events_carry_the_moment_they_became_available(
     choose("ana", Status.GIVEN, NOW - timedelta(days=1))
     collector.collect([viewed(30)], now=NOW)
     drain(collector.log, archive, collector.desk.ledger, now=NOW)
-    (file,) = archive.root.rglob("*.parquet")
-    (row,) = pq.read_table(file, partitioning=None).to_pylist()
+    (file,) = archive.files()
+    (row,) = pq.read_table(archive.folder.open(file.name), partitioning=None).to_pylist()
     assert row["available_at"] - row["occurred_at"] == timedelta(minutes=30)
     assert "ana" not in json.dumps(row, default=str)
 
@@ -176,3 +176,21 @@ def test_erasing_a_person_takes_their_waiting_events_out_of_the_log(collector: C
     assert collector.log.erase(collector.pseudonyms.user_key("ana")) == 2
     assert isinstance(collector.log, RedisStreamLog)
     assert collector.log.waiting() == 1
+
+
+def test_a_choice_in_a_batch_is_in_force_for_the_events_that_follow_it_there(
+    collector: Collector, choose: Choose
+) -> None:
+    choose("ana", Status.GIVEN, NOW - timedelta(days=1))
+    withdrawn = viewed(0, type="consent_withdrawn", properties={"purpose": "personalize.profiling"}, id="w")
+    found = collector.collect([viewed(2), withdrawn, viewed(1)], now=NOW)
+    assert (found.accepted, found.choices, found.refused) == (1, 1, {"withdrawn": 1})
+
+
+def test_consent_is_read_once_a_batch(collector: Collector, redis_client: redis.Redis, choose: Choose) -> None:
+    choose("ana", Status.GIVEN, NOW - timedelta(days=1))
+    redis_client.config_resetstat()
+    bad = viewed(9, properties={})
+    collector.collect([*(viewed(i) for i in range(8)), *(viewed(i, "stranger") for i in range(8)), bad], now=NOW)
+    reads = {name: stats["calls"] for name, stats in redis_client.info("commandstats").items() if "get" in name}
+    assert reads == {"cmdstat_mget": 1}

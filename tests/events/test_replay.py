@@ -8,7 +8,12 @@ import pytest
 
 from consent.policy import Status
 from consent.purposes import Purpose
+from events.choices_table import CHOICE
+from events.importer import ImportReport
 from events.replay import Replayed, replay
+from pipelines.ingest import replay_rejected
+from storage.errors import LockHeld
+from storage.locks import hold
 from tests.events.corner_shop import MAPPING, NOW, ROWS, CornerShop
 
 GERMAN = [
@@ -51,7 +56,7 @@ def test_a_replay_says_nothing_new_to_the_ledger_and_leaves_no_raw_id(rejected_o
     replay(shop.importer(), now=NOW)
     assert shop.desk.ledger.checkpoint() == before
     assert shop.files_with("anna-4711", "bert-0815") == []
-    assert not list(shop.archive.root.glob(".*/*"))
+    assert not list(shop.layout.rejected.parent.glob(".*/*"))
 
 
 def test_what_was_in_the_future_fits_when_its_time_has_come(shop: CornerShop) -> None:
@@ -78,3 +83,58 @@ def test_rows_whose_mapping_is_gone_wait(rejected_once: CornerShop) -> None:
 
 def test_with_an_empty_log_there_is_nothing_to_do(shop: CornerShop) -> None:
     assert replay(shop.importer(), now=NOW) == Replayed(0, 0, 0)
+
+
+CHOICES = {"user_id": "wer", "purpose": "wofuer", "status": "antwort", "indicated_at": "wann"}
+SAID = [
+    ("anna-4711", "personalize.profiling", "ja", "2024-01-01"),
+    ("bert-0815", "personalize.profiling", "given", "2024-07-01"),
+    ("", "personalize.profiling", "ja", "2024-01-01"),
+]
+
+
+def choices(shop: CornerShop, statuses: dict[str, str], *, said: list[tuple[str, ...]] = SAID) -> ImportReport:
+    rows = shop.csv(said, columns=("wer", "wofuer", "antwort", "wann"), name="choices.csv")
+    return shop.bring(rows, {"source": "choices", "choices": {**CHOICES, "statuses": statuses}})
+
+
+def test_choices_that_could_not_be_read_are_kept_and_recorded_once_they_can(shop: CornerShop) -> None:
+    assert choices(shop, {}).rejected.total() == 3
+    assert [(e.event, e.reason, e.user_key) for e in shop.rejected.list()] == [
+        (CHOICE, "consent row with an unknown status or time", shop.key("anna-4711")),
+        (CHOICE, "consent row dated in the future", shop.key("bert-0815")),
+    ]
+    assert shop.files_with("anna-4711", "bert-0815") == []
+    assert replay(shop.importer(), now=NOW) == Replayed(tried=2, accepted=0, left=2)
+    choices(shop, {"ja": "given"}, said=SAID[1:2])
+    assert replay(shop.importer(), now=NOW) == Replayed(tried=2, accepted=1, left=1)
+    assert replay(shop.importer(), now=NOW + timedelta(days=31)) == Replayed(tried=1, accepted=1, left=0)
+    said = [(r.entry.subject, r.entry.status) for r in shop.desk.ledger.records()]
+    assert said == [(shop.key("anna-4711"), Status.GIVEN), (shop.key("bert-0815"), Status.GIVEN)]
+
+
+def test_importing_unreadable_choices_again_keeps_them_once(shop: CornerShop) -> None:
+    choices(shop, {})
+    choices(shop, {})
+    assert len(shop.rejected.list()) == 2
+
+
+def test_a_choice_is_replayed_before_the_events_that_rest_on_it(shop: CornerShop) -> None:
+    shop.csv([*SAID[:1], ("bert-0815", "personalize.profiling", "given", "2024-01-01")],
+             columns=("wer", "wofuer", "antwort", "wann"), name="choices.csv")  # fmt: skip
+    table = {"path": "choices.csv", **CHOICES}
+    rows = [ROWS[0], ("bert-0815", "b2", "milk", 1, "free", "2024-05-02 18:30:00")]
+    shop.bring(shop.csv(rows), {**MAPPING, "consent": {"table": table}})
+    assert [e.event for e in shop.rejected.list()] == [CHOICE, "product_purchased"]
+    price = {**MAPPING["fields"], "amount": {"constant": "1"}}
+    shop.mapping({**MAPPING, "fields": price, "consent": {"table": {**table, "statuses": {"ja": "given"}}}})
+    assert replay(shop.importer(), now=NOW) == Replayed(tried=2, accepted=2, left=0)
+
+
+def test_a_replay_waits_its_turn_behind_an_import(rejected_once: CornerShop) -> None:
+    with (
+        hold(rejected_once.layout.run / "import.lock", what="an import"),
+        pytest.raises(LockHeld, match="an import is running already, as process"),
+    ):
+        replay_rejected(rejected_once.settings, now=NOW)
+    assert replay_rejected(rejected_once.settings, now=NOW).tried == 3

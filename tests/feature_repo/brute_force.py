@@ -30,6 +30,7 @@ class Happened:
     available: int
     type: str = "product_purchased"
     fields: dict[str, object] = field(default_factory=dict)
+    id: str = ""
 
     def column(self, name: str) -> object:
         when = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.occurred)
@@ -55,6 +56,9 @@ def value_at(
         return (t - max(e.occurred for e in counted)) / _DAY if counted else feature.default
     if feature.op is Op.SINCE_FIRST:
         return (t - min(e.occurred for e in counted)) / _DAY if counted else feature.default
+    if feature.op is Op.LAST:
+        counted = sorted((e for e in counted if e.column(feature.column or "") is not None), key=lambda e: e.id)
+        counted = sorted(counted, key=lambda e: e.occurred, reverse=True)[:1]
     values = [v for e in counted if (v := e.column(feature.column or "")) is not None]
     if feature.op is Op.DISTINCT:
         return float(len(set(values)))
@@ -68,7 +72,12 @@ def _number(feature: Aggregate, values: list[int]) -> float | None:
         return float(Fraction(sum(values), scale))
     if not values:
         return feature.default
-    found = {Op.MEAN: Fraction(sum(values), len(values)), Op.MIN: Fraction(min(values)), Op.MAX: Fraction(max(values))}
+    found = {
+        Op.LAST: Fraction(values[0]),
+        Op.MEAN: Fraction(sum(values), len(values)),
+        Op.MIN: Fraction(min(values)),
+        Op.MAX: Fraction(max(values)),
+    }
     return float(found[feature.op] / scale)
 
 

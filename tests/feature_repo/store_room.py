@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +14,16 @@ from consent.purposes import Purpose
 from events.archive import Archive
 from feature_repo import online
 from feature_repo.batch import Engine, duckdb_engine
-from feature_repo.build import Built, build, view_file
+from feature_repo.build import Built, build
 from feature_repo.declare import Entity
 from feature_repo.latest import latest_rows
+from feature_repo.offline_values import OfflineValues, built_view
 from feature_repo.online import OnlineValues
 from feature_repo.point_in_time import point_in_time_join
 from feature_repo.retrieval import Retrieval, open_retrieval
 from feature_repo.views import View, view_for
 from settings.config import Settings
+from storage.folder import archive_folder, features_folder
 from storage.layout import Layout
 from storage.redis_server import connect
 from tests.events.corner_shop import ON_LEDGER, CornerShop
@@ -87,14 +88,14 @@ class StoreRoom:
 
     def build(self, *, as_of: datetime = AS_OF, engine: Engine = duckdb_engine) -> list[Built]:
         return build(
-            archive=Archive(self.layout.archive), folder=self.layout.features,
+            archive=Archive(archive_folder(self.settings)), folder=features_folder(self.settings),
             standing=open_ledger(self.settings).standing(), as_of=as_of, engine=engine,
         )  # fmt: skip
 
     def rows(self, view: View, *, as_of: datetime = AS_OF) -> list[online.OnlineRow]:
         return list(
             latest_rows(
-                view, folder=self.layout.features, archive=Archive(self.layout.archive),
+                view, folder=features_folder(self.settings), archive=Archive(archive_folder(self.settings)),
                 standing=open_ledger(self.settings).standing(), as_of=as_of,
             )
         )  # fmt: skip
@@ -112,10 +113,15 @@ class StoreRoom:
         moments = np.full(len(users), online.to_micros(at), dtype=np.int64)
         names = [f.name for f in view.numbers]
         keys = pa.array(self.keys(*users), pa.string())
-        return point_in_time_join(view, self.file(view), keys=keys, moments=moments, features=names)[0]
+        return point_in_time_join(self.built(view), keys=keys, moments=moments, features=names)[0]
 
-    def file(self, view: View) -> Path:
-        return view_file(self.layout.features, view)
+    def built(self, view: View) -> OfflineValues:
+        return built_view(features_folder(self.settings), view)
+
+    def content(self, view: View) -> dict[str, bytes]:
+        """The bytes of each file of the view's values."""
+        built = self.built(view)
+        return {piece.name: built.folder.read(piece.name) for piece in built.pieces}
 
     def door(self) -> Retrieval:
         return open_retrieval(self.settings)

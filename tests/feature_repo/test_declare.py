@@ -8,6 +8,7 @@ import pytest
 
 from consent.purposes import Purpose
 from feature_repo import definitions, views
+from feature_repo.categories import by_category
 from feature_repo.declare import Aggregate, Entity, Op, Ratio, Service, Where, micros
 from feature_repo.errors import UnknownFeature, UnusableDeclaration
 
@@ -50,6 +51,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"where": Where("colour", "=", "red")}, "has no column 'colour'"),
     ({"where": Where("department", "=", 5)}, "'department' is text and can't be compared with 5"),
     ({"where": Where("hour", ">=", "17")}, "'hour' is a number and can't be compared with '17'"),
+    ({"op": Op.LAST, "column": "department"}, "last needs a column of numbers, 'department' is text"),
+    ({"op": Op.LAST, "column": None}, "last needs a column"),
     ({"name": "Amount Spent"}, "'Amount Spent' is no name for a feature: use lower-case letters, digits and _"),
     ({"name": "order"}, "'order' is a word of SQL or of our own tables"),
     ({"name": "valid_from"}, "'valid_from' is a word of SQL or of our own tables"),
@@ -145,3 +148,33 @@ def test_every_declared_feature_is_described_has_a_unit_and_is_of_one_purpose_a_
         assert all(view.purpose in f.purposes for f in view.features)
     assert len({f.name for f in definitions.FEATURES if f.entity is Entity.USER}) >= 30
     assert len([f for f in definitions.FEATURES if f.entity is Entity.ITEM]) >= 5
+
+
+def test_the_hop_is_no_longer_than_the_window_unless_stated() -> None:
+    hops = {w: Aggregate(**{**SOUND, "window": w}).hop for w in ("1m", "59m", "1h", "23h", "1d", "365d", "ever")}
+    assert hops == {"1m": "1m", "59m": "1m", "1h": "1h", "23h": "1h", "1d": "1d", "365d": "1d", "ever": "1d"}
+    assert Aggregate(**{**SOUND, "window": "5m", "hop": "1d"}).hop == "1d"
+
+
+def test_one_declaration_makes_a_feature_for_each_stated_category() -> None:
+    made = by_category(Aggregate(**SOUND), column="department", among=("DRUG GM", "Café & Tea"))
+    assert [f.name for f in made] == ["amount_sum_30d__drug_gm", "amount_sum_30d__caf_tea"]
+    assert [f.where for f in made] == [Where("department", "=", "DRUG GM"), Where("department", "=", "Café & Tea")]
+    assert made[0].description == "Money spent, where department is DRUG GM."
+
+
+@pytest.mark.parametrize(
+    ("change", "column", "among", "problem"),
+    [
+        ({}, "colour", ["red"], "product_purchased has no column of text 'colour' to split by"),
+        ({}, "quantity", ["1"], "product_purchased has no column of text 'quantity' to split by"),
+        ({}, "department", [], "is split by 'department' among no categories; name some"),
+        ({}, "department", ["a b", "A-B"], "two categories make the name 'amount_sum_30d__a_b'; leave one out"),
+        ({"where": Where("hour", ">", 9)}, "department", ["a"], "has a condition already and can't be split"),
+    ],
+)
+def test_categories_that_cannot_be_are_told(
+    change: dict[str, Any], column: str, among: list[str], problem: str
+) -> None:
+    with pytest.raises(UnusableDeclaration, match=problem):
+        by_category(Aggregate(**{**SOUND, **change}), column=column, among=among)

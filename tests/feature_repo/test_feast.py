@@ -24,6 +24,7 @@ from feature_repo.frame import Status
 from feature_repo.purpose_in_force import purpose_in_force
 from feature_repo.store import apply, materialize
 from feature_repo.views import all_views, services, view_for
+from storage.folder import features_folder
 from tests.feature_repo.store_room import AS_OF, CUSTOMERS, RETENTION, StoreRoom
 
 FOLDER = Path(feature_repo.__file__).parent
@@ -66,7 +67,7 @@ def test_applying_again_changes_nothing_and_takes_out_what_is_no_longer_declared
     store: FeatureStore, room: StoreRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     views = {v.name for v in store.list_feature_views()}
-    fewer = [o for o in feast_objects(room.layout) if o.name != "segments"]
+    fewer = [o for o in feast_objects(features_folder(room.settings)) if o.name != "segments"]
     monkeypatch.setattr("feature_repo.store.feast_objects", lambda layout: fewer)
     again = apply(room.settings)
     assert {s.name for s in again.list_feature_services()} == set(services()) - {"segments"}

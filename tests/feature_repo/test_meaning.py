@@ -11,18 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import Phase, example, given, settings, strategies as st
 
 from consent.purposes import Purpose
 from events.schema import event_type
 from feature_repo.batch import Batch, Engine, duckdb_engine
-from feature_repo.build import view_file, write_view
+from feature_repo.build import write_view
+from feature_repo.categories import by_category
 from feature_repo.change_points import event_table
 from feature_repo.declare import DAY_US, Aggregate, Entity, Feature, Op, Ratio, Where
+from feature_repo.offline_values import Inputs, last_build
+from feature_repo.offline_write import ValuesWriter
 from feature_repo.point_in_time import point_in_time_join
 from feature_repo.views import View, make_views
+from storage.folder import Folder
 from tests.feature_repo.brute_force import Happened, value_at
 
 PROFILE = frozenset({Purpose.PERSONALIZE_PROFILING})
@@ -51,6 +54,9 @@ PERSONAL: list[Feature] = [
     feature(Op.MEAN, "7d", "discount", default=-1.0),
     *(feature(op, w, "amount") for op in (Op.MIN, Op.MAX) for w in ("1d", "7d", "ever")),
     feature(Op.MAX, "2d", "discount", default=None),
+    *(feature(Op.LAST, w, "amount", default=None) for w in ("1d", "ever")),
+    feature(Op.LAST, "2d", "discount", default=-1.0),
+    feature(Op.LAST, "12h", "quantity", default=None, name="last_quantity_of_morning", where=Where("hour", "<", 12)),
     *(feature(Op.DISTINCT, w, c) for c in ("item_id", "department") for w in ("1d", "2d", "7d", "ever")),
     feature(Op.DISTINCT, "12h", "item_id", hop="1h", name="items_12h"),
     feature(Op.SINCE_LAST, "ever", default=None),
@@ -59,6 +65,7 @@ PERSONAL: list[Feature] = [
     feature(Op.COUNT, "7d", where=Where("hour", ">=", 12), name="afternoon_count"),
     feature(Op.COUNT, "7d", where=Where("weekday", "=", 3), name="thursday_count"),
     feature(Op.DISTINCT, "7d", "basket_id", where=Where("department", "<>", "d'0"), name="baskets_elsewhere"),
+    *by_category(feature(Op.SUM, "2d", "amount"), column="department", among=("d'0", "nowhere")),
     Ratio(name="share", numerator="amount_sum_1d", denominator="amount_sum_7d", purposes=PROFILE, description="Tried."),
     Ratio(
         name="per_line", numerator="amount_sum_7d", denominator="product_purchased_count_7d", purposes=PROFILE,
@@ -74,6 +81,7 @@ SOLD: list[Feature] = [
     feature(Op.DISTINCT, "7d", "user_key", entity=Entity.ITEM),
     feature(Op.SINCE_LAST, "ever", default=None, entity=Entity.ITEM),
     feature(Op.MAX, "2d", "quantity", entity=Entity.ITEM, hop="1h"),
+    *(feature(Op.LAST, w, "amount", entity=Entity.ITEM, default=None, name=f"price_{w}") for w in ("2d", "ever")),
 ]
 
 # Exactly on edges of days, hours and windows, a microsecond beside them, and anywhere.
@@ -107,7 +115,8 @@ def histories(draw: st.DrawFn) -> list[Happened]:
     made: list[Happened] = []
     for _ in range(draw(st.integers(0, 14))):
         occurred = draw(moments)
-        made.append(Happened(draw(st.sampled_from(PEOPLE)), occurred, occurred + draw(delays), fields=draw(fields)))
+        who, known, told = draw(st.sampled_from(PEOPLE)), occurred + draw(delays), draw(fields)
+        made.append(Happened(who, occurred, known, fields=told, id=f"e{draw(st.integers(0, 99))}-{len(made)}"))
         if draw(st.integers(0, 5)) == 0:
             made.append(made[-1])  # an equal line of the same basket
     return made
@@ -127,6 +136,8 @@ def _tables(batch: Batch, events: list[Happened], starts: dict[str, int], *, key
         "user_key": pa.array([e.person for e in kept], pa.string()),
         "o": pa.array([e.occurred for e in kept], pa.int64()),
         "a": pa.array([e.available for e in kept], pa.int64()),
+        "source": pa.array(["shop"] * len(kept), pa.string()),
+        "id": pa.array([e.id for e in kept], pa.string()),
         "hour": pa.array([e.column("hour") for e in kept], pa.int64()),
         "weekday": pa.array([e.column("weekday") for e in kept], pa.int64()),
     }
@@ -146,10 +157,11 @@ def _computed(
 ) -> tuple[np.ndarray, np.ndarray]:
     with engine() as batch:
         _tables(batch, events, starts, key=view.key)
-        write_view(batch, view, folder=folder, as_of=datetime(2024, 4, 1, tzinfo=UTC))
+        writer = ValuesWriter(view, folder=Folder.at(folder))
+        write_view(batch, writer, view, scratch=Folder.at(folder / ".scratch"))
+        built = writer.finish(Inputs(datetime(2024, 4, 1, tzinfo=UTC)))
     values, found, _ = point_in_time_join(
-        view,
-        view_file(folder, view),
+        built,
         keys=pa.array([k for k, _ in labels], pa.string()),
         moments=np.array([t for _, t in labels], dtype=np.int64),
         features=[f.name for f in view.numbers],
@@ -275,7 +287,7 @@ def test_spark_means_the_same_of_people_at_every_moment(tmp_path: Path, spark: E
         if found[place]:
             _agree(view, values[place], t, [e for e in events if e.person == person], everyone[person])
     _computed(view, events, everyone, [], tmp_path / "duckdb")
-    assert view_file(tmp_path / "spark", view).read_bytes() == view_file(tmp_path / "duckdb", view).read_bytes()
+    assert _files(tmp_path / "spark") == _files(tmp_path / "duckdb")
 
 
 @pytest.mark.spark
@@ -293,12 +305,17 @@ def test_spark_means_the_same_of_items_at_every_moment(tmp_path: Path, spark: En
         else:
             assert not [e for e in sold if e.available <= t // DAY_US * DAY_US]
     _computed(view, events, everyone, [], tmp_path / "duckdb")
-    assert view_file(tmp_path / "spark", view).read_bytes() == view_file(tmp_path / "duckdb", view).read_bytes()
+    assert _files(tmp_path / "spark") == _files(tmp_path / "duckdb")
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
 ALONE = [
     feature(Op.COUNT, "2d"), feature(Op.SUM, "2d", "amount"), feature(Op.MEAN, "2d", "amount", default=None),
-    feature(Op.MIN, "2d", "amount"), feature(Op.MAX, "ever", "amount"), feature(Op.DISTINCT, "2d", "item_id"),
+    feature(Op.MIN, "2d", "amount"), feature(Op.MAX, "ever", "amount"),
+    feature(Op.LAST, "2d", "amount", default=None), feature(Op.DISTINCT, "2d", "item_id"),
     feature(Op.SINCE_LAST, "ever", default=None), feature(Op.SINCE_FIRST, "ever", default=None),
 ]  # fmt: skip
 
@@ -352,10 +369,11 @@ def test_a_window_s_edges_are_where_the_declaration_puts_them(tmp_path: Path) ->
     assert values[:, 0].tolist() == [0, 1, 1, 0, 1, 1, 0]
 
 
-def test_a_view_s_file_says_by_which_declarations_and_as_of_when_it_was_made(tmp_path: Path) -> None:
+def test_a_view_s_record_says_by_which_declarations_and_as_of_when_it_was_made(tmp_path: Path) -> None:
     (view,) = make_views(PERSONAL)
     _computed(view, [], {PEOPLE[0]: 0}, [], tmp_path)
-    told = pq.read_schema(tmp_path / view.name / "values.parquet").metadata
-    assert told[b"aap.fingerprint"] == str(view.fingerprint).encode()
-    assert told[b"aap.as_of"] == b"2024-04-01T00:00:00+00:00"
+    told = last_build(Folder.at(tmp_path), view)
+    assert told is not None
+    assert told.made_by["declarations"] == str(view.fingerprint)
+    assert told.as_of == datetime(2024, 4, 1, tzinfo=UTC)
     assert make_views(PERSONAL[1:])[0].fingerprint != view.fingerprint

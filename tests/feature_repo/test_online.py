@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -14,14 +13,16 @@ from redis.retry import Retry
 from consent import projection
 from consent.policy import Decision, Reason, Status as Choice
 from consent.purposes import Purpose
-from feature_repo import online
+from feature_repo import latest, online
 from feature_repo.declare import Entity
 from feature_repo.errors import FeaturesNotBuilt, OnlineStoreUnavailable
 from feature_repo.frame import Status
 from feature_repo.latest import latest_items
+from feature_repo.offline_values import RECORD
 from feature_repo.packed import header_of
 from feature_repo.store import apply, materialize
 from feature_repo.views import view_for
+from storage.folder import features_folder
 from storage.redis_server import connect
 from tests.feature_repo.store_room import AS_OF, ASKED, CUSTOMERS, REPORTING, RETENTION, StoreRoom
 
@@ -92,17 +93,20 @@ def test_who_withdraws_is_denied_at_once_and_the_values_are_gone(room: StoreRoom
     assert (other.status <= Status.NULL).all(), "another purpose keeps its own"
 
 
-def test_given_again_old_values_are_never_read_even_if_a_stale_row_is_put_back(room: StoreRoom) -> None:
+def test_given_again_old_values_are_never_read_even_if_they_are_put_back_beside_the_new_grant(room: StoreRoom) -> None:
     client, view = connect(room.settings), view_for(Entity.USER, RETENTION)
     room.put_online(RETENTION)
     rows = [r for r in room.rows(view) if r.user_key == room.key("customer-0")]
-    kept = {k: client.get(k) for k in projection.feature_keys(room.key("customer-0"), RETENTION)}
+    row, timetable = projection.feature_keys(room.key("customer-0"), RETENTION)
+    kept, later = client.mget([row, timetable])  # type: ignore[misc]
     room.say("customer-0", RETENTION, Choice.WITHDRAWN, at=AS_OF + MINUTE)
     room.say("customer-0", RETENTION, Choice.GIVEN, at=AS_OF + 2 * MINUTE)
     now = AS_OF + 3 * MINUTE
     assert (room.read(RETENTION, "customer-0", now=now).status == Status.NOT_FOUND).all()
     assert online.write(client, view, rows) == (0, 1), "the store takes nothing learned under another grant"
-    client.mset({k: v for k, v in kept.items() if v is not None})
+    told = client.get(projection.consent_key(room.key("customer-0")))
+    assert isinstance(told, bytes)
+    client.mset({row: told + kept[len(told) :], timetable: later})
     read = room.read(RETENTION, "customer-0", now=now)
     assert read.decisions[0].allowed
     assert (read.status == Status.NOT_FOUND).all()
@@ -131,7 +135,7 @@ def test_the_newest_row_wins_whatever_the_order_of_writing(room: StoreRoom) -> N
     key = projection.feature_keys(room.key("customer-0"), RETENTION)[0]
     blob = client.get(key)
     assert isinstance(blob, bytes)
-    assert header_of(blob)["as_of"] == online.to_micros(AS_OF + timedelta(days=1))
+    assert header_of(view, blob)["as_of"] == online.to_micros(AS_OF + timedelta(days=1))
 
 
 @pytest.mark.parametrize("consent", ["missing", "short", "another grant", "ended"])
@@ -144,9 +148,9 @@ def test_nothing_is_written_for_whom_the_projection_has_no_grant(room: StoreRoom
     elif consent == "short":
         client.set(where, b"\x00" * 16)
     elif consent == "another grant":
-        row = replace(row, grant_start=row.grant_start + 1)
+        row = row._replace(grant_start=row.grant_start + 1)
     else:
-        row = replace(row, as_of=online.to_micros(AS_OF + timedelta(days=2_000)))
+        row = row._replace(as_of=online.to_micros(AS_OF + timedelta(days=2_000)))
     assert online.write(client, view, [row]) == (0, 1)
     assert client.exists(*projection.feature_keys(row.user_key, RETENTION)) == 0
 
@@ -157,7 +161,8 @@ def test_a_row_of_other_declarations_or_a_damaged_one_is_not_found(room: StoreRo
     key = projection.feature_keys(room.key("customer-0"), RETENTION)[0]
     blob = client.get(key)
     assert isinstance(blob, bytes)
-    for damaged in (b"\x00\x00\x00\x00" + blob[4:], blob[:60], b""):
+    at = projection.ROW.itemsize
+    for damaged in (blob[:at] + b"\x00\x00\x00\x00" + blob[at + 4 :], blob[: at + 60], blob[:60], blob[at:], b""):
         client.set(key, damaged)
         assert (room.read(RETENTION, "customer-0").status == Status.NOT_FOUND).all()
 
@@ -192,13 +197,25 @@ def test_last_bought_products_come_newest_first_and_only_to_who_allows_it(room: 
 
 def test_items_are_read_with_their_own_expiry(room: StoreRoom) -> None:
     client, view = connect(room.settings), view_for(Entity.ITEM, Purpose.PERSONALIZE_PROFILING)
-    online.write_items(client, view, latest_items(view, folder=room.layout.features, as_of=AS_OF))
+    online.write_items(client, view, latest_items(view, folder=features_folder(room.settings), as_of=AS_OF))
     values, status = online.read_items(client, view, ["i0", "no such item"], now=AS_OF)
     assert (status[0] <= Status.NULL).all()
     assert (status[1] == Status.NOT_FOUND).all()
     buyers = [f.name for f in view.numbers].index("buyer_count_28d")
     assert 0 < values[0, buyers] <= 9
     assert (online.read_items(client, view, ["i0"], now=AS_OF + timedelta(days=36))[1] == Status.EXPIRED).all()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_a_file_read_in_small_pieces_gives_the_same_rows(
+    room: StoreRoom, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    user, item = view_for(Entity.USER, RETENTION), view_for(Entity.ITEM, Purpose.PERSONALIZE_PROFILING)
+    features = features_folder(room.settings)
+    whole = room.rows(user), list(latest_items(item, folder=features, as_of=AS_OF))
+    assert any(row.timetable for row in whole[0])
+    monkeypatch.setattr(latest, "_ROWS_A_PIECE", rows)
+    assert (room.rows(user), list(latest_items(item, folder=features, as_of=AS_OF))) == whole
 
 
 def test_feast_s_materialization_writes_what_our_own_would(room: StoreRoom) -> None:
@@ -212,11 +229,16 @@ def test_feast_s_materialization_writes_what_our_own_would(room: StoreRoom) -> N
 
 def test_features_that_are_not_built_or_are_damaged_are_told(room: StoreRoom) -> None:
     view = view_for(Entity.USER, RETENTION)
-    file = room.file(view)
-    file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(FeaturesNotBuilt, match=r"damaged .*; run `aap features build` to make it anew"):
+    built = room.built(view)
+    file = room.layout.features / view.name / built.pieces[0].name
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])
+    with pytest.raises(FeaturesNotBuilt, match="missing or damaged; run `aap features build`"):
         room.rows(view)
-    file.unlink()
+    file.write_bytes(bytes(len(whole)))
+    with pytest.raises(FeaturesNotBuilt, match=r"can't be read .*; run `aap features build --anew`"):
+        room.rows(view)
+    built.folder.remove([RECORD])
     with pytest.raises(FeaturesNotBuilt, match="not built yet; run `aap features build`"):
         room.rows(view)
 

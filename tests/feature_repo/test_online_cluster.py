@@ -13,7 +13,7 @@ import redis
 from benchmarks.crowd import AS_OF, Crowd, crowd, project, the_view
 from benchmarks.online import bring_online
 from consent import projection
-from consent.policy import Grant, Reason
+from consent.policy import Decision, Grant, Reason
 from consent.purposes import Purpose
 from feature_repo import online
 from feature_repo.frame import Status
@@ -84,6 +84,22 @@ def test_who_withdraws_there_is_denied_and_forgotten(client: redis.Redis) -> Non
     assert (got.status == Status.DENIED).all()
     assert got.decisions[0].reason is Reason.WITHDRAWN
     assert client.exists(*projection.feature_keys(key, VIEW.purpose)) == 0
+
+
+def test_who_withdraws_another_purpose_there_keeps_the_row_and_is_denied_by_its_copy(client: redis.Redis) -> None:
+    other, keys = Purpose.PERSONALIZE_PROFILED, [PEOPLE.keys[i] for i in PEOPLE.with_values()[:20]]
+    said = {}
+    for key in keys:
+        (grant,) = PEOPLE.standing[key][other][0]
+        ended = Grant(key, other, grant.start, AS_OF, Reason.WITHDRAWN)
+        said[key] = {**PEOPLE.standing[key], other: ([ended], Reason.WITHDRAWN)}
+    projection.write(client, said, seq=2, now=AS_OF)
+    both = online.read(client, VIEW, keys, purposes=[VIEW.purpose, other], now=AS_OF)
+    assert both.decisions == [Decision(False, other, Reason.WITHDRAWN, 2)] * len(keys)
+    np.testing.assert_array_equal(read(client, keys).values, PEOPLE.values[PEOPLE.with_values()[:20]])
+    for key in keys:
+        told, row = client.mget([projection.consent_key(key), projection.feature_keys(key, VIEW.purpose)[0]])  # type: ignore[misc]
+        assert row[: projection.ROW.itemsize] == told
 
 
 def test_who_is_erased_there_leaves_no_key_with_features(client: redis.Redis) -> None:

@@ -54,8 +54,10 @@ def test_with_writers_in_several_processes_the_newest_row_is_what_stays(room: St
         writer.join(timeout=60)
     assert [writer.exitcode for writer in writers] == [0] * WRITERS
     for row in by_day[-1]:
-        held = client.mget(projection.feature_keys(row.user_key, RETENTION))
-        expected = [None, None] if row.user_key == gone else [row.row, row.timetable or None]
+        consent, *held = client.mget(
+            [projection.consent_key(row.user_key), *projection.feature_keys(row.user_key, RETENTION)]
+        )  # type: ignore[misc]
+        expected = [None, None] if row.user_key == gone else [consent + row.row, row.timetable or None]
         assert held == expected, "row and timetable of the newest, or nothing of who withdrew meanwhile"
 
 
@@ -74,7 +76,9 @@ def test_one_lot_may_hold_several_rows_of_a_person_in_any_order(room: StoreRoom)
     for order in ([3, 0, 2, 1], [0, 1, 2, 3], [3, 2, 1, 0]):
         online.erase(client, mine[0].user_key)
         online.write(client, view, [mine[i] for i in order])
-        assert client.get(projection.feature_keys(mine[0].user_key, RETENTION)[0]) == mine[3].row
+        held = client.get(projection.feature_keys(mine[0].user_key, RETENTION)[0])
+        assert isinstance(held, bytes)
+        assert held[projection.ROW.itemsize :] == mine[3].row
 
 
 def test_after_redis_was_killed_in_mid_write_materializing_again_gives_the_right_values(

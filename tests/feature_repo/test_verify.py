@@ -20,6 +20,7 @@ from feature_repo.spark_engine import why_unavailable
 from feature_repo.verify import BatchValues, Comparison, Sample, ValuesAt
 from feature_repo.views import all_views, view_for
 from settings.config import Settings
+from storage.folder import Folder
 from tests.feature_repo.store_room import AS_OF, REPORTING, StoreRoom
 
 DUCKDB = BatchValues("duckdb", duckdb_engine)
@@ -103,11 +104,11 @@ def test_without_java_one_sentence_says_what_to_install(settings: Settings, monk
 def test_spark_builds_an_imported_shop_byte_for_byte_as_duckdb_does(room: StoreRoom, spark: Engine) -> None:
     archive, standing = Archive(room.layout.archive), open_ledger(room.settings).standing()
     for view in (view_for(Entity.USER, REPORTING), view_for(Entity.ITEM, Purpose.PERSONALIZE_PROFILING)):
-        before = room.file(view).read_bytes()
-        room.file(view).unlink()
+        before = room.built(view)
+        Folder.at(room.layout.features / view.name).clear()
         made = build_one(
             view, archive=archive, folder=room.layout.features, standing=standing, as_of=AS_OF, engine=spark
         )
         assert made.rows > 100
-        assert room.file(view).read_bytes() == before
-        assert [p.name for p in room.file(view).parent.iterdir()] == ["values.parquet"]
+        assert room.built(view).pieces == before.pieces
+        assert not [p for p in room.layout.features.iterdir() if p.name.startswith(".")]

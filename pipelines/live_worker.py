@@ -1,0 +1,242 @@
+"""One live worker: it holds partitions of the log, knows their people, and turns each batch of events into online rows.
+
+What it knows of a partition follows from the archive and the log alone. Killed at any moment it leaves rows that are right
+as far as they go; who takes the partition over makes the same memory again and goes on. So each event has one effect,
+however often it is delivered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from threading import Event, Thread
+
+import duckdb
+import numpy as np
+import redis
+
+from events.archive import Archive
+from events.drain import LATE_US
+from events.errors import EventError
+from events.live_group import LiveGroup
+from events.log import RedisStreamLog
+from events.logged import EventColumns, LoggedEvent, by_type, merged
+from feature_repo.history import Snapshot, known_in
+from feature_repo.live_layout import layouts, live_plans
+from feature_repo.live_memory import Memory
+from feature_repo.live_rows import LiveRows
+from feature_repo.online import to_micros
+from storage.redis_server import UNREACHABLE
+
+__all__ = ["FAILED", "LiveWorker"]
+
+FAILED: tuple[type[Exception], ...] = (redis.RedisError, *UNREACHABLE, EventError, duckdb.Error, OSError)
+"""What passes, or is tried again: nothing is lost by it."""
+
+_MOST = 50_000
+"""Events folded at once, about."""
+_IDLE_S = 0.004
+_BALANCE_S = 0.5
+_AGAIN_S = 0.5
+_RENEWED = 100
+_RENEW_US = 7 * 86_400_000_000
+
+
+@dataclass(slots=True)
+class _Partition:
+    """What a worker knows of one partition."""
+
+    memory: Memory
+    rows: LiveRows
+    place: bytes
+    total: int
+    """Of the events ever appended, how many have had their effect."""
+    generation: int
+    waiting: list[LoggedEvent] = field(default_factory=list)
+    """Events that only begin to count at a later moment."""
+    archived: set[tuple[str, str]] = field(default_factory=set)
+    """Events the memory has from the archive that are still to be read from the log."""
+    to_renew: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    renewed: int = 0
+    per_entry: float = 1.0
+    wrote_at: int = 0
+
+
+@dataclass(slots=True)
+class LiveWorker:
+    """One worker. `clock` gives the platform's time; about `most` events are folded at once."""
+
+    client: redis.Redis
+    archive: Archive
+    clock: Callable[[], datetime]
+    name: str = field(default_factory=lambda: f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    most: int = _MOST
+    lease_ms: int = 5_000
+    folded: int = 0
+    """Events that have had their effect so far."""
+    group: LiveGroup = field(init=False)
+    _log: RedisStreamLog = field(init=False)
+    _held: dict[int, _Partition] = field(init=False, default_factory=dict)
+    _balanced: float = field(init=False, default=float("-inf"))
+    _now: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.group = LiveGroup(self.client, self.name, lease_ms=self.lease_ms)
+        self._log = RedisStreamLog(self.client)
+
+    def step(self) -> int:
+        """Balance when due, fold a batch of each partition held, and renew some rows; returns the number of events."""
+        if time.monotonic() - self._balanced >= _BALANCE_S:
+            self.balance()
+        done = sum(self._fold(partition) for partition in sorted(self._held))
+        self.folded += done
+        return done
+
+    def balance(self) -> None:
+        """Take or give up partitions, and say how far this worker is."""
+        taken = self.group.balance()
+        for partition in (self._held.keys() - self.group.partitions) | (taken & self._held.keys()):
+            del self._held[partition]
+        for partition in sorted(self.group.partitions - self._held.keys()):
+            self._load(partition)
+        for partition, held in self._held.items():
+            self.group.report(partition, total=held.total, wrote_at=held.wrote_at)
+        self._balanced = time.monotonic()
+
+    def tend(self, *, busy: bool) -> int:
+        """Timetables that are lacking, and rows to be made anew after a partition was taken over; returns how many."""
+        done, at = 0, self._moment()
+        for held in self._held.values():
+            done += held.rows.catch_up(_RENEWED if busy else 5 * _RENEWED, at=at, urgent=busy)
+            if at - held.renewed > _RENEW_US:
+                held.to_renew, held.renewed = _by_newest(held.memory), at
+            if not done and len(held.to_renew):
+                some = _RENEWED // 5 if busy else _RENEWED
+                held.rows.renew(np.sort(held.to_renew[:some]), at=at)
+                held.to_renew = held.to_renew[some:]
+                done += some
+        return done
+
+    def run(self, stopping: Callable[[], bool], *, tell: Callable[[str], None] = lambda _: None) -> None:
+        """Work until `stopping()`; Redis may go away and come back meanwhile. `tell` is given each new problem once."""
+        done, problem = Event(), ""
+        keeper = Thread(target=self._keep_leases, args=(done,), daemon=True)
+        keeper.start()
+        try:
+            while not stopping():
+                try:
+                    folded = self.step()
+                    if self.tend(busy=folded > 0) + folded == 0:
+                        time.sleep(_IDLE_S)
+                except FAILED as error:
+                    if (found := _sentence(error)) != problem:
+                        problem = found
+                        tell(found)
+                    self._held.clear()  # what was half done is done again from what is certain
+                    self._balanced = float("-inf")
+                    time.sleep(_AGAIN_S)
+        finally:
+            done.set()
+            keeper.join()
+        with contextlib.suppress(*FAILED):  # else the leases run out by themselves
+            self.group.leave()
+
+    def _keep_leases(self, done: Event) -> None:
+        while not done.wait(self.lease_ms / 3_000):
+            with contextlib.suppress(*FAILED):
+                self.group.renew()
+
+    def _moment(self) -> int:
+        """Now, in microseconds since 1970; never back."""
+        self._now = max(self._now, to_micros(self.clock()))
+        return self._now
+
+    def _load(self, partition: int) -> None:
+        """Make a partition's memory from the archive; the log is gone on with from where the archive was,
+        or the worker before if it was behind.
+
+        What is archived after the archive's files were listed is in the log after that, and what was archived already
+        but is still to be read from the log is noted. So nothing is missed or counted twice.
+        """
+        self._held.pop(partition, None)
+        generation, at = self.group.generation(partition), self._moment()
+        begin = self.group.begin(partition)
+        if begin is None:
+            return
+        snapshot, end = Snapshot(self.archive, layouts()), self._log.end(partition)
+        memory = Memory(layouts())
+        held = _Partition(memory, LiveRows(self.client, memory, live_plans()), *begin, generation)
+        try:
+            held.waiting = snapshot.fill(memory, partition=partition, at=at)
+        except duckdb.Error:
+            self.archive.check(layouts())  # says which file it is
+            raise
+        after = held.place
+        while after != end:
+            batch = self._log.read(partition, after=after, most=200, up_to=end)
+            if not batch.entries:
+                break
+            for columns in batch.events.values():
+                held.archived |= snapshot.has(columns)
+            after = batch.last
+        held.to_renew, held.renewed = _by_newest(memory), at
+        self._held[partition] = held
+
+    def _fold(self, partition: int) -> int:
+        held = self._held[partition]
+        most = max(1, int(self.most / held.per_entry))
+        delivery = self.group.read(partition, after=held.place, most=min(most, 2_000))
+        if delivery is None:
+            del self._held[partition]
+            return 0
+        if delivery.generation != held.generation:
+            self._load(partition)
+            return self._fold(partition) if partition in self._held else 0
+        batch, at = delivery.batch, self._moment()
+        self._take(held, batch.events, at=at)
+        if batch.entries:
+            held.per_entry = len(batch) / batch.entries
+            held.place, held.total = batch.last, batch.total
+        return len(batch)
+
+    def _take(self, held: _Partition, events: Mapping[str, EventColumns], *, at: int) -> None:
+        """Give `events`, and those whose moment has come, their effect."""
+        touched: dict[str, np.ndarray] = {}
+        if held.waiting:
+            events = merged([*events.values(), *by_type(held.waiting)])
+            held.waiting = []
+        for event in layouts().keys() & events.keys():
+            ours = events[event]
+            touched[event] = np.unique(held.memory.rows_of(ours.user_keys))
+            if held.archived:  # known, but perhaps in no row yet
+                ours = ours.chosen(~ours.named(held.archived))
+            if (late := ours.available - ours.occurred > LATE_US).any():
+                ours = ours.chosen(~ours.named(known_in(self.archive, ours.chosen(late), before=True)))
+            if (early := np.maximum(ours.available, ours.occurred) > at).any():
+                held.waiting += ours.chosen(early).events()
+                ours = ours.chosen(~early)
+            if len(ours):
+                held.memory.add(ours)
+        if touched:
+            held.rows.write(touched, at=at)
+            held.wrote_at = at
+
+
+def _sentence(error: Exception) -> str:
+    return f"Live features wait: {' '.join(str(error).split()).rstrip('.')}."
+
+
+def _by_newest(memory: Memory) -> np.ndarray:
+    """Everyone, those with the newest event first."""
+    newest = np.zeros(len(memory.keys), np.int64)
+    everyone = np.arange(len(memory.keys))
+    for events in memory.events.values():
+        start, length = events.segments(everyone)
+        there = length > 0
+        newest[there] = np.maximum(newest[there], events.occurred[(start + length)[there] - 1])
+    return np.argsort(-newest, kind="stable")

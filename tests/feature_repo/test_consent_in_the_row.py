@@ -1,0 +1,246 @@
+"""A row begins with its person's consent: the copy is the projection at every moment, whoever writes what, and when."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+
+from benchmarks.crowd import AS_OF, Crowd, crowd, project, the_view
+from benchmarks.online import bring_online
+from consent import projection
+from consent.policy import FOREVER, LONGEST_GRANT, Decision, Grant, Reason
+from consent.purposes import Purpose
+from feature_repo import online
+from feature_repo.frame import Status
+from feature_repo.packed import NEVER, pack_rows
+from settings.config import Settings
+from storage.redis_server import connect
+
+VIEW, PEOPLE = the_view(), crowd(60)
+MINE, OTHER = VIEW.purpose, Purpose.PERSONALIZE_PROFILED
+HOUR = timedelta(hours=1)
+PRESENT = PEOPLE.with_values()
+KEY = PEOPLE.keys[PRESENT[0]]
+
+Standing = Mapping[Purpose, tuple[list[Grant], Reason]]
+
+
+def without(key: str, *purposes: Purpose, at: Any = AS_OF, standing: Standing | None = None) -> dict[str, Any]:
+    """The person's standing once they have withdrawn `purposes` at `at`."""
+    said = dict(standing or PEOPLE.standing[key])
+    for purpose in purposes:
+        (grant,) = said[purpose][0]
+        said[purpose] = ([Grant(key, purpose, grant.start, at, Reason.WITHDRAWN)], Reason.WITHDRAWN)
+    return {key: said}
+
+
+def row_key(key: str, purpose: Purpose = MINE) -> str:
+    return projection.feature_keys(key, purpose)[0]
+
+
+def copies(client: redis.Redis, keys: list[str]) -> list[tuple[bytes | None, bytes | None]]:
+    """Of each person, at one moment: the projection, and the row's copy of it."""
+    blobs: list[bytes | None] = client.mget([k for key in keys for k in (projection.consent_key(key), row_key(key))])  # type: ignore[assignment]
+    rows = [b and b[: projection.ROW.itemsize] for b in blobs[1::2]]
+    return list(zip(blobs[::2], rows, strict=True))
+
+
+def read(client: Any, *keys: str, purposes: tuple[Purpose, ...] = (MINE, OTHER), now: Any = AS_OF) -> Any:
+    return online.read(client, VIEW, list(keys), purposes=purposes, now=now)
+
+
+class Counted:
+    """A client that counts the keys of each `MGET`."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client, self.asked = client, list[int]()
+
+    def mget(self, keys: list[str]) -> Any:
+        self.asked.append(len(keys))
+        return self.client.mget(keys)
+
+
+@pytest.fixture
+def client(redis_client: redis.Redis) -> redis.Redis:
+    project(redis_client, PEOPLE)
+    bring_online(redis_client, VIEW, PEOPLE)
+    return redis_client
+
+
+def test_every_row_begins_with_the_projection_and_one_look_reads_both(client: redis.Redis) -> None:
+    keys = [PEOPLE.keys[i] for i in PRESENT]
+    assert all(copy is not None and copy == told for told, copy in copies(client, keys))
+    counted = Counted(client)
+    got = read(counted, *keys)
+    assert counted.asked == [len(keys)]
+    np.testing.assert_array_equal(got.values, PEOPLE.values[PRESENT])
+    assert got.decisions == [Decision(True, MINE, Reason.GRANTED, 1)] * len(keys)
+
+
+def test_only_of_people_without_a_row_is_consent_asked_by_itself(client: redis.Redis) -> None:
+    newcomer, unknown, refuser = "e" * 32, "f" * 32, "d" * 32
+    said = {p: ([], Reason.REFUSED) for p in Purpose}
+    projection.write(client, {newcomer: PEOPLE.standing[KEY], refuser: said}, seq=9, now=AS_OF)
+    counted = Counted(client)
+    got = read(counted, newcomer, KEY, unknown, refuser)
+    assert counted.asked == [4, 3]
+    assert got.status[:, 0].tolist() == [Status.NOT_FOUND, Status.PRESENT, Status.DENIED, Status.DENIED]
+    assert got.decisions == [
+        Decision(True, MINE, Reason.GRANTED, 9),
+        Decision(True, MINE, Reason.GRANTED, 1),
+        Decision(False, MINE, Reason.NO_RECORD, -1),
+        Decision(False, MINE, Reason.REFUSED, 9),
+    ]
+    client.set(projection.consent_key(newcomer), b"short")
+    assert read(client, KEY, newcomer).decisions[1] == Decision(False, MINE, Reason.UNAVAILABLE, -1)
+
+
+def test_withdrawing_another_purpose_changes_the_row_s_copy_before_it_is_acknowledged(client: redis.Redis) -> None:
+    projection.write(client, without(KEY, OTHER), seq=2, now=AS_OF)
+    assert read(client, KEY).decisions == [Decision(False, OTHER, Reason.WITHDRAWN, 2)]
+    assert (read(client, KEY).status == Status.DENIED).all()
+    own = read(client, KEY, purposes=(MINE,))
+    assert own.decisions == [Decision(True, MINE, Reason.GRANTED, 2)]
+    np.testing.assert_array_equal(own.values, PEOPLE.values[PRESENT[:1]])
+
+
+def test_a_renewal_and_an_end_in_time_are_read_from_the_copy(client: redis.Redis) -> None:
+    (grant,) = PEOPLE.standing[KEY][MINE][0]
+    late = grant.end - timedelta(microseconds=1)
+    assert read(client, KEY, now=late).decisions[0].allowed
+    assert read(client, KEY, now=grant.end).decisions == [Decision(False, MINE, Reason.EXPIRED, 1)]
+    renewed = {p: ([Grant(KEY, p, grant.start, grant.end + HOUR, Reason.EXPIRED)], Reason.EXPIRED) for p in Purpose}
+    projection.write(client, {KEY: renewed}, seq=2, now=AS_OF)
+    assert read(client, KEY, now=grant.end).decisions == [Decision(True, MINE, Reason.GRANTED, 2)]
+
+
+def test_an_older_word_of_the_ledger_never_reverts_a_copy(client: redis.Redis) -> None:
+    projection.write(client, without(KEY, OTHER), seq=5, now=AS_OF)
+    before = copies(client, [KEY])
+    projection.write(client, {KEY: PEOPLE.standing[KEY]}, seq=4, now=AS_OF)
+    assert copies(client, [KEY]) == before
+    assert read(client, KEY).decisions == [Decision(False, OTHER, Reason.WITHDRAWN, 5)]
+
+
+def test_a_row_takes_the_consent_of_the_moment_it_is_written_and_a_refused_one_changes_nothing(
+    client: redis.Redis,
+) -> None:
+    projection.write(client, without(KEY, OTHER), seq=5, now=AS_OF)
+    before = client.get(row_key(KEY))
+    bring_online(client, VIEW, PEOPLE, as_of=AS_OF - HOUR)
+    assert client.get(row_key(KEY)) == before
+    changed = Crowd(PEOPLE.keys, PEOPLE.values + 1, PEOPLE.standing, PEOPLE.missing)
+    bring_online(client, VIEW, changed, as_of=AS_OF + HOUR)
+    ((told, copy),) = copies(client, [KEY])
+    assert copy == told
+    assert read(client, KEY, now=AS_OF + HOUR).decisions == [Decision(False, OTHER, Reason.WITHDRAWN, 5)]
+    np.testing.assert_array_equal(
+        read(client, KEY, purposes=(MINE,), now=AS_OF + HOUR).values, PEOPLE.values[PRESENT[:1]] + 1
+    )
+
+
+@pytest.mark.parametrize("purpose", [MINE, Purpose.ESSENTIAL_FRAUD_DETECTION])
+@pytest.mark.parametrize("damage", ["emptied", "of another grant", "cut off", "other declarations"])
+def test_a_row_without_sound_consent_is_never_read(client: redis.Redis, damage: str, purpose: Purpose) -> None:
+    size = projection.ROW.itemsize
+    blob = client.get(row_key(KEY))
+    assert isinstance(blob, bytes)
+    start = projection.places(MINE)[0]
+    damaged = {
+        "emptied": bytes(size) + blob[size:],
+        "of another grant": blob[:start] + bytes([blob[start] ^ 1]) + blob[start + 1 :],
+        "cut off": blob[size:],
+        "other declarations": blob[:size] + bytes([blob[size] ^ 1]) + blob[size + 1 :],
+    }[damage]
+    client.set(row_key(KEY), damaged)
+    got = read(client, KEY)
+    assert (got.status == Status.NOT_FOUND).all(), "the projection, asked by itself, allows it"
+    assert np.isnan(got.values).all()
+    client.delete(projection.consent_key(KEY))
+    assert read(client, KEY).decisions == [Decision(False, MINE, Reason.NO_RECORD, -1)]
+    client.set(projection.consent_key(KEY), b"short")
+    assert read(client, KEY).decisions == [Decision(False, MINE, Reason.UNAVAILABLE, -1)]
+
+
+def test_consent_of_zeros_denies_as_unavailable_even_where_a_grant_may_begin_at_zero(client: redis.Redis) -> None:
+    view = type(VIEW)(VIEW.entity, Purpose.ESSENTIAL_FRAUD_DETECTION, VIEW.features)
+    at = online.to_micros(AS_OF)
+    values, until, start = np.ones((1, len(view.numbers))), np.array([NEVER]), np.array([0])
+    (packed,) = pack_rows(view, values, as_of=at, valid_until=until, grant_start=start)
+    client.set(row_key(KEY, view.purpose), bytes(projection.ROW.itemsize) + packed)
+    got = online.read(client, view, [KEY], purposes=[view.purpose], now=AS_OF)
+    assert (got.status == Status.DENIED).all()
+    assert got.decisions == [Decision(False, view.purpose, Reason.UNAVAILABLE, -1)]
+
+
+@pytest.mark.parametrize("lost", [None, b"", b"\x00" * 16])
+def test_once_the_projection_is_lost_the_next_word_deletes_the_row_be_it_of_consent_or_of_values(
+    client: redis.Redis, lost: bytes | None
+) -> None:
+    one, two = (PEOPLE.keys[i] for i in PRESENT[:2])
+    for key in (one, two):
+        client.delete(projection.consent_key(key))
+        if lost is not None:
+            client.set(projection.consent_key(key), lost)
+    bring_online(client, VIEW, PEOPLE, as_of=AS_OF + HOUR)
+    assert client.exists(row_key(one), row_key(two)) == 0
+    client.set(row_key(two), b"a row that was put back by hand")
+    projection.write(client, {two: PEOPLE.standing[two]}, seq=9, now=AS_OF)
+    assert client.exists(row_key(two)) == 0
+
+
+def test_a_consent_word_makes_no_row_where_there_is_none(client: redis.Redis) -> None:
+    online.erase(client, KEY)
+    projection.write(client, without(KEY, OTHER), seq=2, now=AS_OF)
+    assert client.exists(*(k for p in Purpose for k in projection.feature_keys(KEY, p))) == 0
+
+
+def test_with_people_changing_their_minds_amid_writers_a_copy_never_differs_and_an_acknowledged_word_is_obeyed(
+    client: redis.Redis, redis_server: Settings
+) -> None:
+    done = threading.Event()
+
+    def write_rows_of_all_sorts_of_moments(seed: int) -> int:
+        mine, random, rounds = connect(redis_server), np.random.default_rng(seed), 0
+        while not done.is_set():
+            bring_online(mine, VIEW, PEOPLE, as_of=AS_OF + timedelta(seconds=rounds + int(random.integers(3))))
+            rounds += 1
+        return rounds
+
+    random, keys, now = np.random.default_rng(3), [PEOPLE.keys[i] for i in PRESENT], AS_OF + HOUR
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        writers = [pool.submit(write_rows_of_all_sorts_of_moments, seed) for seed in range(2)]
+        try:
+            for seq in range(2, 300):
+                key, yes = keys[int(random.integers(len(keys)))], bool(random.random() < 0.5)
+                said = {key: PEOPLE.standing[key]} if yes else without(key, OTHER)
+                projection.write(client, said, seq=seq, now=AS_OF)
+                if random.random() < 0.3:
+                    projection.write(client, {key: PEOPLE.standing[key]}, seq=seq - 1, now=AS_OF)
+                got = read(client, key, now=now)
+                meant = (True, MINE, Reason.GRANTED) if yes else (False, OTHER, Reason.WITHDRAWN)
+                assert got.decisions == [Decision(*meant, seq)]
+                assert got.status[0, 0] == (Status.PRESENT if yes else Status.DENIED)
+                assert all(copy is not None and copy == told for told, copy in copies(client, keys))
+        finally:
+            done.set()
+    assert min(writer.result() for writer in writers) > 1
+
+
+def test_longest_and_endless_grants_fit_the_copy(client: redis.Redis) -> None:
+    grants = {
+        p: ([Grant(KEY, p, AS_OF - HOUR, AS_OF + LONGEST_GRANT, Reason.EXPIRED)], Reason.EXPIRED) for p in Purpose
+    }
+    grants[OTHER] = ([Grant(KEY, OTHER, AS_OF - HOUR, FOREVER, Reason.OBJECTED)], Reason.OBJECTED)
+    projection.write(client, {KEY: grants}, seq=2**40, now=AS_OF)
+    told = projection.unpack([client.get(projection.consent_key(KEY))])[0]  # type: ignore[list-item]
+    assert told["seq"][0] == 2**40
+    assert told["grants"]["end"][0, projection.slot(OTHER)] == online.to_micros(FOREVER)
+    assert client.exists(row_key(KEY)) == 0, "another grant than the row was made under"

@@ -1,0 +1,63 @@
+"""Live features on a Redis Cluster of three nodes: log, leases and rows are spread over all of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.live import PURPOSES, Shop
+from consent import projection
+from consent.policy import LONGEST_GRANT, Grant, Reason
+from consent.purposes import Purpose
+from events.archive import Archive
+from events.live_group import behind
+from events.log import RedisStreamLog
+from pipelines.live_worker import LiveWorker
+from settings.config import load_settings
+from storage.layout import Layout
+from storage.redis_server import connect
+from tests.feature_repo.cluster import three_nodes
+
+NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+
+def test_events_on_a_cluster_reach_their_people_once(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with three_nodes(tmp_path / "cluster") as url:
+        monkeypatch.setenv("AAP_REDIS_URL", url)
+        monkeypatch.setenv("AAP_REDIS_CLUSTER", "true")
+        settings = load_settings(home)
+        monkeypatch.setattr(type(settings), "now", lambda _: NOW)
+        people = [f"{i * 2_654_435_761 % 2**32:08x}{i:024x}" for i in range(60)]
+        begun = NOW - timedelta(days=1)
+        standings = {
+            key: {
+                p: ([Grant(key, p, begun, begun + LONGEST_GRANT, Reason.EXPIRED)], Reason.NOT_GRANTED) for p in Purpose
+            }
+            for key in people
+        }
+        shop = Shop(settings, connect(settings), people, PURPOSES, np.random.default_rng(1))
+        projection.write(shop.client, standings, seq=1, now=NOW)
+        log = RedisStreamLog(shop.client)
+        sent = shop.events(500, first=0)
+        assert all(log.append(sent))
+        assert not any(log.append(sent[:7]))
+        workers = [
+            LiveWorker(shop.client, Archive(Layout(home).archive), settings.now, name=name) for name in ("one", "two")
+        ]
+        for _ in range(3):
+            for worker in workers:
+                worker.balance()
+        assert sum(worker.step() for worker in workers) == 500
+        assert shop.counts() == Counter(e.user_key for e in sent)
+        for worker in workers:
+            worker.balance()
+        told = behind(shop.client)
+        assert told is not None
+        assert told.events == 0
+        shop.client.close()
