@@ -18,7 +18,19 @@ from consent.policy import FOREVER, Decision, Grant, Reason
 from consent.purposes import Purpose
 from storage import scripts
 
-__all__ = ["ROW", "RUNNING", "consent_key", "decide", "decisions", "feature_keys", "pack", "slot", "unpack", "write"]
+__all__ = [
+    "ROW",
+    "RUNNING",
+    "assignments_key",
+    "consent_key",
+    "decide",
+    "decisions",
+    "feature_keys",
+    "pack",
+    "slot",
+    "unpack",
+    "write",
+]
 
 _PURPOSES = tuple(Purpose)
 _SLOTS = {purpose: place for place, purpose in enumerate(_PURPOSES)}
@@ -31,22 +43,27 @@ ROW = np.dtype([("seq", "<i8"), ("grants", _GRANT, (len(_PURPOSES),))])
 
 _NOTHING = bytes(ROW.itemsize)
 
+_ASSIGNED_FOR = 2 + 2 * _SLOTS[Purpose.FUNCTIONAL_SERVICE_IMPROVE]
+
 RUNNING = (_REASONS.index(Reason.EXPIRED), (FOREVER - _EPOCH) // timedelta(microseconds=1))
 """A grant that nobody has ended either runs out by itself (this reason) or never (this end)."""
 
 # Newest wins: a slow writer never overwrites what a later ledger position said. KEYS: projection, then the feature keys of
-# every purpose, two each, in enum order. ARGV: projection, now. What a purpose knew is deleted unless the grant it was
-# learned under is still the one in force.
+# every purpose, two each, in enum order, then the assignments. ARGV: projection, now, the place among KEYS of the purpose
+# that assignments are made for. What a purpose knew is deleted unless the grant it was learned under is still in force.
 _WRITE = """
 local held = redis.call('GET', KEYS[1])
 if held and #held >= 8 and struct.unpack('<l', held) > struct.unpack('<l', ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1])
 local now = tonumber(ARGV[2])
-for i = 2, #KEYS, 2 do
+for i = 2, #KEYS - 1, 2 do
   local at = 9 + 24 * (i / 2 - 1)
   local start, finish = struct.unpack('<ll', ARGV[1], at)
   local same = held and #held >= at + 15 and struct.unpack('<l', held, at) == start
-  if not (same and start <= now and now < finish) then redis.call('DEL', KEYS[i], KEYS[i + 1]) end
+  if not (same and start <= now and now < finish) then
+    redis.call('DEL', KEYS[i], KEYS[i + 1])
+    if i == tonumber(ARGV[3]) then redis.call('DEL', KEYS[#KEYS]) end
+  end
 end
 return 1
 """
@@ -60,6 +77,11 @@ def consent_key(user_key: str) -> str:
 def feature_keys(user_key: str, purpose: Purpose) -> tuple[str, str]:
     """The packed row and the stream state of one person for one purpose."""
     return f"{{u:{user_key}}}:f:{purpose}", f"{{u:{user_key}}}:s:{purpose}"
+
+
+def assignments_key(user_key: str) -> str:
+    """Which variants of experiments one person was assigned, all under the purpose `functional.service.improve`."""
+    return f"{{u:{user_key}}}:x"
 
 
 def slot(purpose: Purpose) -> int:
@@ -95,7 +117,7 @@ def write(
         calls: list[scripts.Call] = []
         for user_key, standing in people[at : at + batch]:
             keys = [consent_key(user_key), *(k for p in _PURPOSES for k in feature_keys(user_key, p))]
-            calls.append((keys, [pack(standing, seq=seq), _micros(now)]))
+            calls.append(([*keys, assignments_key(user_key)], [pack(standing, seq=seq), _micros(now), _ASSIGNED_FOR]))
         scripts.run(client, _WRITE, calls)
 
 

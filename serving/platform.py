@@ -29,6 +29,7 @@ from serving.item_names import ItemNames
 from serving.models_in_use import ModelsInUse, ModelSource
 from serving.predictor import Predictor
 from serving.records import PredictionRecords
+from serving.targeting import SegmentsOf
 from settings.config import Settings
 from storage.layout import Layout
 from storage.redis_server import connect
@@ -103,8 +104,9 @@ class Platform:
     def _open_stores(self) -> Stores:
         client = connect(self.settings, start=False)
         client.ping()
-        assigner = Assigner(client, flags=self.flags, exposures=self.exposures)
         features = self._open_features(self.settings)
+        segments_of = SegmentsOf(features, self.models)
+        assigner = Assigner(client, flags=self.flags, exposures=self.exposures, segments_of=segments_of)
         names = ItemNames(features.item_names, stamp=self._catalogue_stamp)
         predictor = Predictor(features, self.models, assigner, names, self.records.add)
         desk = open_desk(self.settings)
