@@ -44,6 +44,11 @@ class Assignment:
     `other_slot` or `other_flag` (of the layer), `other_segment`, `variant_removed`, `unavailable`, `consent_…`.
     """
 
+    @property
+    def exposed(self) -> bool:
+        """Whether the person is in the experiment."""
+        return self.reason in ("split", "sticky")
+
 
 class Assigner:
     """Assigns people to variants, and logs the first exposure of each.

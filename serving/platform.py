@@ -21,6 +21,7 @@ from events.rejected import RejectedLog
 from experiments.assignment import Assigner
 from experiments.exposures import Exposures
 from experiments.flags import Flags
+from experiments.vitals import Vitals
 from security.api_keys import ApiKeys
 from security.id_map import open_id_map
 from security.pseudonyms import Pseudonyms, load_pseudonyms
@@ -72,6 +73,7 @@ class Platform:
         self.pseudonyms: Pseudonyms = load_pseudonyms(self.layout)
         self.flags = Flags(settings.settings_dir / "flags.json", checked=self.layout.run / "flags.json")
         self.exposures = Exposures(self.layout.exposures)
+        self.vitals = Vitals(self.layout.vitals)
         self.records = PredictionRecords(self.layout.predictions)
         self.models = ModelsInUse(lambda: (open_registry or _open_registry)(settings))
         self._stores: Stores | None = None
@@ -89,6 +91,7 @@ class Platform:
         self._stopping.set()
         self.models.stop()
         self.exposures.close()
+        self.vitals.close(now=self.settings.now())
         self.records.close()
         self.flags.close()
         self.keys.close()
@@ -108,7 +111,7 @@ class Platform:
         segments_of = SegmentsOf(features, self.models)
         assigner = Assigner(client, flags=self.flags, exposures=self.exposures, segments_of=segments_of)
         names = ItemNames(features.item_names, stamp=self._catalogue_stamp)
-        predictor = Predictor(features, self.models, assigner, names, self.records.add)
+        predictor = Predictor(features, self.models, assigner, names, self.records.add, self.vitals.measured)
         desk = open_desk(self.settings)
         collector = Collector(
             client,
@@ -128,6 +131,7 @@ class Platform:
         """Every two seconds: take up edited flags, project choices that Redis missed, learn the names of new items."""
         while not self._stopping.wait(_EVERY_S):
             self.flags.refresh()
+            self.vitals.write(now=self.settings.now())
             metrics.count_dropped("exposures", self.exposures.dropped)
             metrics.count_dropped("predictions", self.records.dropped)
             try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -60,7 +61,7 @@ class Assignments(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """Answers for many people at once; `keep` takes the prediction records.
+    """Answers for many people at once; `keep` takes the prediction records, `measured` times what a variant does.
 
     Every method gives one answer a person, in order. They raise `NoModel`, `FeaturesDiffer`, and what the stores raise
     when they are down.
@@ -71,6 +72,7 @@ class Predictor:
     assignments: Assignments
     names: ItemNames
     keep: Callable[[Sequence[dict[str, Any]]], None]
+    measured: Callable[[str, str, int], AbstractContextManager[None]] = lambda *_: nullcontext()
 
     def churn(self, user_keys: Sequence[str], *, now: datetime) -> list[Answer[ChurnResult]]:
         """How likely each person is to stop buying."""
@@ -147,7 +149,9 @@ class Predictor:
             arms.setdefault(assignment.variant, []).append(i)
         lists: dict[int, Sequence[Any]] = {}
         for strategy, people in arms.items():
-            ranked = used.model.recommend([sequences[i] for i in people], n=n, strategy=strategy)
+            inside = all(i in assigned and assigned[i].exposed for i in people)
+            with self.measured(FLAG, strategy, len(people)) if inside else nullcontext():
+                ranked = used.model.recommend([sequences[i] for i in people], n=n, strategy=strategy)
             lists.update(zip(people, ranked, strict=True))
         return lists, assigned
 

@@ -80,6 +80,11 @@ class Layout:
         return self.home / "exposures"
 
     @property
+    def vitals(self) -> Path:
+        """How fast and how soundly each variant answers, as sums (Parquet)."""
+        return self.home / "vitals"
+
+    @property
     def predictions(self) -> Path:
         """Prediction records (Parquet)."""
         return self.home / "predictions"
