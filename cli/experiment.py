@@ -27,12 +27,14 @@ def list_experiments(as_json: _Json = False) -> None:
     from experiments.running import open_experiments
 
     settings = load_settings()
-    lines = open_experiments(settings).all(as_of=settings.now())
+    now = settings.now()
+    lines = open_experiments(settings).all(as_of=now, now=now)
     rows = [
         (
             line.flag.name,
             line.state,
             line.flag.weights.replace(",", ", ") or None,
+            f"{line.share} %",
             ", ".join(f"{v} {n:,}" for v, n in line.people.items()),
             f"{line.since:%Y-%m-%d}" if line.since else None,
             line.plan.metric,
@@ -40,13 +42,14 @@ def list_experiments(as_json: _Json = False) -> None:
         )
         for line in lines
     ]
-    table("experiment", "state", "split", "people exposed", "since", "judged by", "why stopped", rows=rows)
+    table("experiment", "state", "split", "of", "people exposed", "since", "judged by", "why stopped", rows=rows)
     if as_json:
         told = [
             {
                 "experiment": line.flag.name,
                 "state": line.state,
                 "split": dict(line.flag.split),
+                "share": line.share,
                 "people": line.people,
                 "since": line.since.isoformat() if line.since else None,
                 "metric": line.plan.metric,
@@ -108,7 +111,7 @@ def resume(name: _Name) -> None:
 
 @app.command()
 def watch(as_json: _Json = False) -> None:
-    """Check the guardrails of everything that runs and stop what breaks one: for cron, every hour."""
+    """Check the guardrails of everything that runs: stop what breaks one, let growing shares grow. For cron, every hour."""
     from experiments.report import to_dict, write_report
     from experiments.running import open_experiments
     from storage.layout import Layout
@@ -145,6 +148,9 @@ def _tell(found: Readout) -> None:
         say(f"Nobody's {found.plan.window_days:g} days after exposure are over yet; there is nothing to compare.")
     if found.excluded:
         say("Left out: " + ", ".join(f"{n:,} ({why})" for why, n in found.excluded.items()) + ".")
+    if found.share is not None:
+        grew = found.share != found.share_before
+        say(f"It takes in {found.share} % of people{f', after {found.share_before} %' if grew else ''}.")
     if found.stopped_now and found.stop:
         say(f"Stopped now: {found.stop.reason}")
     elif found.stop:

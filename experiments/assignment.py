@@ -23,6 +23,7 @@ from experiments.exposures import Exposures
 from experiments.flag_file import Flag
 from experiments.flags import Flags
 from experiments.kept import PURPOSE, Claim
+from experiments.ramp import admits, ramp_key
 from experiments.stops import stop_key
 
 __all__ = ["PURPOSE", "Assigner", "Assignment"]
@@ -41,7 +42,8 @@ class Assignment:
     variant: str
     reason: str
     """`split` the first time, `sticky` after; or why it is the default: `disabled`, `stopped`, `no_split`,
-    `other_slot` or `other_flag` (of the layer), `other_segment`, `variant_removed`, `unavailable`, `consent_…`.
+    `other_slot` or `other_flag` (of the layer), `other_segment`, `not_yet` (in the growing share), `variant_removed`,
+    `unavailable`, `consent_…`.
     """
 
     @property
@@ -76,10 +78,10 @@ class Assigner:
         if not declared.enabled or not declared.split:
             return _default(declared, "no_split" if declared.enabled else "disabled", len(user_keys))
         keys = [k for u in user_keys for k in (consent_key(u), assignments_key(u))]
-        found: Any = self._redis.mget([*keys, stop_key(flag)])
-        if found[-1] is not None:
+        found: Any = self._redis.mget([*keys, stop_key(flag), ramp_key(flag)])
+        if found[-2] is not None:
             return _default(declared, "stopped", len(user_keys))
-        blobs = [b.encode("latin-1") if isinstance(b, str) else b for b in found[:-1]]
+        blobs = [b.encode("latin-1") if isinstance(b, str) else b for b in found[:-2]]
         made = decisions(blobs[::2], purpose=PURPOSE, now=now)
         starts = unpack(blobs[::2])[0]["grants"]["start"][:, slot(PURPOSE)].tolist()
         mates = self._flags.layer_mates(declared)
@@ -87,6 +89,9 @@ class Assigner:
             _settled(declared, decision, kept.read(blob, grant=start), mates, user_key=user_key)
             for decision, blob, start, user_key in zip(made, blobs[1::2], starts, user_keys, strict=True)
         ]
+        for i, user_key in enumerate(user_keys):
+            if answers[i] is None and not admits(declared, found[-1], user_key=user_key):
+                answers[i] = Assignment(flag, declared.default, "not_yet")
         new = [i for i, answer in enumerate(answers) if answer is None]
         first = self._first(declared, [(user_keys[i], starts[i]) for i in new], mates=mates, now=now) if new else []
         for i, answer in zip(new, first, strict=True):

@@ -2,7 +2,8 @@
 
 Three things are narrower than flagd allows. A targeting is a split, or a split for some segments only: a rule about who
 a person is would use data with no purpose behind it, and segments are asked for under the purposes that cover them.
-Names have no spaces. `metadata` may place a flag in a layer (`layer`, `slots`), of which a person gets one flag at most.
+Names have no spaces. `metadata` may place a flag in a layer (`layer`, `slots`), of which a person gets one flag at most,
+and let the share of people it takes in grow (`ramp`, `ramp_hours`).
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class Flag:
     segments: tuple[str, ...] = ()
     """Names of the segments it is for; empty for everybody."""
     place: Place | None = None
+    ramp: tuple[int, ...] = ()
+    """Percent of people taken in, step by step; empty for everybody at once."""
+    ramp_hours: float = 24.0
+    """How long a step lasts at least."""
 
     @property
     def weights(self) -> str:
@@ -98,8 +103,12 @@ def _flag(name: str, entry: Any, *, where: str) -> Flag:
     if default not in variants:
         raise FlagsUnusable(f"{where} has defaultVariant {default!r}: choose one of {', '.join(variants)}.")
     split, segments = _targeting(entry.get("targeting"), variants=variants, where=where)
-    place = _place(entry.get("metadata"), where=where)
-    return Flag(name, state == "ENABLED", tuple(variants), str(default), split, segments, place)
+    metadata = _metadata(entry.get("metadata"), where=where)
+    place, ramp = _place(metadata, where=where), _ramp(metadata, where=where)
+    hours = metadata.get("ramp_hours", 24.0)
+    if isinstance(hours, bool) or not isinstance(hours, int | float) or hours <= 0:
+        raise FlagsUnusable(f"{where} has ramp_hours {hours!r}: write a number above 0.")
+    return Flag(name, state == "ENABLED", tuple(variants), str(default), split, segments, place, ramp, float(hours))
 
 
 def _is_name(text: str) -> bool:
@@ -153,11 +162,24 @@ def _split(arms: list[Any], *, variants: Mapping[str, str], where: str) -> tuple
     return tuple(found)
 
 
-def _place(metadata: Any, *, where: str) -> Place | None:
-    if metadata is None:
-        return None
+def _metadata(metadata: Any, *, where: str) -> dict[str, str | float]:
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(v, str | int | float) for v in metadata.values()):
         raise FlagsUnusable(f"{where} has metadata that isn't an object of strings, numbers and booleans.")
+    return metadata
+
+
+def _ramp(metadata: Mapping[str, str | float], *, where: str) -> tuple[int, ...]:
+    if "ramp" not in metadata:
+        return ()
+    written = metadata["ramp"]
+    steps = [int(part) if part.strip().isdecimal() else 0 for part in str(written).split(",")]
+    if not isinstance(written, str) or not all(1 <= s <= 100 for s in steps) or steps != sorted(set(steps)):
+        raise FlagsUnusable(f'{where} has ramp {written!r}: write growing percentages, as "2,10,50,100".')
+    return tuple(steps)
+
+
+def _place(metadata: Mapping[str, str | float], *, where: str) -> Place | None:
     if "layer" not in metadata and "slots" not in metadata:
         return None
     layer, slots = metadata.get("layer"), metadata.get("slots")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 import numpy as np
@@ -22,7 +22,7 @@ from events.archive import Archive
 from experiments.kept import PURPOSE
 from experiments.metrics import REPORTING, Metric
 
-__all__ = ["Exposed", "admitted", "outcomes"]
+__all__ = ["Exposed", "Standing", "admitted", "outcomes"]
 
 Standing = Mapping[str, Mapping[Purpose, tuple[Sequence[Grant], Reason]]]
 
@@ -45,6 +45,12 @@ class Exposed:
 
     def __len__(self) -> int:
         return len(self.user_keys)
+
+    @property
+    def first(self) -> datetime | None:
+        """When the first of them was exposed."""
+        found: datetime | None = self.times[0].astype(datetime).replace(tzinfo=UTC) if len(self) else None
+        return found
 
 
 def admitted(exposures: pa.Table, *, standing: Standing) -> Exposed:

@@ -6,7 +6,7 @@ given. Then each variant is compared with control, at up to sixty looks over tim
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -80,7 +80,10 @@ class Readout:
     excluded: dict[str, int]
     first_exposure: datetime | None = None
     stop: Stop | None = None
-    stopped_now: bool = field(default=False)
+    stopped_now: bool = False
+    share_before: int | None = None
+    share: int | None = None
+    """Percent of people taken in, before and after this look; None where nothing grows."""
 
 
 def check_split(exposed: Exposed) -> Split:
@@ -141,11 +144,9 @@ def judge(split: Split, guardrails: list[Finding], comparison: Comparison) -> Ve
 
 def _looks(exposed: Exposed, *, window: timedelta, as_of: datetime) -> list[datetime]:
     """Up to sixty moments, evenly spaced, from when the first person counts until now."""
-    if not len(exposed):
+    if exposed.first is None or exposed.first + window > as_of:
         return []
-    first = exposed.times[0].astype(datetime).replace(tzinfo=as_of.tzinfo) + window
-    if first > as_of:
-        return []
+    first = exposed.first + window
     count = int(min(LOOKS, max(1, (as_of - first) // timedelta(hours=1))))
     return [as_of - (as_of - first) * (count - 1 - k) / max(1, count) for k in range(count)]
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import redis
 
 from consent.choices import open_ledger
 from consent.ledger import Ledger
 from events.archive import Archive
-from experiments import stops
+from experiments import ramp, stops
 from experiments.errors import UnknownFlag
 from experiments.exposures import read_exposures
 from experiments.flag_file import Flag, read_flags
 from experiments.guardrails import check
-from experiments.outcomes import Exposed, admitted
+from experiments.outcomes import Exposed, Standing, admitted
 from experiments.plan import Plan, read_plans
 from experiments.readout import Readout, check_split, compare
 from experiments.stops import Stop
@@ -37,8 +38,10 @@ class Line:
     """`running`, `stopped`, `disabled`, or `no split`."""
     stop: Stop | None
     people: dict[str, int]
-    """Exposed, by variant; all that are logged."""
+    """Exposed, by variant, of those who may be read out."""
     since: datetime | None
+    share: int
+    """Percent of people taken in."""
 
 
 class Experiments:
@@ -56,10 +59,14 @@ class Experiments:
             raise UnknownFlag(f"There is no experiment {name!r}; there are: {', '.join(self._flags) or 'none'}.")
         return self._flags[name]
 
-    def all(self, *, as_of: datetime) -> list[Line]:
+    def all(self, *, as_of: datetime, now: datetime) -> list[Line]:
         """Every flag of the file, in its order."""
         held = stops.stopped(self._redis, self._flags)
-        return [self._line(flag, held.get(name), as_of=as_of) for name, flag in self._flags.items()]
+        standing = self._ledger.standing(in_force_at=max(as_of, now))
+        return [
+            self._line(flag, held.get(name), self._exposed(name, as_of=as_of, standing=standing))
+            for name, flag in self._flags.items()
+        ]
 
     def stop(self, name: str, *, reason: str, now: datetime) -> bool:
         """Stop a flag; returns False if it was stopped before."""
@@ -77,12 +84,12 @@ class Experiments:
         flag = self.flag(name)
         plan = self._plans.get(name, Plan())
         control = plan.control_of(flag)
-        exposed = self._exposed(name, as_of=as_of, now=now)
+        standing = self._ledger.standing(in_force_at=max(as_of, now))
+        exposed = self._exposed(name, as_of=as_of, standing=standing)
         archive = Archive(self._layout.archive)
         times, comparisons = compare(exposed, flag, plan, control=control, archive=archive, as_of=as_of)
         vitals = read_vitals(self._layout.vitals, flag=name, until=as_of)
         guardrails = check(exposed, flag, plan, control=control, archive=archive, vitals=vitals, as_of=as_of)
-        first = exposed.times[0].astype(datetime).replace(tzinfo=as_of.tzinfo) if len(exposed) else None
         found = Readout(
             flag,
             plan,
@@ -93,15 +100,22 @@ class Experiments:
             comparisons,
             guardrails,
             exposed.excluded,
-            first,
+            exposed.first,
             stops.stopped(self._redis, [name]).get(name),
         )
         return self._guarded(found, now=now) if act else found
 
     def watch(self, *, as_of: datetime, now: datetime) -> list[Readout]:
-        """Read out every running experiment, stopping those with a broken guardrail; returns the readouts."""
-        lines = [line for line in self.all(as_of=as_of) if line.state == "running"]
-        return [self.readout(line.flag.name, as_of=as_of, now=now) for line in lines]
+        """Read out every running experiment: stop those with a broken guardrail, let the others' shares grow."""
+        lines = [line for line in self.all(as_of=as_of, now=now) if line.state == "running"]
+        return [self._grown(self.readout(line.flag.name, as_of=as_of, now=now), now=now) for line in lines]
+
+    def _grown(self, found: Readout, *, now: datetime) -> Readout:
+        if not found.flag.ramp or found.stop:
+            return found
+        enough = sum(found.split.people.values()) >= found.plan.fewest_people
+        before, after = ramp.advance(self._redis, found.flag, now=now, may_grow=enough and found.split.sound)
+        return replace(found, share_before=before.share, share=after.share)
 
     def _guarded(self, found: Readout, *, now: datetime) -> Readout:
         broken = [f.sentence for f in found.guardrails if f.broken]
@@ -112,13 +126,11 @@ class Experiments:
             found, stop=stops.stopped(self._redis, [found.flag.name]).get(found.flag.name), stopped_now=acted
         )
 
-    def _exposed(self, name: str, *, as_of: datetime, now: datetime) -> Exposed:
-        table = read_exposures(self._layout.exposures, flag=name, until=as_of)
-        return admitted(table, standing=self._ledger.standing(in_force_at=max(as_of, now)))
+    def _exposed(self, name: str, *, as_of: datetime, standing: Standing) -> Exposed:
+        return admitted(read_exposures(self._layout.exposures, flag=name, until=as_of), standing=standing)
 
-    def _line(self, flag: Flag, stop: Stop | None, *, as_of: datetime) -> Line:
-        table = read_exposures(self._layout.exposures, flag=flag.name, until=as_of)
-        variants = table["variant"].to_pylist()
+    def _line(self, flag: Flag, stop: Stop | None, exposed: Exposed) -> Line:
+        variants = exposed.variants.tolist()
         state = "stopped" if stop else "running" if flag.split else "no split"
         return Line(
             flag,
@@ -126,8 +138,13 @@ class Experiments:
             state if flag.enabled else "disabled",
             stop,
             {v: variants.count(v) for v in flag.variants},
-            min(table["time"].to_pylist(), default=None),
+            exposed.first,
+            ramp.step_of(flag, self._step(flag)).share if flag.ramp else 100,
         )
+
+    def _step(self, flag: Flag) -> bytes | None:
+        found: Any = self._redis.get(ramp.ramp_key(flag.name))
+        return found
 
 
 def open_experiments(settings: Settings) -> Experiments:

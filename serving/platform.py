@@ -30,6 +30,7 @@ from serving.item_names import ItemNames
 from serving.models_in_use import ModelsInUse, ModelSource
 from serving.predictor import Predictor
 from serving.records import PredictionRecords
+from serving.shadow import Challengers, Shadow
 from serving.targeting import SegmentsOf
 from settings.config import Settings
 from storage.layout import Layout
@@ -76,6 +77,8 @@ class Platform:
         self.vitals = Vitals(self.layout.vitals)
         self.records = PredictionRecords(self.layout.predictions)
         self.models = ModelsInUse(lambda: (open_registry or _open_registry)(settings))
+        self.challengers = ModelsInUse(lambda: Challengers((open_registry or _open_registry)(settings)))
+        self.shadow = Shadow(self.challengers, folder=self.layout.shadow, share=settings.shadow)
         self._stores: Stores | None = None
         self._opening = threading.Lock()
         self._stopping = threading.Event()
@@ -84,14 +87,18 @@ class Platform:
     def start(self) -> None:
         """Begin to load models, and to keep flags and consent up to date."""
         self.models.start()
+        if self.settings.shadow:
+            self.challengers.start()
         self._keeper.start()
 
     def stop(self) -> None:
         """Write what is waiting and let go of everything."""
         self._stopping.set()
         self.models.stop()
+        self.challengers.stop()
         self.exposures.close()
         self.vitals.close(now=self.settings.now())
+        self.shadow.close(now=self.settings.now())
         self.records.close()
         self.flags.close()
         self.keys.close()
@@ -111,7 +118,9 @@ class Platform:
         segments_of = SegmentsOf(features, self.models)
         assigner = Assigner(client, flags=self.flags, exposures=self.exposures, segments_of=segments_of)
         names = ItemNames(features.item_names, stamp=self._catalogue_stamp)
-        predictor = Predictor(features, self.models, assigner, names, self.records.add, self.vitals.measured)
+        predictor = Predictor(
+            features, self.models, assigner, names, self.records.add, self.vitals.measured, self.shadow.offer
+        )
         desk = open_desk(self.settings)
         collector = Collector(
             client,
@@ -132,6 +141,7 @@ class Platform:
         while not self._stopping.wait(_EVERY_S):
             self.flags.refresh()
             self.vitals.write(now=self.settings.now())
+            self.shadow.write(now=self.settings.now())
             metrics.count_dropped("exposures", self.exposures.dropped)
             metrics.count_dropped("predictions", self.records.dropped)
             try:

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     feast_port: int = Field(default=0, ge=0, le=65535, description="Port of the Feast page; 0 picks a free one.")
     open_metrics: bool = Field(default=False, description="Serve /metrics without an API key.")
     max_users_per_call: int = Field(default=1_000, ge=1, description="Users one prediction call may name.")
+    shadow: float = Field(
+        default=0.0, ge=0, le=1, description="Share of calls that challengers get a copy of, 0 to 1; none by default."
+    )
     log_json: bool = Field(default=False, description="Write logs as JSON lines.")
 
     def now(self) -> datetime:

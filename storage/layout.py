@@ -85,6 +85,11 @@ class Layout:
         return self.home / "vitals"
 
     @property
+    def shadow(self) -> Path:
+        """How challengers differ from champions on copies of calls, as sums (Parquet)."""
+        return self.home / "shadow"
+
+    @property
     def predictions(self) -> Path:
         """Prediction records (Parquet)."""
         return self.home / "predictions"

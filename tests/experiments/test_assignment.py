@@ -18,7 +18,7 @@ from consent import projection
 from consent.policy import Choice, Reason, Status, grants
 from consent.projection import assignments_key
 from consent.purposes import Purpose
-from experiments import stops
+from experiments import ramp, stops
 from experiments.assignment import PURPOSE, Assigner
 from experiments.errors import MissingUser
 from experiments.exposures import Exposures, erase_exposures, read_exposures
@@ -302,3 +302,33 @@ def test_exposures_are_read_with_the_split_they_were_made_under_and_erased(lab: 
     assert PEOPLE[3] not in read_exposures(folder, flag="x", until=NOW)["user_key"].to_pylist()
     assert not [f for f in folder.rglob("*.parquet") if PEOPLE[3].encode() in f.read_bytes()]
     assert erase_exposures(folder, PEOPLE[3]) == 0
+
+
+def test_a_growing_share_takes_in_more_and_more_people_and_lets_nobody_out(lab: Lab) -> None:
+    lab.choose(*said_yes())
+    lab.write(x={"metadata": {"ramp": "10,50,100", "ramp_hours": 1}})
+    shares, before = [], set()
+    for hour in range(4):
+        answers = lab.assigner.assign(PEOPLE, flag="x", now=NOW)
+        inside = {p for p, a in zip(PEOPLE, answers, strict=True) if a.exposed}
+        assert {a.reason for a in answers if not a.exposed} <= {"not_yet"}
+        assert before <= inside
+        before = inside
+        shares.append(len(inside) / len(PEOPLE))
+        ramp.advance(lab.client, lab.flags.get("x"), now=NOW + timedelta(hours=hour), may_grow=True)
+    assert shares[0] == shares[1] < 0.3, "the clock starts at the first watch"
+    assert 0.25 < shares[2] < 0.8
+    assert shares[3] == 1.0
+    assert len(lab.logged()) == len(PEOPLE)
+
+
+def test_a_share_grows_only_in_time_and_only_if_it_may(lab: Lab) -> None:
+    lab.write(x={"metadata": {"ramp": "10,50", "ramp_hours": 2}})
+    flag, hour = lab.flags.get("x"), timedelta(hours=1)
+
+    def after(hours: int, *, may_grow: bool = True) -> int:
+        return ramp.advance(lab.client, flag, now=NOW + hours * hour, may_grow=may_grow)[1].share
+
+    assert [after(0), after(1), after(2, may_grow=False), after(3), after(9)] == [10, 10, 10, 50, 50]
+    lab.client.set(ramp.ramp_key("x"), b"not a step")
+    assert ramp.step_of(flag, lab.client.get(ramp.ramp_key("x"))).share == 10, "what can't be read is the first step"
