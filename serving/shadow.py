@@ -8,6 +8,7 @@ covers this use, now.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import random
@@ -144,9 +145,10 @@ class Shadow:
         )
 
     def close(self, *, now: datetime) -> None:
-        """Answer what waits, write, and stop."""
-        self._queue.put(None)
-        self._thread.join(timeout=5.0)
+        """Answer what waits, for five seconds at most, write, and stop."""
+        with contextlib.suppress(queue.Full):  # a challenger that hangs must not keep the service from stopping
+            self._queue.put(None, timeout=5.0)
+            self._thread.join(timeout=5.0)
         self.write(now=now)
         self._batches.close()
 
