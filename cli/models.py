@@ -71,6 +71,55 @@ def promote(model: _Model, version: _Version) -> None:
 
 
 @app.command()
+def challenge(
+    model: _Model,
+    version: Annotated[int | None, typer.Argument(help="A version's number; none ends the challenge.", min=1)] = None,
+) -> None:
+    """Give a version a copy of the traffic (a share, AAP_SHADOW); its answers are dropped, `shadow` compares them."""
+    from models.registry import open_registry
+
+    open_registry(load_settings()).challenge(model, version)
+    said = f"{model} has no challenger." if version is None else f"{model} version {version} is the challenger."
+    console.print(said)
+
+
+@app.command()
+def shadow(as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False) -> None:
+    """Say how challengers differ from champions on copies of the traffic, and how long both take."""
+    from dataclasses import asdict
+
+    from serving.shadow import read_shadow
+    from storage.layout import Layout
+
+    found = read_shadow(Layout(load_settings().home).shadow)
+    rows = [
+        (
+            one.model,
+            f"{one.challenger} over {one.champion}",
+            f"{one.people:,}",
+            _or_none(one.difference, ".4f"),
+            f"{one.largest:.4f}",
+            _or_none(one.champion_ms, ".2f"),
+            _or_none(one.challenger_ms, ".2f"),
+            one.errors,
+            one.dropped,
+        )
+        for one in found
+    ]
+    headings = ["people", "mean difference", "largest", "champion ms", "challenger ms", "errors", "dropped"]
+    if rows:
+        table("model", "versions", *headings, rows=rows, numbers=headings)
+    else:
+        console.print("No challenger had a copy of the traffic yet; see `aap models challenge` and AAP_SHADOW.")
+    if as_json:
+        typer.echo(json.dumps({"challengers": [asdict(one) for one in found]}))
+
+
+def _or_none(value: float | None, form: str) -> str | None:
+    return None if value is None else format(value, form)
+
+
+@app.command()
 def rollback(model: _Model) -> None:
     """Go back to the champion before this one."""
     from models.registry import open_registry

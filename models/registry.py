@@ -31,9 +31,9 @@ from models.roster import model_class
 from settings.config import Settings
 from storage.layout import Layout
 
-__all__ = ["CHAMPION", "PREVIOUS", "ModelVersion", "Registry", "Run", "open_registry"]
+__all__ = ["CHALLENGER", "CHAMPION", "PREVIOUS", "ModelVersion", "Registry", "Run", "open_registry"]
 
-CHAMPION, PREVIOUS = "champion", "previous"
+CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 _EXPERIMENT = "aap"
 _DIGESTS = "artifact_digests"
 _MODEL_FOLDER = "model"
@@ -159,6 +159,21 @@ class Registry:
     def previous(self, name: str) -> ModelVersion | None:
         """The champion before this one, or None."""
         return self._alias(name, PREVIOUS)
+
+    def challenger(self, name: str) -> ModelVersion | None:
+        """The version that is given a copy of the traffic, or None."""
+        return self._alias(name, CHALLENGER)
+
+    def challenge(self, name: str, version: int | None) -> None:
+        """Make `version` the challenger; None leaves none."""
+        if version is not None:
+            self.version(name, version)
+        with _reaching(self.tracking_uri):
+            client = self._client()
+            if version is not None:
+                client.set_registered_model_alias(name, CHALLENGER, str(version))
+            elif self.challenger(name) is not None:
+                client.delete_registered_model_alias(name, CHALLENGER)
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions, newest first; none for a model never trained."""

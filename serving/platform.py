@@ -21,6 +21,7 @@ from events.rejected import RejectedLog
 from experiments.assignment import Assigner
 from experiments.exposures import Exposures
 from experiments.flags import Flags
+from experiments.vitals import Vitals
 from security.api_keys import ApiKeys
 from security.id_map import open_id_map
 from security.pseudonyms import Pseudonyms, load_pseudonyms
@@ -30,6 +31,8 @@ from serving.models_in_use import ModelsInUse, ModelSource
 from serving.predictor import Predictor
 from serving.records import PredictionRecords
 from serving.sampling import SampledFeatures, ServedSample
+from serving.shadow import Challengers, Shadow
+from serving.targeting import SegmentsOf
 from settings.config import Settings
 from storage.layout import Layout
 from storage.redis_server import connect
@@ -72,9 +75,12 @@ class Platform:
         self.pseudonyms: Pseudonyms = load_pseudonyms(self.layout)
         self.flags = Flags(settings.settings_dir / "flags.json", checked=self.layout.run / "flags.json")
         self.exposures = Exposures(self.layout.exposures)
+        self.vitals = Vitals(self.layout.vitals)
         self.records = PredictionRecords(self.layout.predictions)
         self.served = ServedSample(self.layout.served, rate=settings.served_sample_rate)
         self.models = ModelsInUse(lambda: (open_registry or _open_registry)(settings))
+        self.challengers = ModelsInUse(lambda: Challengers((open_registry or _open_registry)(settings)))
+        self.shadow = Shadow(self.challengers, folder=self.layout.shadow, share=settings.shadow)
         self._stores: Stores | None = None
         self._opening = threading.Lock()
         self._stopping = threading.Event()
@@ -83,13 +89,18 @@ class Platform:
     def start(self) -> None:
         """Begin to load models, and to keep flags and consent up to date."""
         self.models.start()
+        if self.settings.shadow:
+            self.challengers.start()
         self._keeper.start()
 
     def stop(self) -> None:
         """Write what is waiting and let go of everything."""
         self._stopping.set()
         self.models.stop()
+        self.challengers.stop()
         self.exposures.close()
+        self.vitals.close(now=self.settings.now())
+        self.shadow.close(now=self.settings.now())
         self.records.close()
         self.served.close()
         self.flags.close()
@@ -106,11 +117,14 @@ class Platform:
     def _open_stores(self) -> Stores:
         client = connect(self.settings, start=False)
         client.ping()
-        assigner = Assigner(client, flags=self.flags, exposures=self.exposures)
         features = self._open_features(self.settings)
+        segments_of = SegmentsOf(features, self.models)
+        assigner = Assigner(client, flags=self.flags, exposures=self.exposures, segments_of=segments_of)
         names = ItemNames(features.item_names, stamp=self._catalogue_stamp)
         sampled = SampledFeatures(features, self.served)
-        predictor = Predictor(sampled, self.models, assigner, names, self.records.add)
+        predictor = Predictor(
+            sampled, self.models, assigner, names, self.records.add, self.vitals.measured, self.shadow.offer
+        )
         desk = open_desk(self.settings)
         collector = Collector(
             client,
@@ -130,6 +144,8 @@ class Platform:
         """Every two seconds: take up edited flags, project choices that Redis missed, learn the names of new items."""
         while not self._stopping.wait(_EVERY_S):
             self.flags.refresh()
+            self.vitals.write(now=self.settings.now())
+            self.shadow.write(now=self.settings.now())
             metrics.count_dropped("exposures", self.exposures.dropped)
             metrics.count_dropped("predictions", self.records.dropped)
             metrics.count_dropped("served", self.served.dropped)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,7 +62,8 @@ class Assignments(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """Answers for many people at once; `keep` takes the prediction records.
+    """Answers for many people at once; `keep` takes the prediction records, `measured` times what a variant does,
+    `shadow` takes what a model was asked, for a challenger.
 
     Every method gives one answer a person, in order. They raise `NoModel`, `FeaturesDiffer`, and what the stores raise
     when they are down.
@@ -71,6 +74,8 @@ class Predictor:
     assignments: Assignments
     names: ItemNames
     keep: Callable[[Sequence[dict[str, Any]]], None]
+    measured: Callable[[str, str, int], AbstractContextManager[None]] = lambda *_: nullcontext()
+    shadow: Callable[[InUse, Callable[[Any], Any]], None] = lambda *_: None
 
     def churn(self, user_keys: Sequence[str], *, now: datetime) -> list[Answer[ChurnResult]]:
         """How likely each person is to stop buying."""
@@ -148,9 +153,11 @@ class Predictor:
             arms.setdefault(assignment.variant, []).append(i)
         lists: dict[int, Sequence[Any]] = {}
         for strategy, people in arms.items():
-            ranked = used.model.recommend(
-                [items[i] for i in people], baskets=[baskets[i] for i in people], n=n, strategy=strategy
-            )
+            theirs = [items[i] for i in people], [baskets[i] for i in people]
+            inside = all(i in assigned and assigned[i].exposed for i in people)
+            with self.measured(FLAG, strategy, len(people)) if inside else nullcontext():
+                ranked = _recommend(*theirs, n, strategy, used.model)
+            self.shadow(used, partial(_recommend, *theirs, n, strategy))
             lists.update(zip(people, ranked, strict=True))
         return lists, assigned
 
@@ -169,7 +176,10 @@ class Predictor:
         used.require(vectors.features)
         outcomes = _outcomes(vectors)
         known = [i for i, outcome in enumerate(outcomes) if outcome is Outcome.ANSWERED]
-        results = dict(zip(known, answer(used.model, vectors.values[known]), strict=True)) if known else {}
+        asked = vectors.values[known]
+        results = dict(zip(known, answer(used.model, asked), strict=True)) if known else {}
+        if known:
+            self.shadow(used, partial(_judge, name, asked))
         values, statuses, ids = vectors.values.tolist(), vectors.status.tolist(), _new_ids(len(user_keys))
         answers, rows = [], []
         for i, decision in enumerate(vectors.decisions):
@@ -179,6 +189,19 @@ class Predictor:
             answers.append(made)
         self.keep(rows)
         return answers
+
+
+def _judge(name: str, values: np.ndarray, model: Any) -> Sequence[Any]:
+    """What a model of numbers says of each row: a score, or a segment."""
+    found: Sequence[Any] = model.assign(values) if name == "segments" else model.score(values).tolist()
+    return found
+
+
+def _recommend(
+    items: Sequence[Sequence[str]], baskets: Sequence[Sequence[str]], n: int, strategy: str, model: Any
+) -> Sequence[Any]:
+    found: Sequence[Any] = model.recommend(items, baskets=baskets, n=n, strategy=strategy)
+    return found
 
 
 def _outcomes(vectors: Vectors) -> list[Outcome]:

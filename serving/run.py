@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from experiments.flags import read_flags
+from experiments.flag_file import read_flags
 from settings.config import Settings, SettingsError
 from storage.detached import free_port
 from storage.errors import ProcessFailed

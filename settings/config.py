@@ -67,6 +67,9 @@ class Settings(BaseSettings):
         default=0.01, ge=0, le=1, description="Share of served feature vectors kept to be recomputed and compared."
     )
     served_sample_days: int = Field(default=30, ge=1, description="Days a kept vector is kept.")
+    shadow: float = Field(
+        default=0.0, ge=0, le=1, description="Share of calls that challengers get a copy of, 0 to 1; none by default."
+    )
     log_json: bool = Field(default=False, description="Write logs as JSON lines.")
 
     def now(self) -> datetime:

@@ -80,6 +80,16 @@ class Layout:
         return self.home / "exposures"
 
     @property
+    def vitals(self) -> Path:
+        """How fast and how soundly each variant answers, as sums (Parquet)."""
+        return self.home / "vitals"
+
+    @property
+    def shadow(self) -> Path:
+        """How challengers differ from champions on copies of calls, as sums (Parquet)."""
+        return self.home / "shadow"
+
+    @property
     def predictions(self) -> Path:
         """Prediction records (Parquet)."""
         return self.home / "predictions"

@@ -48,6 +48,19 @@ def test_promoting_moves_the_champion_to_previous_and_rolling_back_swaps_them(re
     assert (registry.champion("popularity").version, registry.previous("popularity").version) == (1, 3)
 
 
+def test_a_version_is_made_the_challenger_and_let_go_without_touching_the_champion(registry, fitted):
+    put(registry, fitted["popularity"], count=2)
+    registry.promote("popularity", 1)
+    assert registry.challenger("popularity") is None
+    registry.challenge("popularity", 2)
+    assert (registry.challenger("popularity").version, registry.champion("popularity").version) == (2, 1)
+    with pytest.raises(UnknownVersion, match="no version 9"):
+        registry.challenge("popularity", 9)
+    for _ in range(2):
+        registry.challenge("popularity", None)
+        assert registry.challenger("popularity") is None
+
+
 def test_promoting_the_champion_again_keeps_the_way_back(registry, fitted):
     put(registry, fitted["popularity"], count=2)
     for version in (1, 2, 2):
