@@ -128,6 +128,8 @@ class Shop:
     """A registry of models that can be promoted, broken and taken away."""
 
     champions: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    before: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    refusals: dict[tuple[str, int], str] = field(default_factory=dict)
     down: bool = False
 
     @classmethod
@@ -144,11 +146,19 @@ class Shop:
         number = self.champions[name][0]
         return Version(name, number, {"artifact_digests": f"{name}{number}"})
 
+    def previous(self, name: str) -> Version | None:
+        return Version(name, self.before[name][0]) if name in self.before else None
+
     def load(self, version: Version) -> Any:
-        model = self.champions[version.name][1]
+        model = dict([self.champions[version.name], *filter(None, [self.before.get(version.name)])])[version.version]
         if isinstance(model, Exception):
             raise model
         return model
+
+    def note_serving(self, version: Version, /, *, refusal: str | None) -> None:
+        self.refusals.pop((version.name, version.version), None)
+        if refusal:
+            self.refusals[version.name, version.version] = refusal
 
 
 @contextmanager
