@@ -9,6 +9,7 @@ import typer
 
 from cli.console import console, table
 from settings.config import load_settings
+from storage.layout import Layout
 
 if TYPE_CHECKING:
     from models.registry import ModelVersion, Registry
@@ -109,6 +110,32 @@ def rollback(model: _Model) -> None:
         _must_answer(registry, before)
     found = registry.rollback(model)
     console.print(f"{found.name} version {found.version} is the champion again.")
+
+
+@app.command("live-quality")
+def live_quality(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, on the last line.")] = False,
+) -> None:
+    """Say how answers did, now that it is known what people went on to buy."""
+    from dataclasses import asdict
+
+    from feature_repo.retrieval import open_retrieval
+    from serving.live_quality import live_quality as measure
+
+    settings = load_settings()
+    found = measure(open_retrieval(settings), records=Layout(settings.home).predictions, now=settings.now())
+    if as_json:
+        typer.echo(json.dumps({"live_quality": [asdict(line) for line in found]}))
+        return
+    if not found:
+        console.print("Nobody was answered yet; ask the service, or wait a few seconds for its records.")
+        return
+    rows = [(q.model, q.version, q.variant, q.answers, q.waiting, _said(q.measured)) for q in found]
+    table("model", "version", "variant", "judged", "waiting", "measured", rows=rows, numbers=["judged", "waiting"])
+
+
+def _said(measured: dict[str, float | None]) -> str:
+    return ", ".join(f"{name} {'–' if value is None else f'{value:.4f}'}" for name, value in measured.items())
 
 
 def _must_answer(registry: Registry, version: ModelVersion) -> None:

@@ -10,6 +10,8 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -21,10 +23,12 @@ from events.rejected import RejectedLog
 from experiments.assignment import Assigner
 from experiments.exposures import Exposures
 from experiments.flags import Flags
+from models.revision import code_revision
 from security.api_keys import ApiKeys
 from security.id_map import open_id_map
 from security.pseudonyms import Pseudonyms, load_pseudonyms
 from serving import metrics
+from serving.catalogue import Shelves, catalogue_stamp
 from serving.item_names import ItemNames
 from serving.models_in_use import ModelsInUse, ModelSource
 from serving.predictor import Predictor
@@ -105,8 +109,9 @@ class Platform:
         client.ping()
         assigner = Assigner(client, flags=self.flags, exposures=self.exposures)
         features = self._open_features(self.settings)
-        names = ItemNames(features.item_names, stamp=self._catalogue_stamp)
-        predictor = Predictor(features, self.models, assigner, names, self.records.add)
+        stamp = partial(catalogue_stamp, self.layout)
+        names, shelves = ItemNames(features.item_names, stamp=stamp), Shelves(features.catalogue, stamp=stamp)
+        predictor = Predictor(features, self.models, assigner, names, shelves, self.records.add)
         desk = open_desk(self.settings)
         collector = Collector(
             client,
@@ -118,22 +123,22 @@ class Platform:
         )
         return Stores(client, assigner, desk, collector, names, predictor)
 
-    def _catalogue_stamp(self) -> object:
-        path = self.layout.catalogue
-        return path.stat().st_mtime_ns if path.exists() else None
-
     def _keep(self) -> None:
-        """Every two seconds: take up edited flags, project choices that Redis missed, learn the names of new items."""
+        self.records.code_revision = code_revision(Path(__file__).parents[1])
         while not self._stopping.wait(_EVERY_S):
-            self.flags.refresh()
-            metrics.count_dropped("exposures", self.exposures.dropped)
-            metrics.count_dropped("predictions", self.records.dropped)
-            try:
-                stores = self.stores()
-                stores.desk.catch_up(now=self.settings.now())
-                stores.names.warm(self.models.item_ids())
-            except Exception as error:  # calls say so themselves, with the reason
-                _log.debug("Choices can't be caught up with, or items named, now: %s", error)
+            self._keep_up()
+
+    def _keep_up(self) -> None:
+        """Every two seconds: take up edited flags, project choices that Redis missed, learn the names of new items."""
+        self.flags.refresh()
+        metrics.count_dropped("exposures", self.exposures.dropped)
+        metrics.count_dropped("predictions", self.records.dropped)
+        try:
+            stores = self.stores()
+            stores.desk.catch_up(now=self.settings.now())
+            stores.names.warm(self.models.item_ids())
+        except Exception as error:  # calls say so themselves, with the reason
+            _log.debug("Choices can't be caught up with, or items named, now: %s", error)
 
 
 def _open_retrieval(settings: Settings) -> Any:

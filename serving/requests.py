@@ -21,6 +21,52 @@ __all__ = [
 ]
 
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=256, description="The shop's own id of a person.")]
+ItemId = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Some = Annotated[tuple[ItemId, ...], msgspec.Meta(max_length=100)]
+HowMany = Annotated[int, msgspec.Meta(ge=1, le=100)]
+
+Strategy = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+
+
+class Filters(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """Which items may be recommended: those of the catalogue with one of the named values in each list given."""
+
+    departments: Some = ()
+    categories: Some = ()
+    brands: Some = ()
+    exclude_items: Annotated[tuple[ItemId, ...], msgspec.Meta(max_length=1_000)] = ()
+
+    @property
+    def of_the_catalogue(self) -> bool:
+        """Whether the catalogue has to be asked."""
+        return bool(self.departments or self.categories or self.brands)
+
+
+class Context(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """What is going on while we are asked."""
+
+    basket: Some = ()
+    """Items the person holds already, newest first: they say what is wanted and are not recommended."""
+
+
+class Explained(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """What else to say beside a score."""
+
+    explain: bool = False
+    """Whether to name the features that make the score what it is; it takes longer."""
+
+
+class Ranked(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """What kind of list to give."""
+
+    n: HowMany = 10
+    strategy: Strategy | None = None
+    """`buy_again` or `discover`; by default the experiment decides, and a strategy asked for is not in it."""
+    filters: Filters = Filters()
+    context: Context = Context()
+
+
+Asked = Explained | Ranked
 
 
 class PredictionRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -29,10 +75,36 @@ class PredictionRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True)
     user_ids: Annotated[list[UserId], msgspec.Meta(min_length=1)]
 
 
-class RecommendationRequest(PredictionRequest, forbid_unknown_fields=True, frozen=True):
-    """Whom to recommend to, and how many items each."""
+class ScoreRequest(PredictionRequest, forbid_unknown_fields=True, frozen=True):
+    """Whom to answer about, and whether to say why; `Explained` says what each field means."""
 
-    n: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10
+    explain: bool = False
+
+    @property
+    def asked(self) -> Explained:
+        """Everything but the people."""
+        return Explained(self.explain)
+
+
+class RecommendationRequest(PredictionRequest, forbid_unknown_fields=True, frozen=True):
+    """Whom to recommend to, how many items each, and of which kind; `Ranked` says what each field means."""
+
+    n: HowMany = 10
+    strategy: Strategy | None = None
+    filters: Filters = Filters()
+    context: Context = Context()
+
+    @property
+    def asked(self) -> Ranked:
+        """Everything but the people."""
+        return Ranked(self.n, self.strategy, self.filters, self.context)
+
+
+class SimilarRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Items to find the like of."""
+
+    item_ids: Annotated[list[ItemId], msgspec.Meta(min_length=1, max_length=100)]
+    n: HowMany = 10
 
 
 class ChoiceRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -59,6 +59,16 @@ class Settings(BaseSettings):
     feast_port: int = Field(default=0, ge=0, le=65535, description="Port of the Feast page; 0 picks a free one.")
     open_metrics: bool = Field(default=False, description="Serve /metrics without an API key.")
     max_users_per_call: int = Field(default=1_000, ge=1, description="Users one prediction call may name.")
+    workers: int = Field(default=1, ge=1, le=64, description="Processes that answer, each with its own models.")
+    rate_limit: int = Field(default=1_000, ge=0, description="Calls a minute one API key may make; 0 for no limit.")
+    deadline_s: float = Field(default=10.0, gt=0, description="Seconds a call may take, its body's arrival included.")
+    max_waiting: int = Field(
+        default=256, ge=1, description="Calls in a worker at once; more are answered by 503 at once."
+    )
+    tls_certificate: Path | None = Field(
+        default=None, description="PEM certificate chain; with it the service speaks TLS 1.3 only."
+    )
+    tls_key: Path | None = Field(default=None, description="PEM key of the certificate.")
     log_json: bool = Field(default=False, description="Write logs as JSON lines.")
 
     def now(self) -> datetime:

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import redis
 import uvicorn
 
@@ -23,6 +24,7 @@ from consent.policy import Decision
 from consent.projection import consent_key, decisions
 from consent.purposes import Purpose
 from feature_repo.frame import Status, Vectors
+from models.errors import UnknownStrategy
 from models.popularity import Popularity
 from models.ranking import Recommendation
 from security.pseudonyms import load_pseudonyms
@@ -70,6 +72,9 @@ class Shelves:
         bought = [self.purchases.get(u, []) if d.allowed else [] for u, d in zip(user_keys, made, strict=True)]
         return Vectors(self.features, values, status, tuple(made), {"items_last_50": bought})
 
+    def catalogue(self) -> pa.Table:
+        return pa.table({"item_id": ["bread", "milk", "tea"], "department": ["bakery", "dairy", "drinks"]})
+
     def item_names(self, item_ids: Sequence[str]) -> dict[str, str]:
         return {i: i.title() for i in item_ids if i != "nameless"}
 
@@ -84,9 +89,14 @@ class Habits:
         items = ["bread", "milk", "tea"]
         lists = []
         for bought in sequences:
+            if strategy not in ("buy_again", "discover"):
+                raise UnknownStrategy(f"No strategy {strategy!r}; choose one of: buy_again, discover.")
             ranked = [i for i in items if (i in bought) == (strategy == "buy_again")] if bought else items
             lists.append([Recommendation(i, 1.0, strategy if bought else "popular") for i in ranked[:n]])
         return lists
+
+    def similar(self, item_id: str, n: int) -> list[Recommendation]:
+        return [Recommendation(i, 0.5, "similar_item") for i in ("bread", "milk", "tea") if i != item_id][:n]
 
 
 @dataclass
