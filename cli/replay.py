@@ -34,10 +34,14 @@ def replay(
     if as_json:
         typer.echo(json.dumps(asdict(found), default=str))
     else:
-        console.print(f"{found.endpoint} at {found.time:%Y-%m-%d %H:%M:%S} UTC by {found.model} version {found.version}.")
+        console.print(
+            f"{found.endpoint} at {found.time:%Y-%m-%d %H:%M:%S} UTC by {found.model} version {found.version}."
+        )
         if found.same is None:
             console.print(f"It can't be made again: {found.why_not}.", soft_wrap=True, highlight=False)
         else:
             console.print("Made again, and every bit is the same." if found.same else "Made again, and it DIFFERS.")
-            console.print(f"recorded {json.dumps(found.recorded)}\ncomputed {json.dumps(found.computed)}", soft_wrap=True)
+            console.print(
+                f"recorded {json.dumps(found.recorded)}\ncomputed {json.dumps(found.computed)}", soft_wrap=True
+            )
     raise typer.Exit(0 if found.same else 1)

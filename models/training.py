@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from feature_repo.frame import Manifest
 from models.contract import AnyModel, Retrieval

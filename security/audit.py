@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from storage.errors import StorageError
 from storage.files import private_folder
 
 __all__ = ["Audit", "read_audit"]
@@ -59,8 +60,8 @@ class Audit:
         try:
             for day, lines in days.items():
                 self._append(day, "".join(lines).encode())
-        except OSError as error:
-            _log.warning("The audit log in %s can't be written (%s); its entries wait.", self._folder, error.strerror)
+        except (OSError, StorageError) as error:
+            _log.warning("The audit log in %s can't be written (%s); its entries wait.", self._folder, error)
             with self._lock:
                 self._waiting.update(waiting)
                 self._since = since | self._since

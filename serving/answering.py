@@ -49,9 +49,7 @@ def anomalies(model: Any, values: np.ndarray, *, asked: Explained) -> list[Anoma
     limit, scores = float(model.threshold), model.score(values).tolist()
     if not asked.explain:
         return [AnomalyResult(s, limit, s > limit) for s in scores]
-    return [
-        AnomalyResult(s, limit, s > limit, tuple(d)) for s, d in zip(scores, model.drivers(values), strict=True)
-    ]
+    return [AnomalyResult(s, limit, s > limit, tuple(d)) for s, d in zip(scores, model.drivers(values), strict=True)]
 
 
 FROM_VALUES: Mapping[str, Callable[..., Sequence[Any]]] = {

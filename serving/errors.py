@@ -122,13 +122,9 @@ class TooSlow(Refused):
 
 
 class TooManyCalls(Refused):
-    """The client's calls of this minute are used up; `after_s` is when there is one again."""
+    """The client's calls of this minute are used up."""
 
     status = 429
-
-    def __init__(self, message: str, *, after_s: int) -> None:
-        super().__init__(message)
-        self.after_s = after_s
 
 
 class Overloaded(ServingError):

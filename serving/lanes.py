@@ -8,6 +8,7 @@ answer doesn't depend on who else is asked about, so nobody can tell.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -71,13 +72,15 @@ class Lane(Generic[Options, A]):
                 return
 
     def _next(self) -> list[_Call[Options, A]]:
-        """The calls at the head of the queue that can be answered together; those given up meanwhile are left out."""
+        """The calls at the head of the queue that can be answered together; those given up meanwhile are left out.
+
+        Every call that waits has been counted in `_arrived`, so what stays in the queue is come back to.
+        """
         taken: list[_Call[Options, A]] = []
         people = 0
         while self._waiting:
             call = self._waiting[0]
             if taken and (call.options != taken[0].options or people + len(call.about) > self._most):
-                self._arrived.release()
                 break
             self._waiting.popleft()
             if not call.answered.done():
@@ -106,7 +109,7 @@ def _deliver(results: list[tuple[_Call[Any, Any], Any]]) -> None:
     for call, result in results:
         loops.setdefault(call.answered.get_loop(), []).append((call, result))
     for loop, ours in loops.items():
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
             loop.call_soon_threadsafe(_settle, ours)
 
 

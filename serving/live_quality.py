@@ -56,7 +56,10 @@ class LiveQuality:
 
 def live_quality(door: Door, *, records: Path, now: datetime) -> list[LiveQuality]:
     """Every version that answered, oldest first; churn by version, recommendation by version and variant."""
-    return [*_churn(door, _answers(records, "churn"), now=now), *_items(door, _answers(records, "recommendations"), now=now)]
+    return [
+        *_churn(door, _answers(records, "churn"), now=now),
+        *_items(door, _answers(records, "recommendations"), now=now),
+    ]
 
 
 def _answers(records: Path, endpoint: str) -> pd.DataFrame:
@@ -98,7 +101,9 @@ def _churn(door: Door, answers: pd.DataFrame, *, now: datetime) -> Iterator[Live
 def _items(door: Door, answers: pd.DataFrame, *, now: datetime) -> Iterator[LiveQuality]:
     if answers.empty:
         return
-    answers = answers.assign(ends=answers["time"] + timedelta(days=_ITEMS_DAYS), variant=answers["variant"].fillna("none"))
+    answers = answers.assign(
+        ends=answers["time"] + timedelta(days=_ITEMS_DAYS), variant=answers["variant"].fillna("none")
+    )
     bought, judged = _purchases(door, "recommendation", answers, now=now)
     for (version, variant), ours in answers.groupby(["model_version", "variant"], sort=False):
         due = ours[judged.loc[ours.index]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from experiments.exposures import Exposures
 from experiments.flags import Flags
 from models.revision import code_revision
 from security.api_keys import ApiKeys
+from security.audit import Audit
 from security.id_map import open_id_map
 from security.pseudonyms import Pseudonyms, load_pseudonyms
 from serving import metrics
@@ -76,7 +78,8 @@ class Platform:
         self.flags = Flags(settings.settings_dir / "flags.json", checked=self.layout.run / "flags.json")
         self.exposures = Exposures(self.layout.exposures)
         self.records = PredictionRecords(self.layout.predictions)
-        self.models = ModelsInUse(lambda: (open_registry or _open_registry)(settings))
+        self.audit = Audit(self.layout.audit)
+        self.models = ModelsInUse(lambda: (open_registry or _open_registry)(settings), told=metrics.count_swap)
         self._stores: Stores | None = None
         self._opening = threading.Lock()
         self._stopping = threading.Event()
@@ -93,6 +96,7 @@ class Platform:
         self.models.stop()
         self.exposures.close()
         self.records.close()
+        self.audit.flush()
         self.flags.close()
         self.keys.close()
 
@@ -131,14 +135,23 @@ class Platform:
     def _keep_up(self) -> None:
         """Every two seconds: take up edited flags, project choices that Redis missed, learn the names of new items."""
         self.flags.refresh()
+        self.audit.flush()
         metrics.count_dropped("exposures", self.exposures.dropped)
         metrics.count_dropped("predictions", self.records.dropped)
+        for view, seconds in _ages(self.layout.features).items():
+            metrics.tell_age(view, seconds)
         try:
             stores = self.stores()
             stores.desk.catch_up(now=self.settings.now())
             stores.names.warm(self.models.item_ids())
         except Exception as error:  # calls say so themselves, with the reason
             _log.debug("Choices can't be caught up with, or items named, now: %s", error)
+
+
+def _ages(features: Path) -> dict[str, float]:
+    """Seconds since each view was built."""
+    built = {folder.name: [f.stat().st_mtime for f in folder.glob("*.parquet")] for folder in features.glob("[!.]*")}
+    return {view: max(0.0, time.time() - max(times)) for view, times in built.items() if times}
 
 
 def _open_retrieval(settings: Settings) -> Any:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-import numpy as np
-
 from consent.policy import Decision
 from experiments.assignment import Assignment
 from feature_repo.frame import Status, Vectors
@@ -77,9 +75,7 @@ class Predictor:
     shelves: Shelves
     keep: Callable[[Sequence[dict[str, Any]]], None]
 
-    def churn(
-        self, user_keys: Sequence[str], *, now: datetime, asked: Explained = _PLAIN
-    ) -> list[Answer[ChurnResult]]:
+    def churn(self, user_keys: Sequence[str], *, now: datetime, asked: Explained = _PLAIN) -> list[Answer[ChurnResult]]:
         """How likely each person is to stop buying."""
         return self._from_values("churn", "churn", user_keys, asked=asked, now=now)
 
@@ -234,4 +230,3 @@ def _new_ids(count: int) -> list[str]:
     """That many random prediction ids, 32 hex characters each; one call to the system is cheaper than many."""
     drawn = os.urandom(16 * count).hex()
     return [drawn[i : i + 32] for i in range(0, 32 * count, 32)]
-

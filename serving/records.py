@@ -97,9 +97,7 @@ class PredictionRecords:
         self._batches.close()
 
 
-def vector_hash(
-    values: Sequence[float] | None, statuses: Sequence[int] | None, sequence: Sequence[str] | None
-) -> str:
+def vector_hash(values: Sequence[float] | None, statuses: Sequence[int] | None, sequence: Sequence[str] | None) -> str:
     """SHA-256 (hex) of what a model was given: the values as little-endian float64, their statuses, the sequence."""
     hashed = sha256(struct.pack(f"<{len(values)}d", *values) if values else b"")
     hashed.update(bytes(statuses or ()))

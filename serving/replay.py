@@ -78,9 +78,7 @@ def find(prediction_id: str, *, records: Path) -> dict[str, Any]:
     return found[0]
 
 
-def replay(
-    record: dict[str, Any], *, registry: Versions, consent: Consent, shelves: Shelves, now: datetime
-) -> Replay:
+def replay(record: dict[str, Any], *, registry: Versions, consent: Consent, shelves: Shelves, now: datetime) -> Replay:
     """Make the answer of `record` again. Never raises for what keeps an answer from being made."""
     recorded = _nameless(msgspec.json.decode(record["answer"]))
     head = (

@@ -12,10 +12,18 @@ import msgspec
 from serving.errors import NotJson, UnusableFields, WrongContentType
 
 __all__ = [
+    "Asked",
     "ChoiceRequest",
+    "Context",
     "EventsRequest",
+    "Explained",
+    "Filters",
+    "MixedRequest",
     "PredictionRequest",
+    "Ranked",
     "RecommendationRequest",
+    "ScoreRequest",
+    "SimilarRequest",
     "check_content_type",
     "read_body",
 ]
@@ -49,6 +57,9 @@ class Context(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defa
     """Items the person holds already, newest first: they say what is wanted and are not recommended."""
 
 
+_ALL, _NOTHING = Filters(), Context()
+
+
 class Explained(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """What else to say beside a score."""
 
@@ -62,8 +73,8 @@ class Ranked(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defau
     n: HowMany = 10
     strategy: Strategy | None = None
     """`buy_again` or `discover`; by default the experiment decides, and a strategy asked for is not in it."""
-    filters: Filters = Filters()
-    context: Context = Context()
+    filters: Filters = _ALL
+    context: Context = _NOTHING
 
 
 Asked = Explained | Ranked
@@ -73,6 +84,11 @@ class PredictionRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True)
     """Whom to answer about."""
 
     user_ids: Annotated[list[UserId], msgspec.Meta(min_length=1)]
+
+    @property
+    def about(self) -> list[str]:
+        """Whom it asks about."""
+        return self.user_ids
 
 
 class ScoreRequest(PredictionRequest, forbid_unknown_fields=True, frozen=True):
@@ -91,8 +107,8 @@ class RecommendationRequest(PredictionRequest, forbid_unknown_fields=True, froze
 
     n: HowMany = 10
     strategy: Strategy | None = None
-    filters: Filters = Filters()
-    context: Context = Context()
+    filters: Filters = _ALL
+    context: Context = _NOTHING
 
     @property
     def asked(self) -> Ranked:
@@ -105,6 +121,45 @@ class SimilarRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     item_ids: Annotated[list[ItemId], msgspec.Meta(min_length=1, max_length=100)]
     n: HowMany = 10
+
+    @property
+    def about(self) -> list[str]:
+        """What it asks about."""
+        return self.item_ids
+
+    @property
+    def asked(self) -> int:
+        """Everything but the items."""
+        return self.n
+
+
+class SimilarPart(SimilarRequest, tag_field="endpoint", tag="similar-items", frozen=True):
+    """One part of a mixed batch."""
+
+
+class ChurnPart(ScoreRequest, tag_field="endpoint", tag="churn", frozen=True):
+    """One part of a mixed batch."""
+
+
+class SegmentsPart(ScoreRequest, tag_field="endpoint", tag="segments", frozen=True):
+    """One part of a mixed batch."""
+
+
+class AnomaliesPart(ScoreRequest, tag_field="endpoint", tag="anomalies", frozen=True):
+    """One part of a mixed batch."""
+
+
+class RecommendationsPart(RecommendationRequest, tag_field="endpoint", tag="recommendations", frozen=True):
+    """One part of a mixed batch."""
+
+
+Part = ChurnPart | SegmentsPart | AnomaliesPart | RecommendationsPart | SimilarPart
+
+
+class MixedRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Several questions at once, each as its endpoint takes it, with the endpoint's name in `endpoint`."""
+
+    requests: Annotated[list[Part], msgspec.Meta(min_length=1, max_length=100)]
 
 
 class ChoiceRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -143,9 +198,19 @@ def read_body(body: bytes, kind: type[Request], *, most_users: int) -> Request:
         raise UnusableFields(f"The body can't be used ({error}): its fields are {fields}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NotJson(f"The body is not JSON ({error}): send an object in UTF-8.") from None
-    if isinstance(request, PredictionRequest) and len(request.user_ids) > most_users:
+    except RecursionError:
+        raise NotJson("The body is nested too deeply: send an object as /docs describes it.") from None
+    people = _people(request)
+    if people > most_users:
         raise UnusableFields(
-            f"The call names {len(request.user_ids)} users, and one call may name {most_users}: "
+            f"The call names {people} users, and one call may name {most_users}: "
             "split it, or raise AAP_MAX_USERS_PER_CALL."
         )
     return request
+
+
+def _people(request: Any) -> int:
+    """How many people (in a mixed batch: people and items) a request asks about."""
+    if isinstance(request, MixedRequest):
+        return sum(len(part.about) for part in request.requests)
+    return len(request.user_ids) if isinstance(request, PredictionRequest) else 0

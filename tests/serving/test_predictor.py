@@ -139,7 +139,9 @@ def test_an_answer_does_not_depend_on_who_else_is_asked_about(
     street.shelves.rows = {p: [40.0, 1.0] for p in people}
     alone, together = (predictor.churn(p, now=now)[0].result for p in (people[:1], people))
     assert alone == together
-    alone_items, together_items = (predictor.recommendations(p, asked=Ranked(3), now=now)[0].result for p in (people[:1], people))
+    alone_items, together_items = (
+        predictor.recommendations(p, asked=Ranked(3), now=now)[0].result for p in (people[:1], people)
+    )
     assert alone_items == together_items
 
 
