@@ -36,6 +36,7 @@ __all__ = ["CHALLENGER", "CHAMPION", "PREVIOUS", "ModelVersion", "Registry", "Ru
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 _EXPERIMENT = "aap"
 _DIGESTS = "artifact_digests"
+_REFUSAL = "serving_refusal"
 _MODEL_FOLDER = "model"
 
 for _noisy in ("mlflow", "alembic"):  # after the import, which sets levels of its own
@@ -56,6 +57,11 @@ class ModelVersion:
     tags: dict[str, str]
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics of its evaluation, by name; baselines are `baseline/<name>/<metric>`."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the service last refused to answer with it, or None if it did not."""
+        return self.tags.get(_REFUSAL) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +219,13 @@ class Registry:
             client.set_model_version_tag(
                 version.name, str(version.version), "promotion_reasons", json.dumps(list(reasons))
             )
+
+    def note_serving(self, version: ModelVersion, /, *, refusal: str | None) -> None:
+        """Keep with `version` why a service refused it; None when one answers with it, which clears an old refusal."""
+        if (refusal or None) == version.refusal:
+            return
+        with _reaching(self.tracking_uri):
+            self._client().set_model_version_tag(version.name, str(version.version), _REFUSAL, refusal or "")
 
     def rollback(self, name: str) -> ModelVersion:
         """Swap champion and previous; raises `NoChampion` when there is no previous."""

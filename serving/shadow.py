@@ -86,6 +86,14 @@ class Challengers:
         """The challenger of `name`, or None."""
         return self._registry.challenger(name)
 
+    def previous(self, name: str) -> Any:
+        """Nobody challenged before."""
+        return None
+
+    def note_serving(self, version: Any, /, *, refusal: str | None) -> None:
+        """Keep in the registry why the version can't answer, or that it can."""
+        self._registry.note_serving(version, refusal=refusal)
+
     def load(self, version: Any, /) -> Any:
         """Load it, its hash checked."""
         return self._registry.load(version)

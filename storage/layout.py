@@ -40,6 +40,11 @@ class Layout:
         return self.home / "security" / "api_keys.db"
 
     @property
+    def audit(self) -> Path:
+        """Who did or tried what at the guarded doors (JSON lines)."""
+        return self.home / "security" / "audit"
+
+    @property
     def archive(self) -> Path:
         """Event archive: `<event type>/day=YYYY-MM-DD/*.parquet`."""
         return self.home / "archive"

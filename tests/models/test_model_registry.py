@@ -162,3 +162,12 @@ def test_the_code_revision_is_that_of_the_checkout_or_nothing(tmp_path):
     assert code_revision(tmp_path) is None
     found = code_revision(Path(__file__).parent)
     assert found is None or len(found.removesuffix("+changes")) == 40
+
+
+def test_why_the_service_refuses_a_version_is_kept_until_it_answers_with_it(registry, fitted):
+    version = put(registry, fitted["popularity"])
+    assert version.refusal is None
+    registry.note_serving(version, refusal="File model.json was changed")
+    assert registry.version("popularity", 1).refusal == "File model.json was changed"
+    registry.note_serving(registry.version("popularity", 1), refusal=None)
+    assert registry.version("popularity", 1).refusal is None

@@ -240,6 +240,8 @@ def test_the_page_describes_every_endpoint_and_loads_nothing_from_elsewhere(clie
         *(f"/v1/{e}" for e in ENDPOINTS),
         "/v1/consent",
         "/v1/events",
+        "/v1/score",
+        "/v1/similar-items",
         "/livez",
         "/readyz",
     }

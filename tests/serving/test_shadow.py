@@ -16,6 +16,7 @@ import pytest
 from consent.purposes import Purpose
 from serving.models_in_use import InUse, ModelsInUse
 from serving.platform import Platform
+from serving.requests import Ranked
 from serving.shadow import Challengers, Compared, Shadow, read_shadow
 from tests.serving.shop_window import Habits, Shop, Spend, Street, Version
 
@@ -132,7 +133,7 @@ def test_answers_are_the_champions_and_only_people_who_allow_it_are_copied(
     predictor = shadowed.stores().predictor
     answers = predictor.churn(people, now=now)
     predictor.segments(people, now=now)
-    predictor.recommendations(people, n=2, now=now)
+    predictor.recommendations(people, asked=Ranked(2), now=now)
     shadowed.stop()
     assert answers[0].result is not None
     assert (answers[0].result.probability, answers[0].model.version) == (0.4, "1")
