@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import redis
 
-from consent.projection import ROW, assignments_key, consent_key, slot
+from consent.projection import assignments_key, consent_key, places
 from consent.purposes import Purpose, spec
 from storage import scripts
 
@@ -22,7 +22,7 @@ PURPOSE = Purpose.FUNCTIONAL_SERVICE_IMPROVE
 """What a person allows who may be in an experiment."""
 
 _KEEP_S = int(spec(PURPOSE).retention.total_seconds())
-_OFFSET = ROW.fields["grants"][1] + 24 * slot(PURPOSE)  # type: ignore[index]
+_OFFSET, _ = places(PURPOSE)
 
 # The first writer under a grant wins, in whichever process it is, and only while the grant is in force; everyone else
 # reads what it wrote. KEYS: the assignments, the consent projection. ARGV: flag, variant, start of the grant, now, the
