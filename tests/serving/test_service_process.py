@@ -152,8 +152,9 @@ def test_a_call_that_has_begun_when_it_is_told_to_stop_is_answered(tmp_path: Pat
     body = b'{"user_id": "1", "purpose": "marketing.retention", "choice": "grant"}'
     with socket.create_connection(("127.0.0.1", service.place.port), timeout=30) as caller:
         head = f"POST /v1/consent HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n"
-        caller.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:20])
-        time.sleep(0.3)
+        caller.sendall(f"{head}Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        assert caller.recv(65_536).startswith(b"HTTP/1.1 100"), "the call has begun once its body is asked for"
+        caller.sendall(body[:20])
         os.kill(service.place.pid, signal.SIGTERM)
         time.sleep(0.7)
         caller.sendall(body[20:])
