@@ -68,11 +68,14 @@ def check_receipt(
     file: Annotated[Path, typer.Argument(help="A receipt, or what `aap consent receipt` printed.")],
     key_file: _KeyFile = None,
 ) -> None:
-    """Check a receipt offline: no ledger, no Redis, only the public key."""
+    """Check a receipt, or a certificate of an erasure, offline: no ledger, no Redis, only the public key."""
     from consent.receipts import check
 
     told = _read_json(file)
     public = _public_key(key_file)
+    if told.get("kind") == "erasure certificate":
+        _check_certificate(told, public)
+        return
     several = told.get("receipts", [told])
     bad = 0
     for one in several if isinstance(several, list) else [told]:
@@ -86,6 +89,15 @@ def check_receipt(
                           f"on {event['event_time']}.", soft_wrap=True)  # fmt: skip
     if bad:
         raise typer.Exit(1)
+
+
+def _check_certificate(told: dict[str, Any], public: PublicKey) -> None:
+    from privacy.certificate import check_certificate
+
+    if not check_certificate(told, public_key=public):
+        print_error("The certificate's signature doesn't fit: something in it was changed.")
+        raise typer.Exit(1)
+    console.print(f"The certificate of {told['erased_at']} holds: nothing is left in {len(told['places'])} places.")
 
 
 def key(

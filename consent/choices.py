@@ -19,6 +19,7 @@ from consent.policy import Decision, Status, decide
 from consent.purposes import Purpose, spec
 from consent.records import GPC_METHOD
 from consent.signing import load_signer
+from consent.tombstones import open_tombstones
 from settings.config import Settings
 from storage.layout import Layout
 from storage.redis_server import connect
@@ -137,10 +138,10 @@ class ConsentDesk:
 def open_ledger(settings: Settings) -> Ledger:
     """The ledger these settings name, signed with this home's key."""
     layout = Layout(settings.home)
-    signer = load_signer(layout)
-    return (
-        Ledger(settings.ledger_url, signer=signer) if settings.ledger_url else Ledger.at(layout.ledger, signer=signer)
-    )
+    signer, tombstones = load_signer(layout), open_tombstones(layout)
+    if settings.ledger_url:
+        return Ledger(settings.ledger_url, signer=signer, tombstones=tombstones)
+    return Ledger.at(layout.ledger, signer=signer, tombstones=tombstones)
 
 
 def open_desk(settings: Settings) -> ConsentDesk:

@@ -38,6 +38,7 @@ from consent.records import (
     row_of,
 )
 from consent.signing import PublicKey, Signer
+from consent.tombstones import Tombstones
 from consent.tree_heads import HEADS, TreeHead, frontier_at, head_of, heads_for, leaves_after
 
 __all__ = ["Checkpoint", "Entry", "Ledger", "Record"]
@@ -56,9 +57,9 @@ class Checkpoint:
 class Ledger:
     """The ledger in one SQL database (SQLite by default, any SQLAlchemy URL)."""
 
-    def __init__(self, url: str, *, signer: Signer | None = None) -> None:
+    def __init__(self, url: str, *, signer: Signer | None = None, tombstones: Tombstones | None = None) -> None:
         self._engine = _engine(url)
-        self._signer = signer
+        self._signer, self._tombstones = signer, tombstones
         if self._engine.dialect.name == "sqlite":
             # SQLAlchemy must not open transactions by itself: appends take the write lock first (BEGIN IMMEDIATE).
             sa.event.listen(self._engine, "connect", _sqlite_pragmas)
@@ -69,10 +70,10 @@ class Ledger:
                     connection.exec_driver_sql(statement)
 
     @classmethod
-    def at(cls, path: Path, *, signer: Signer | None = None) -> Ledger:
+    def at(cls, path: Path, *, signer: Signer | None = None, tombstones: Tombstones | None = None) -> Ledger:
         """The ledger in the SQLite file at `path`, made if missing."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        return cls(f"sqlite:///{path}", signer=signer)
+        return cls(f"sqlite:///{path}", signer=signer, tombstones=tombstones)
 
     @property
     def public_key(self) -> PublicKey | None:
@@ -200,6 +201,9 @@ class Ledger:
             if notices:
                 choice = replace(choice, superseded_at=superseded_at(notices, choice.purpose, row.notice_version))
             choices[choice.subject][choice.purpose].append(choice)
+        for subject, at in self._tombstones.erased(choices).items() if self._tombstones else ():
+            for purpose in Purpose:  # whatever this copy of the ledger says
+                choices[subject][purpose].append(Choice(subject, purpose, Status.WITHDRAWN, at))
         return {
             subject: {p: _standing(by_purpose.get(p, ()), subject, p, in_force_at) for p in Purpose}
             for subject, by_purpose in choices.items()

@@ -69,6 +69,21 @@ class Archive:
         """Number of events of one type, from the files' footers."""
         return sum(_footer(f).num_rows for f in (self.root / event).glob("day=*/*.parquet"))
 
+    def of(self, user_key: str) -> dict[str, pa.Table]:
+        """One person's events by type, in the order they occurred; types without any are left out."""
+        found = {}
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            for event in self.types():
+                names = ", ".join(event_type(event).arrow.names)
+                rows = connection.execute(
+                    f"SELECT {names} FROM {self.sql(event)} WHERE user_key = ? ORDER BY occurred_at, source, id",
+                    [user_key],
+                ).to_arrow_table()
+                if rows.num_rows:
+                    found[event] = rows.cast(event_type(event).arrow)
+        return found
+
     def erase(self, user_key: str) -> int:
         """Delete every event of one person; returns how many there were."""
         erased = 0

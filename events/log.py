@@ -104,9 +104,17 @@ class RedisStreamLog:
     def erase(self, user_key: str) -> int:
         """See `EventLog`. Reads the person's partition through: it holds only what is not archived yet."""
         stream = _stream(_partition(user_key))
-        entries: Any = self._redis.xrange(stream)
-        theirs = [p for p, f in entries if msgspec.msgpack.decode(f[b"e"], type=LoggedEvent).user_key == user_key]
+        theirs = [place for place, _ in self._of(user_key)]
         return int(self._redis.xdel(stream, *theirs)) if theirs else 0  # type: ignore[arg-type]
+
+    def of(self, user_key: str) -> list[LoggedEvent]:
+        """One person's events that are not archived yet."""
+        return [event for _, event in self._of(user_key)]
+
+    def _of(self, user_key: str) -> list[tuple[bytes, LoggedEvent]]:
+        entries: Any = self._redis.xrange(_stream(_partition(user_key)))
+        events = ((place, msgspec.msgpack.decode(f[b"e"], type=LoggedEvent)) for place, f in entries)
+        return [(place, event) for place, event in events if event.user_key == user_key]
 
     def waiting(self) -> int:
         """Events not archived yet."""

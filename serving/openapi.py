@@ -23,7 +23,7 @@ from serving.answers import (
     SegmentResult,
 )
 from serving.health import Readiness
-from serving.privacy_requests import PersonRequest, Receipts, SignalRecorded, SignalRequest
+from serving.privacy_requests import ErasureRequest, PersonRequest, Receipts, SignalRecorded, SignalRequest
 from serving.requests import ChoiceRequest, EventsRequest, PredictionRequest, RecommendationRequest
 
 __all__ = ["ASSETS", "DOCS_HTML", "DOCS_JS", "DOCS_POLICY", "Problem", "asset", "document"]
@@ -126,6 +126,25 @@ _PAGES = (
         "Needs a key with the scope `consent`. While it is set, `marketing.*` and `third_party_sharing` are refused; a call "
         "with the header `Sec-GPC: 1` is answered so whatever is set.",
         group="Consent and events",
+    ),
+    Page(
+        "/v1/privacy/exports",
+        "Everything held of one person",
+        PersonRequest,
+        dict[str, Any],
+        {"user_id": "1"},
+        "Needs a key with the scope `privacy`. The same as `data.json` of `aap export`.",
+        group="A person's rights",
+    ),
+    Page(
+        "/v1/privacy/erasures",
+        "Erase one person everywhere",
+        ErasureRequest,
+        dict[str, Any],
+        {"user_id": "1", "confirm": "erase everything"},
+        "Needs a key with the scope `privacy`. Takes some seconds; gives the signed certificate. Refused with 503 while an "
+        "import or a retrain runs.",
+        group="A person's rights",
     ),
     Page(
         "/v1/events",

@@ -9,7 +9,7 @@ import msgspec
 
 from serving.requests import UserId
 
-__all__ = ["PersonRequest", "Receipts", "SignalRecorded", "SignalRequest"]
+__all__ = ["ErasureRequest", "PersonRequest", "Receipts", "SignalRecorded", "SignalRequest"]
 
 
 class PersonRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -23,6 +23,12 @@ class SignalRequest(PersonRequest, forbid_unknown_fields=True, frozen=True):
 
     signal: Literal["gpc"]
     on: Annotated[bool, msgspec.Meta(description="Set, or lift; lifting brings no grant back.")]
+
+
+class ErasureRequest(PersonRequest, forbid_unknown_fields=True, frozen=True):
+    """Whom to erase; `confirm` says that the call means it."""
+
+    confirm: Literal["erase everything"]
 
 
 @dataclass(frozen=True, slots=True)

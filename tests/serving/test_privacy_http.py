@@ -11,7 +11,9 @@ import pytest
 from consent.purposes import Purpose
 from consent.receipts import check
 from consent.signing import load_signer
+from events.log import LoggedEvent, RedisStreamLog
 from feature_repo.views import service
+from privacy.certificate import check_certificate
 from security.api_keys import Scope
 from serving import gpc
 from storage.layout import Layout
@@ -94,6 +96,36 @@ def test_a_young_person_is_not_asked_for_marketing_and_needs_a_guardian_for_the_
     assert choose(desk, "personalize.profiling", "withdraw", age=12).status_code == 200
 
 
+@pytest.fixture
+def officer(client: httpx.Client, keys: dict[Scope, str]) -> httpx.Client:
+    """A caller with a key for people's rights."""
+    client.headers["Authorization"] = f"Bearer {keys[Scope.PRIVACY]}"
+    return client
+
+
+def test_a_person_is_handed_over_then_erased_and_certified_over_http(
+    officer: httpx.Client, street: Street, choose: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.privacy_routes.SETTLE_S", 0.0)
+    choose("ana", Purpose.ANALYTICS_REPORTING)
+    RedisStreamLog(street.client).append(
+        [LoggedEvent("web", "1", "product_viewed", street.key("ana"), 1, 1, {"item_id": "tea"})]
+    )
+    told = officer.post("/v1/privacy/exports", json={"user_id": "ana"})
+    assert told.status_code == 200, told.text
+    assert [e["item_id"] for e in told.json()["live_events"]] == ["tea"]
+    assert {c["purpose"] for c in told.json()["consents"]} == {"analytics.reporting"}
+    unsure = officer.post("/v1/privacy/erasures", json={"user_id": "ana", "confirm": "yes"})
+    assert unsure.status_code == 422
+    gone = officer.post("/v1/privacy/erasures", json={"user_id": "ana", "confirm": "erase everything"})
+    assert gone.status_code == 200, gone.text
+    assert {p["place"]: p["before"] for p in gone.json()["places"]}["live event log"] == 1
+    assert check_certificate(gone.json(), public_key=load_signer(Layout(street.settings.home)).public)
+    after = officer.post("/v1/privacy/exports", json={"user_id": "ana"}).json()
+    assert (after["live_events"], after["user_id"]) == ([], None)
+    assert not any(d["allowed"] for d in after["decisions"])
+
+
 @pytest.mark.parametrize("body", [{}, {"user_id": ""}, {"user_id": "ana", "extra": 1}])
 def test_wrong_bodies_are_one_sentence(desk: httpx.Client, body: dict[str, object]) -> None:
     for path in ("/v1/consent/receipts", "/v1/consent/signals"):
@@ -102,5 +134,5 @@ def test_wrong_bodies_are_one_sentence(desk: httpx.Client, body: dict[str, objec
 
 
 def test_a_key_for_predictions_opens_none_of_it(client: httpx.Client) -> None:
-    for path in ("/v1/consent/receipts", "/v1/consent/signals"):
-        assert client.post(path, json={"user_id": "ana"}).status_code == 403
+    for path in ("consent/receipts", "consent/signals", "privacy/exports", "privacy/erasures"):
+        assert client.post(f"/v1/{path}", json={"user_id": "ana"}).status_code == 403
