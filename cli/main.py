@@ -88,6 +88,7 @@ ENTRIES: Mapping[str, Entry] = {
         Entry("import-person", "cli.person", "import_person", "Consent", "Take in one person's export."),
         Entry("rectify", "cli.person", "rectify", "Consent", "Correct a past event of a person."),
         Entry("erase", "cli.erase", "erase", "Consent", "Erase a person everywhere, with a signed certificate."),
+        Entry("retention", "cli.retention", "retention", "Consent", "Delete what no purpose may use any more."),
         Entry("bench", "cli.bench", "app", "Look", "Measure the platform beside its peers."),
     )
 }

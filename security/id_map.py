@@ -62,6 +62,11 @@ class IdMap:
         except (InvalidTag, ValueError):
             raise IdMapDamaged("An entry of the id map was altered or sealed under another key.") from None
 
+    def user_keys(self) -> list[str]:
+        """Everyone there is a row for, sorted."""
+        with self._engine.connect() as connection:
+            return list(connection.execute(sa.select(_ids.c.user_key).order_by(_ids.c.user_key)).scalars())
+
     def knows(self, user_key: str) -> bool:
         """Whether there is a row for `user_key`."""
         with self._engine.connect() as connection:

@@ -35,7 +35,7 @@ from storage import redis_server
 from storage.errors import LockHeld
 from storage.layout import Layout
 from storage.locks import hold
-from tests.privacy.town import WHO, files_that_hold, holdings, key_of, models_of, open_shop, publish
+from tests.privacy.town import WHO, build_only, files_that_hold, holdings, key_of, models_of, open_shop, publish
 from tests.shop import CLOSES
 
 LATER = CLOSES + timedelta(hours=1)
@@ -135,7 +135,7 @@ def test_importing_their_history_again_brings_nothing_back(erased: Erased) -> No
     report = import_source(settings, str(shop / "ventes.csv"), mapping=shop / "boutique.yaml", now=AGAIN)
     assert report.accepted.total() == 0
     assert report.refused["withdrawn"] > 10
-    publish(settings)
+    build_only(settings, now=AGAIN)
     assert {p.count() for p in places(holdings(settings), erased.key)} == {0}
 
 
@@ -153,13 +153,11 @@ def test_not_even_an_older_copy_of_the_ledger_brings_them_back(erased: Erased, t
     assert not any(older.standing(in_force_at=AGAIN)[erased.key][p][0] for p in Purpose)
 
 
-def test_a_model_trained_after_the_erasure_is_the_one_of_a_world_without_them(
-    erased: Erased, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_trained_after_the_erasure_is_the_one_of_a_world_without_them(erased: Erased, tmp_path: Path) -> None:
     other = open_shop(tmp_path / "other", without=WHO, keys_of=erased.settings.home)
     try:
-        publish(other)
-        publish(erased.settings)
+        build_only(other, now=AGAIN)
+        build_only(erased.settings, now=AGAIN)
         assert models_of(erased.settings, tmp_path / "a") == models_of(other, tmp_path / "b")
         view = "item__personalize_profiling/values.parquet"
         ours, theirs = (pq.read_table(Layout(s.home).features / view) for s in (erased.settings, other))

@@ -18,7 +18,6 @@ from consent.purposes import Purpose
 from consent.signing import Signer, load_signer
 from events.rejected import Rejected
 from experiments.exposures import Exposures
-from feature_repo.build import build
 from privacy.errors import UnusableCorrection, UnusableExport
 from privacy.export import collect, write_export
 from privacy.holdings import places
@@ -28,7 +27,7 @@ from privacy.take_in import check_export, take_in
 from settings.config import Settings, load_settings
 from storage import redis_server
 from storage.layout import Layout
-from tests.privacy.town import WHO, holdings, key_of, leave_out, open_shop, publish
+from tests.privacy.town import WHO, build_only, holdings, key_of, leave_out, open_shop, publish
 from tests.shop import CLOSES, write_shop
 
 LATER = CLOSES + timedelta(hours=1)
@@ -142,8 +141,7 @@ def test_an_empty_platform_that_takes_it_in_has_the_same_features(exported: Expo
         assert (done.choices, done.refused) == (len(exported.told["consents"]), 0)
         again = take_in(held, exported.folder, now=LATER)
         assert (again.choices, again.accepted.total(), again.duplicates) == (0, 0, done.accepted.total())
-        build(archive=held.archive, folder=held.layout.features, as_of=CLOSES,
-              standing=held.desk.ledger.standing(in_force_at=CLOSES))  # fmt: skip
+        build_only(other, now=CLOSES)
         there = key_of(other)
         assert there != exported.key, "another platform, another secret"
         assert values(other, there) == values(exported.settings, exported.key)
@@ -185,7 +183,6 @@ def test_a_corrected_event_leaves_features_as_if_it_had_always_been_right(tmp_pa
         with table.open(newline="", encoding="utf-8") as source:
             rows = list(csv.DictReader(source))
         for number, row in enumerate(rows):
-            row["Commande"] = row["Commande"]
             row["Ligne"] = f"L{number}"
         theirs = next(r for r in rows if r["Client"] == WHO and r["Date"][3:10] == "11/2023" and int(r["Nombre"]) > 0)
         if right:
@@ -200,18 +197,18 @@ def test_a_corrected_event_leaves_features_as_if_it_had_always_been_right(tmp_pa
     (wrong, line), (right_, _) = made
     try:
         held, key = holdings(wrong), key_of(wrong)
-        build_now(wrong)
-        build_now(right_)
+        build_only(wrong, now=LATER)
+        build_only(right_, now=LATER)
         assert values(wrong, key) != values(right_, key_of(right_))
         note = rectify(
             held, key, source="boutique", event_id=line, changes={"amount": "123.45", "quantity": 1}, now=LATER
         )
         assert (note["event"], note["fields"]) == ("product_purchased", ["amount", "quantity"])
         assert "123.45" not in json.dumps(note)
-        build_now(wrong)
+        build_only(wrong, now=LATER)
         assert values(wrong, key) == values(right_, key_of(right_))
         import_shop(wrong, wrong.home / "shop" / "ventes.csv", wrong.home / "shop" / "boutique.yaml")
-        build_now(wrong)
+        build_only(wrong, now=LATER)
         assert values(wrong, key) == values(right_, key_of(right_)), "the mistaken table doesn't bring the mistake back"
         moved = rectify(held, key, source="boutique", event_id=line, changes={}, occurred_at=CLOSES, now=LATER)
         assert moved["fields"] == ["occurred_at"]
@@ -238,19 +235,13 @@ def test_a_corrected_event_leaves_features_as_if_it_had_always_been_right(tmp_pa
 
 def named(mapping: Path) -> None:
     """Give each row of the shop's table a name of its own."""
-    mapping.write_text(mapping.read_text().replace("fields:\n", "id: Ligne\nfields:\n", 1))
+    mapping.write_text(mapping.read_text().replace("fields:\n", "id: [Ligne]\nfields:\n", 1))
 
 
 def import_shop(settings: Settings, table: Path, mapping: Path) -> None:
     from pipelines.ingest import import_source
 
     import_source(settings, str(table), mapping=mapping, now=CLOSES)
-
-
-def build_now(settings: Settings) -> None:
-    held = holdings(settings)
-    build(archive=held.archive, folder=held.layout.features, as_of=CLOSES,
-          standing=held.desk.ledger.standing(in_force_at=LATER))  # fmt: skip
 
 
 def test_leaving_a_person_out_of_a_table_leaves_the_others(tmp_path: Path) -> None:

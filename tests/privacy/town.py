@@ -9,6 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from consent.choices import open_ledger
+from events.archive import Archive
+from feature_repo.build import build
 from feature_repo.retrieval import open_retrieval
 from models.artifact import digests
 from models.roster import MODELS
@@ -25,7 +28,7 @@ WHO = "client-0"
 """Somebody who agreed to everything, and buys."""
 
 
-def open_shop(home: Path, *, customers: int = 150, without: str | None = None, keys_of: Path | None = None) -> Settings:
+def open_shop(home: Path, *, customers: int = 90, without: str | None = None, keys_of: Path | None = None) -> Settings:
     """A home with the shop's history imported, `without` one customer's rows if so said."""
     home.mkdir(parents=True)
     if keys_of is not None:
@@ -55,6 +58,13 @@ def publish(settings: Settings) -> None:
     """Features built and online."""
     build_features(settings, as_of=CLOSES)
     bring_online(settings, as_of=CLOSES)
+
+
+def build_only(settings: Settings, *, now: datetime) -> None:
+    """Features built, for what is allowed at `now`."""
+    layout = Layout(settings.home)
+    standing = open_ledger(settings).standing(in_force_at=now)
+    build(archive=Archive(layout.archive), folder=layout.features, standing=standing, as_of=CLOSES)
 
 
 def models_of(settings: Settings, folder: Path) -> dict[str, dict[str, str]]:

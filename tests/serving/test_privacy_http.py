@@ -14,6 +14,7 @@ from consent.signing import load_signer
 from events.log import LoggedEvent, RedisStreamLog
 from feature_repo.views import service
 from privacy.certificate import check_certificate
+from privacy.erase import METHOD
 from security.api_keys import Scope
 from serving import gpc
 from storage.layout import Layout
@@ -124,6 +125,7 @@ def test_a_person_is_handed_over_then_erased_and_certified_over_http(
     after = officer.post("/v1/privacy/exports", json={"user_id": "ana"}).json()
     assert (after["live_events"], after["user_id"]) == ([], None)
     assert not any(d["allowed"] for d in after["decisions"])
+    assert {c["method"] for c in after["consents"] if c["status"] == "withdrawn"} == {METHOD}
 
 
 @pytest.mark.parametrize("body", [{}, {"user_id": ""}, {"user_id": "ana", "extra": 1}])
