@@ -19,9 +19,6 @@ from serving.privacy_requests import ErasureRequest, PersonRequest, Receipts, Si
 
 __all__ = ["privacy_calls"]
 
-SETTLE_S = 3.0
-"""How long the service's workers may keep a record in memory before it is on the disk, where it is found; and some."""
-
 Body = Callable[[Request, Platform, type[Any]], Awaitable[Any]]
 Handler = Callable[[Request, Platform, KeyInfo], Awaitable[tuple[Any, Sequence[Any]]]]
 
@@ -85,4 +82,4 @@ def _erase(platform: Platform, user_id: str, caller: str) -> dict[str, Any]:
     platform.stores()  # raises what says that Redis is down, before anything is begun
     held = open_holdings(platform.settings)
     key, now = platform.pseudonyms.user_key(user_id), platform.settings.now()
-    return erase(held, key, now=now, said_by=f"the person, by API key {caller!r}", settle_s=SETTLE_S)
+    return erase(held, key, now=now, said_by=f"the person, by API key {caller!r}")

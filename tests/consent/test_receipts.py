@@ -94,6 +94,17 @@ def test_a_forger_with_another_record_is_caught_by_the_tree_even_if_the_signatur
     )
 
 
+def test_a_receipt_that_says_something_else_than_its_record_does_not_hold_whoever_signed_it(
+    receipt: dict[str, Any],
+) -> None:
+    from consent.receipts import KIND
+
+    receipt["pii_processing"]["purposes"][0]["purpose_description"] = "Anything we like."
+    receipt.pop("signature")
+    resigned = {**receipt, "signature": ME.sign(KIND, receipt).hex()}
+    assert check(resigned, public_key=ME.public).problems == ("What it says is not what its ledger record says.",)
+
+
 @pytest.mark.parametrize("content", [{}, {"signature": "zz"}, {"proof": []}, {"signature": 7, "proof": {}}])
 def test_what_is_no_receipt_is_told_in_one_sentence(content: dict[str, Any]) -> None:
     with pytest.raises(UnusableReceipt, match="This is no receipt of this platform"):

@@ -181,6 +181,7 @@ def test_inclusion_proofs_hold_for_their_own_leaf_place_and_tree_only(
     assert not holds(leaf=merkle.leaf_hash(b"another one"))
     assert not holds(root=merkle.leaf_hash(b"another root"))
     assert not holds(index=len(leaves))
+    assert not holds(size=2 * len(leaves)), "the signed size is a part of what is proved"
     assert not holds(path=[*path, root])
     if path:
         assert not holds(path=path[:-1])

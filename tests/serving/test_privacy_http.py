@@ -107,7 +107,7 @@ def officer(client: httpx.Client, keys: dict[Scope, str]) -> httpx.Client:
 def test_a_person_is_handed_over_then_erased_and_certified_over_http(
     officer: httpx.Client, street: Street, choose: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.privacy_routes.SETTLE_S", 0.0)
+    monkeypatch.setattr("privacy.erase.SETTLE_S", 0.0)
     choose("ana", Purpose.ANALYTICS_REPORTING)
     RedisStreamLog(street.client).append(
         [LoggedEvent("web", "1", "product_viewed", street.key("ana"), 1, 1, {"item_id": "tea"})]
