@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -66,6 +67,7 @@ def test_handed_over_then_erased_with_a_certificate_that_holds(
 def test_nothing_is_erased_without_a_yes(
     ana: str, settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
     assert aap(capsys, monkeypatch, "erase", "ana")[0] == 1
     assert len(RedisStreamLog(connect(settings)).of(ana)) == 1
 

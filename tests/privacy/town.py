@@ -28,7 +28,7 @@ WHO = "client-0"
 """Somebody who agreed to everything, and buys."""
 
 
-def open_shop(home: Path, *, customers: int = 90, without: str | None = None, keys_of: Path | None = None) -> Settings:
+def open_shop(home: Path, *, customers: int = 150, without: str | None = None, keys_of: Path | None = None) -> Settings:
     """A home with the shop's history imported, `without` one customer's rows if so said."""
     home.mkdir(parents=True)
     if keys_of is not None:
