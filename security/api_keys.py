@@ -49,6 +49,7 @@ class Scope(StrEnum):
     PREDICT = "predict"
     CONSENT = "consent"
     COLLECT = "collect"
+    PRIVACY = "privacy"
     ADMIN = "admin"
 
 

@@ -20,10 +20,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from consent.ages import check_age
 from consent.policy import Status
 from consent.purposes import parse_purpose
 from security.api_keys import KeyInfo, Scope
-from serving import metrics, openapi
+from serving import gpc, metrics, openapi
 from serving.answers import Answer, ConsentRecorded, EventsCollected
 from serving.errors import (
     BodyTooLarge,
@@ -36,6 +37,8 @@ from serving.errors import (
 )
 from serving.health import readiness
 from serving.platform import Platform
+from serving.predictor import Predictor
+from serving.privacy_routes import privacy_calls
 from serving.requests import (
     ChoiceRequest,
     EventsRequest,
@@ -71,6 +74,7 @@ def build_app(make_platform: Callable[[], Platform]) -> Starlette:
         ("anomalies", _ask("anomalies"), Scope.PREDICT),
         ("consent", _choose, Scope.CONSENT),
         ("events", _collect, Scope.COLLECT),
+        *privacy_calls(_body),
     )
     routes = [Route(f"/v1/{n}", _call(n, handle, scope), methods=["POST"]) for n, handle, scope in calls]
     pages = ("/livez", _livez), ("/readyz", _readyz), ("/metrics", _metrics), ("/openapi.json", _openapi)
@@ -85,7 +89,7 @@ async def _recommendations(request: Request, platform: Platform, _key: KeyInfo) 
 
     def answer() -> list[Answer[Any]]:
         people = platform.pseudonyms.user_keys(asked.user_ids)
-        return list(platform.stores().predictor.recommendations(people, n=asked.n, now=platform.settings.now()))
+        return list(_predictor(request, platform).recommendations(people, n=asked.n, now=platform.settings.now()))
 
     answers = await run_sync(answer)
     return {"answers": answers}, answers
@@ -97,7 +101,7 @@ def _ask(method: str) -> Handler:
 
         def answer() -> list[Answer[Any]]:
             people = platform.pseudonyms.user_keys(asked.user_ids)
-            ask: Callable[..., list[Answer[Any]]] = getattr(platform.stores().predictor, method)
+            ask: Callable[..., list[Answer[Any]]] = getattr(_predictor(request, platform), method)
             return ask(people, now=platform.settings.now())
 
         answers = await run_sync(answer)
@@ -106,10 +110,18 @@ def _ask(method: str) -> Handler:
     return handle
 
 
+def _predictor(request: Request, platform: Platform) -> Predictor:
+    made = platform.stores().predictor
+    return gpc.under_gpc(made) if gpc.is_sent(request.headers) else made
+
+
 async def _choose(request: Request, platform: Platform, key: KeyInfo) -> tuple[Any, Sequence[Answer[Any]]]:
     asked = await _body(request, platform, ChoiceRequest)
     purpose = parse_purpose(asked.purpose)
     status = Status.GIVEN if asked.choice == "grant" else Status.WITHDRAWN
+    if status.permits:
+        gpc.refuse_grant(request.headers, purpose)
+        check_age(purpose, age=asked.age, by_guardian=asked.by == "guardian")
 
     def record() -> int:
         now = platform.settings.now()
@@ -117,7 +129,7 @@ async def _choose(request: Request, platform: Platform, key: KeyInfo) -> tuple[A
             platform.pseudonyms.user_key(asked.user_id),
             purpose,
             status,
-            said_by="the person",
+            said_by=f"the {asked.by}",
             method=f"API key {key.name!r}",
             indicated_at=now,
             received_at=now,

@@ -25,6 +25,7 @@ from consent.purposes import UnknownPurpose
 from experiments.errors import ExperimentError
 from feature_repo.errors import OnlineStoreUnavailable
 from models.errors import ModelError, SchemaMismatch
+from privacy.errors import PrivacyError
 from storage.errors import StorageError
 
 __all__ = [
@@ -129,6 +130,6 @@ def status_and_sentence(error: Exception) -> tuple[int, str]:
         return 503, str(error)
     if isinstance(error, (ConsentError, UnknownPurpose)):
         return 422, str(error)
-    if isinstance(error, (ModelError, ExperimentError)):
+    if isinstance(error, (ModelError, ExperimentError, PrivacyError)):
         return 500, str(error)
     return 500, BROKEN
