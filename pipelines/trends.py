@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from datetime import datetime
 from html import escape
-from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +16,7 @@ from consent.purposes import Purpose
 from models.registry import ModelVersion, Registry
 from models.roster import MODELS
 from pipelines.page import number, page, table
+from pipelines.retrain_plots import embedded
 from settings.config import Settings
 from storage.files import write_atomically
 from storage.layout import Layout
@@ -47,7 +46,9 @@ def write_trends(settings: Settings, *, daily: pa.Table, registry: Registry, as_
     parts = [
         f"<h1>Trends, {as_of:%B %Y}</h1>",
         "<p>Of people who allow reporting now; days with few customers are left out. Means a day.</p>",
-        _picture(_months_plot(months)) if len(months) else "<p>No day has enough customers yet.</p>",
+        embedded(_months_plot(months), told="Customers, baskets and money a day, by month")
+        if len(months)
+        else "<p>No day has enough customers yet.</p>",
         table(
             ["month", "days", "customers", "baskets", "amount", "change"], [_month(m, r) for m, r in months.iterrows()]
         ),
@@ -70,14 +71,6 @@ def _months_plot(months: pd.DataFrame) -> Figure:
         axes.set_title(f"{name} a day", loc="left", fontsize=10)
         axes.set_ylabel(unit)
     return figure
-
-
-def _picture(figure: Figure) -> str:
-    kept = BytesIO()
-    figure.savefig(kept, format="png")
-    image = base64.b64encode(kept.getvalue()).decode()
-    told = "Customers, baskets and money a day, by month"
-    return f"<img style='max-width:100%' alt='{told}' src='data:image/png;base64,{image}'>"
 
 
 def _month(month: object, row: pd.Series[float]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from datetime import date
 from html import escape
@@ -14,6 +13,7 @@ from matplotlib.dates import DateFormatter
 from matplotlib.figure import Figure
 
 from pipelines.page import number, page, table
+from pipelines.retrain_plots import embedded
 from storage.files import write_atomically
 
 __all__ = ["champions_over_weeks", "write_weeks"]
@@ -24,10 +24,9 @@ _MAIN, _RIVAL, _KEPT = "#1b6ca8", "#9aa5b1", "#d1495b"
 
 def write_weeks(weeks: Weeks, *, stem: Path) -> tuple[Path, Path]:
     """Write `<stem>.html` and `<stem>.png`; returns both."""
-    picture = _png(champions_over_weeks(weeks))
     html, png = stem.with_suffix(".html"), stem.with_suffix(".png")
-    write_atomically(png, picture)
-    write_atomically(html, _html(weeks, picture).encode())
+    write_atomically(png, _png(champions_over_weeks(weeks)))
+    write_atomically(html, _html(weeks).encode())
     return html, png
 
 
@@ -60,11 +59,10 @@ def champions_over_weeks(weeks: Weeks) -> Figure:
     return figure
 
 
-def _html(weeks: Weeks, picture: bytes) -> str:
+def _html(weeks: Weeks) -> str:
     first, last = min(weeks), max(weeks)
     decisions = [told for week in weeks.values() for told in week.values()]
     promoted = sum(told["promoted"] for told in decisions)
-    image = base64.b64encode(picture).decode()
     rows = [
         [escape(day), escape(name), *_row(told), escape(" ".join(told["reasons"]))]
         for day, week in weeks.items()
@@ -74,7 +72,7 @@ def _html(weeks: Weeks, picture: bytes) -> str:
         f"<h1>{len(weeks)} weekly retrains, {first} to {last}</h1>",
         f"<p>{len(decisions)} decisions about a model, {promoted} of them promotions. Each point is a version judged on the "
         "weeks just before its day, which it had not seen.</p>",
-        f"<img style='max-width:100%' alt='Headline of each model by week' src='data:image/png;base64,{image}'>",
+        embedded(champions_over_weeks(weeks), told="Headline of each model by week"),
         table(["week", "model", "version", "decision", "figure", "why"], rows),
     ]
     return page(f"Retrains {first} to {last}", parts)
