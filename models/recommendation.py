@@ -174,7 +174,7 @@ class RecommendationModel(Model[Interactions, RecommendationParameters]):
         history: History,
     ) -> None:
         scores = self.blends[strategy].score(part.values)
-        edges = np.flatnonzero(np.append(True, part.person[1:] != part.person[:-1])) if len(part.person) else []
+        edges = np.flatnonzero(np.diff(part.person, prepend=-1))
         for first, end in zip(edges, np.append(edges[1:], len(part.person)), strict=True):
             order = first + np.lexsort((part.item[first:end], -part.taste[first:end], -scores[first:end]))
             best = take(order, part.item, self.shelf.facts.category, n=n, most=wanted.most_a_category)

@@ -47,12 +47,13 @@ class Place:
 SCHEDULED: Mapping[str, Scheduled] = {
     job.name: job
     for job in (
+        Scheduled("hourly", ("experiment", "watch"), "5 * * * *", "*-*-* *:05:00 UTC", 1),
         Scheduled("daily", ("job", "daily"), "10 2 * * *", "*-*-* 02:10:00 UTC", 2),
         Scheduled("weekly", ("retrain",), "10 3 * * 1", "Mon *-*-* 03:10:00 UTC", 6),
         Scheduled("monthly", ("job", "monthly"), "10 5 1 * *", "*-*-01 05:10:00 UTC", 2),
     )
 }
-"""Nightly aggregates; the retrain on Mondays; the trend report on the first of a month."""
+"""The guardrails of experiments every hour; nightly aggregates; the retrain on Mondays; the trend report on the first of a month."""
 
 
 def cron(jobs: Sequence[Scheduled], place: Place) -> str:
