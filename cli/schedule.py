@@ -18,7 +18,8 @@ __all__ = ["schedule"]
 def schedule(
     kind: Annotated[str, typer.Argument(help="cron, systemd or kubernetes.")],
     job: Annotated[
-        list[str] | None, typer.Option(help="Only these: hourly, daily, weekly, monthly; [dim]all[/].", show_default=False)
+        list[str] | None,
+        typer.Option(help="Only these: hourly, daily, weekly, monthly; [dim]all[/].", show_default=False),
     ] = None,
     user: Annotated[str, typer.Option(help="Whom systemd runs it as.")] = "aap",
     program: Annotated[
@@ -30,7 +31,8 @@ def schedule(
 ) -> None:
     """Print what has the jobs run by themselves; install nothing.
 
-    hourly: guardrails; daily: aggregates; weekly: the retrain; monthly: the trend report. `docs/schedule.md` says where the text goes.
+    hourly: guardrails; daily: aggregates; weekly: the retrain; monthly: the trend report.
+    `docs/schedule.md` says where the text goes.
     """
     from pipelines.schedule import KINDS, SCHEDULED, Place
 

@@ -26,6 +26,8 @@ class Outcome:
     reasons: tuple[str, ...]
     replaced: int | None
     """The version that was champion before, if any."""
+    champion: float | None = None
+    """What that version reached on the headline, when it was judged itself."""
 
 
 def training_settings(settings: Settings) -> TrainingSettings:
@@ -65,7 +67,8 @@ def train_and_decide(
         registry.promote(name, trained.version.version, reasons=decision.reasons)
     else:
         registry.explain(trained.version, reasons=decision.reasons)
-    return Outcome(trained, decision.promote, decision.reasons, before.version if before else None)
+    reached = before.metrics.get(trained.evaluation.headline) if before else None
+    return Outcome(trained, decision.promote, decision.reasons, before.version if before else None, reached)
 
 
 def _knows_later(champion: ModelVersion | None, *, as_of: datetime) -> GateDecision | None:

@@ -1,7 +1,7 @@
 """The runner of jobs: steps one after the other under a lock, each written down when it is done, in one MLflow run.
 
-A job that was killed goes on from the step it was in, under the same moment (`as_of`) and the same run. Jobs share the
-retrain's lock: they read and write the same stores, so a second one says who is at it, and leaves.
+A job that was killed goes on from the step it was in, under the same moment (`as_of`) and the same run. All jobs share one
+lock: they read and write the same stores, so a second one says who is at it, and leaves.
 """
 
 from __future__ import annotations
@@ -30,9 +30,17 @@ StepsOf = Callable[[Registry, Run, datetime], Mapping[str, Step]]
 
 
 def run_job(
-    settings: Settings, job: str, *, as_of: datetime, steps_of: StepsOf, say: Say | None = None
+    settings: Settings,
+    job: str,
+    *,
+    as_of: datetime,
+    steps_of: StepsOf,
+    finish: Callable[[RetrainResult, Run], None] | None = None,
+    say: Say | None = None,
 ) -> RetrainResult:
-    """Do every step that is not done yet. Raises `LockHeld` while another job runs, `StepFailed` where a step fails."""
+    """Do every step that is not done yet, then `finish`, which may be done twice as well.
+
+    Raises `LockHeld` while another job runs, `StepFailed` where a step fails."""
     layout, registry = Layout(settings.home), open_registry(settings)
     state = layout.run / f"{job.replace(' ', '-')}.json"
     with hold(layout.run / "retrain.lock", what=f"the job {job}"):
@@ -46,6 +54,8 @@ def run_job(
                     say(name, done, len(steps))
                 if name not in result.steps:
                     _do(name, step, job=job, result=result, state=state)
+            if finish:
+                finish(result, run)
             if say:
                 say("", len(steps), len(steps))
         state.unlink(missing_ok=True)
