@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -91,12 +91,14 @@ def _replay(settings: Settings, *, first: datetime, weeks: int, models: list[str
         found = replay(
             settings, first=first, weeks=weeks, models=chosen, say=lambda _week, done, total: report(done, total)
         )
-    decided = {True: "promoted", False: "kept"}
-    rows = [
-        (day, *(decided.get(week.get(name, {}).get("promoted")) for name in chosen))
-        for day, week in found.weeks.items()
-    ]
+    rows = [(day, *(_decided(week.get(name)) for name in chosen)) for day, week in found.weeks.items()]
     table("week", *chosen, rows=rows)
     console.print(f"The weeks as a page: {found.pages[0]}", soft_wrap=True)
     if as_json:
         typer.echo(json.dumps({"weeks": found.weeks, "pages": [str(p) for p in found.pages]}))
+
+
+def _decided(outcome: dict[str, Any] | None) -> str | None:
+    if outcome is None:
+        return None
+    return "promoted" if outcome["promoted"] else "kept" if "version" in outcome else "not trained"
