@@ -42,6 +42,7 @@ class RecommendationParameters(BlendParameters):
     """Section `recommendation` of training.yaml; what each means is said there."""
 
     horizon_days: int
+    als: str
     factors: int
     regularization: float
     iterations: int

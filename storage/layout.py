@@ -75,6 +75,16 @@ class Layout:
         return self.home / "mlflow"
 
     @property
+    def tuning(self) -> Path:
+        """Studies of `aap tune` (SQLite)."""
+        return self.home / "tuning"
+
+    @property
+    def aggregates(self) -> Path:
+        """Daily aggregates (Parquet)."""
+        return self.home / "aggregates"
+
+    @property
     def reports(self) -> Path:
         """HTML and JSON reports: drift, retrain summaries."""
         return self.home / "reports"
