@@ -105,7 +105,8 @@ class _Parts(xgb.DataIter):
     """Hands xgboost one lesson at a time, so that they are never copied together."""
 
     def __init__(self, lessons: Sequence[Lesson], features: tuple[str, ...]) -> None:
-        self._lessons, self._features, self._rest = lessons, list(features), iter(lessons)
+        self._lessons, self._features = lessons, list(features)
+        self._rest: Iterator[Lesson] = iter(lessons)
         super().__init__()
 
     def next(self, input_data: Any) -> bool:
@@ -116,4 +117,4 @@ class _Parts(xgb.DataIter):
         return True
 
     def reset(self) -> None:
-        self._rest: Iterator[Lesson] = iter(self._lessons)
+        self._rest = iter(self._lessons)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -174,8 +175,9 @@ class RecommendationModel(Model[Interactions, RecommendationParameters]):
         history: History,
     ) -> None:
         scores = self.blends[strategy].score(part.values)
-        edges = np.flatnonzero(np.append(True, part.person[1:] != part.person[:-1])) if len(part.person) else []
-        for first, end in zip(edges, np.append(edges[1:], len(part.person)), strict=True):
+        turns = np.append(True, part.person[1:] != part.person[:-1]) if len(part.person) else np.empty(0, dtype=bool)
+        edges = np.append(np.flatnonzero(turns), len(part.person))
+        for first, end in pairwise(edges.tolist()):
             order = first + np.lexsort((part.item[first:end], -part.taste[first:end], -scores[first:end]))
             best = take(order, part.item, self.shelf.facts.category, n=n, most=wanted.most_a_category)
             lists[int(part.person[first])] = self._told(best, part, scores, history)

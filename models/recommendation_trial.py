@@ -129,7 +129,8 @@ def _cold(
         found[f"cold_people_ndcg_at_{_K}"] = float(scores.ndcg[few].mean())
     if strangers:
         (popular,) = model.recommend([[]], baskets=[[]], n=_K)
-        lists = dict.fromkeys(strangers, [r.item_id for r in popular])
+        shown = [r.item_id for r in popular]
+        lists = dict.fromkeys(strangers, shown)
         judged = judge(lists, bought=strangers, k=_K, catalogue_size=len(known))
         found[f"strangers_ndcg_at_{_K}"] = float(judged.ndcg.mean())
     return found
