@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -49,6 +50,30 @@ def consent(people: People = 100_000, as_json: Json = False) -> None:
     headings = ("people", "with p50 ms", "without p50 ms", "added %")
     table(*headings, rows=rows, numbers=headings)
     console.print(report.machine, highlight=False)
+
+
+@app.command()
+def anomaly(
+    file: Annotated[Path, typer.Argument(help="A CSV or Parquet table.", exists=True, dir_okay=False)],
+    label: Annotated[str, typer.Option(help="The column that is 1 for an anomaly, else 0.")],
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Finding the labelled rows of a table: the isolation forest beside the median-absolute-deviation rule."""
+    from benchmarks.anomaly import run
+
+    with counted("Scoring") as told:
+        told(1)
+        found = run(file, label=label, seed=seed)
+    if as_json:
+        _print_json(found.to_dict())
+        return
+    rows = [(name, of["auc"], of["ap"]) for name, of in (("forest", found.forest), ("MAD rule", found.mad_rule))]
+    table("way", "ROC AUC", "average precision", rows=rows, numbers=["ROC AUC", "average precision"])
+    gain, low, high = found.gain_auc
+    about = f"{found.rows:,} rows, {found.marked:,} marked, {len(found.features)} features"
+    console.print(f"Gain in ROC AUC {gain:+.4f} [{low:+.4f}, {high:+.4f}]; {about}.", highlight=False)
+    console.print(found.machine, highlight=False)
 
 
 @app.command()

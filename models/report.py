@@ -24,7 +24,7 @@ from models.roster import model_class
 __all__ = ["CHURN_HORIZONS", "REPORTED", "report"]
 
 CHURN_HORIZONS = (14, 28)
-REPORTED = ("recommendation", "churn", "segments", "anomaly")
+REPORTED = ("recommendation", "churn", "segments", "anomaly", "event_anomaly", "session_anomaly")
 _CALLED = {
     "plain_als": "als",
     "personal_frequency": "personal",

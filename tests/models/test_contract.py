@@ -19,7 +19,7 @@ from models.errors import CorruptArtifact, ModelError, OneClassOnly, SchemaMisma
 from models.roster import MODELS
 
 every_model = pytest.mark.parametrize("name", sorted(MODELS))
-on_features = pytest.mark.parametrize("name", ["churn", "segments", "anomaly"])
+on_features = pytest.mark.parametrize("name", ["churn", "segments", "anomaly", "event_anomaly", "session_anomaly"])
 
 
 def answers(model, case):
