@@ -77,6 +77,37 @@ def anomaly(
 
 
 @app.command()
+def models(
+    home: Annotated[
+        Path | None,
+        typer.Option(help="Fit on this home's data; [dim]else on the demo's shop, everybody agreeing[/].",
+                     show_default=False, file_okay=False, exists=True),
+    ] = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Fitting the four models on all data, and answering one person."""
+    from contextlib import nullcontext
+
+    from benchmarks.models import run
+    from feature_repo.retrieval import open_retrieval
+    from pipelines.all_data import CUT, everyone_agrees
+    from pipelines.promotion import training_settings
+
+    def tell(stage: str) -> None:
+        err.print(f"[dim]{stage}[/]", highlight=False)
+
+    with everyone_agrees(tell) if home is None else nullcontext(load_settings(home)) as settings:
+        costs = run(open_retrieval(settings), settings=training_settings(settings), cut=CUT, progress=tell)
+    found = costs.to_dict()
+    if as_json:
+        _print_json(found)
+        return
+    rows = [(what, name, value) for what, of in found.items() if isinstance(of, dict) for name, value in of.items()]
+    table("what", "of", "figure", rows=[*rows, ("peak", "GB", costs.peak_gb)], numbers=["figure"])
+    console.print(costs.machine, highlight=False)
+
+
+@app.command()
 def materialize(people: People = 100_000, as_json: Json = False) -> None:
     """Bringing a built view online: ours beside Feast's, in user-view rows a second."""
     from benchmarks.materialize import run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ class Wishes:
 
     without: tuple[str, ...] = ()
     """Item ids that must not show: out of stock, in the basket already."""
+    among: Collection[str] | None = None
+    """Only items of these ids: what a caller's own filters let through; None for all."""
     category: str | None = None
     """Only items of this category."""
     most_a_category: int | None = None
@@ -25,7 +27,7 @@ class Wishes:
         self, item_ids: Sequence[str], codes: Mapping[str, int], categories: Sequence[str], category: np.ndarray
     ) -> np.ndarray | None:
         """Which items may show, bool `[n_items]`; None for all."""
-        if not self.without and self.category is None:
+        if not self.without and self.category is None and self.among is None:
             return None
         if self.category is None:
             allowed = np.ones(len(item_ids), dtype=bool)
@@ -33,6 +35,10 @@ class Wishes:
             allowed = category == list(categories).index(self.category)
         else:
             allowed = np.zeros(len(item_ids), dtype=bool)
+        if self.among is not None:
+            within = np.zeros(len(item_ids), dtype=bool)
+            within[[codes[item] for item in self.among if item in codes]] = True
+            allowed &= within
         allowed[[codes[item] for item in self.without if item in codes]] = False
         return allowed
 
