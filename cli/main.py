@@ -83,7 +83,9 @@ ENTRIES: Mapping[str, Entry] = {
         Entry("models", "cli.models", "app", "Models", "List model versions; promote or roll back."),
         Entry("retrain", "cli.retrain", "retrain", "Models", "The weekly job: import, features, drift, train, gate."),
         Entry("serve", "cli.serve", "serve", "Serve", "Run the prediction service in this terminal."),
+        Entry("experiment", "cli.experiment", "app", "Serve", "List experiments, read them out, stop and resume them."),
         Entry("keys", "cli.keys", "app", "Serve", "Create and revoke the API keys of applications."),
+        Entry("replay", "cli.replay", "replay", "Serve", "Make an answer again from its record, bit for bit."),
         Entry("consent", "cli.consent", "app", "Consent", "Grant, withdraw and look up consent; verify the ledger."),
         Entry("bench", "cli.bench", "app", "Look", "Measure the platform beside its peers."),
     )

@@ -17,7 +17,7 @@ class Wishes:
     without: tuple[str, ...] = ()
     """Item ids that must not show: out of stock, in the basket already."""
     among: Collection[str] | None = None
-    """Only items of these ids: what a caller's own filters let through; None for all."""
+    """Only these items."""
     category: str | None = None
     """Only items of this category."""
     most_a_category: int | None = None
@@ -27,7 +27,7 @@ class Wishes:
         self, item_ids: Sequence[str], codes: Mapping[str, int], categories: Sequence[str], category: np.ndarray
     ) -> np.ndarray | None:
         """Which items may show, bool `[n_items]`; None for all."""
-        if not self.without and self.category is None and self.among is None:
+        if not self.without and self.among is None and self.category is None:
             return None
         if self.category is None:
             allowed = np.ones(len(item_ids), dtype=bool)
@@ -36,9 +36,9 @@ class Wishes:
         else:
             allowed = np.zeros(len(item_ids), dtype=bool)
         if self.among is not None:
-            within = np.zeros(len(item_ids), dtype=bool)
-            within[[codes[item] for item in self.among if item in codes]] = True
-            allowed &= within
+            among = np.zeros(len(item_ids), dtype=bool)
+            among[[codes[item] for item in self.among if item in codes]] = True
+            allowed &= among
         allowed[[codes[item] for item in self.without if item in codes]] = False
         return allowed
 

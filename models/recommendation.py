@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -176,9 +175,8 @@ class RecommendationModel(Model[Interactions, RecommendationParameters]):
         history: History,
     ) -> None:
         scores = self.blends[strategy].score(part.values)
-        turns = np.append(True, part.person[1:] != part.person[:-1]) if len(part.person) else np.empty(0, dtype=bool)
-        edges = np.append(np.flatnonzero(turns), len(part.person))
-        for first, end in pairwise(edges.tolist()):
+        edges = np.flatnonzero(np.diff(part.person, prepend=-1))
+        for first, end in zip(edges, np.append(edges[1:], len(part.person)), strict=True):
             order = first + np.lexsort((part.item[first:end], -part.taste[first:end], -scores[first:end]))
             best = take(order, part.item, self.shelf.facts.category, n=n, most=wanted.most_a_category)
             lists[int(part.person[first])] = self._told(best, part, scores, history)

@@ -129,8 +129,8 @@ def _cold(
         found[f"cold_people_ndcg_at_{_K}"] = float(scores.ndcg[few].mean())
     if strangers:
         (popular,) = model.recommend([[]], baskets=[[]], n=_K)
-        shown = [r.item_id for r in popular]
-        lists = dict.fromkeys(strangers, shown)
+        likewise = [r.item_id for r in popular]
+        lists = dict.fromkeys(strangers, likewise)
         judged = judge(lists, bought=strangers, k=_K, catalogue_size=len(known))
         found[f"strangers_ndcg_at_{_K}"] = float(judged.ndcg.mean())
     return found

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from feature_repo.frame import Manifest
 from models.contract import AnyModel, Retrieval
@@ -23,6 +21,7 @@ from models.evaluation import Evaluation
 from models.leaks import require_known
 from models.parameters import TrainingSettings
 from models.registry import ModelVersion, Registry, Run
+from models.revision import code_revision
 from models.roster import model_class
 from models.splits import global_split
 
@@ -99,20 +98,6 @@ def _following(registry: Registry, model: AnyModel) -> AnyModel:
 def feature_hash(features: tuple[str, ...]) -> str:
     """SHA-256 of a feature list, order included."""
     return hashlib.sha256(json.dumps(list(features)).encode()).hexdigest()
-
-
-def code_revision(folder: Path) -> str | None:
-    """The git commit checked out in `folder`, with `+changes` if files differ from it; None without git."""
-    try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        return f"{commit}+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else commit
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
 
 
 def _tags(model: AnyModel, manifest: Manifest, *, seed: int, revision: str | None) -> dict[str, str]:

@@ -27,7 +27,11 @@ class LeakyShop(Shop):
 
     def training_frame(self, labels: pd.DataFrame, *, service: str, as_of) -> TrainingFrame:
         frame = Shop.training_frame(self, labels, service=service, as_of=as_of)
-        lines = self.lines[["user_key", "occurred_at"]].sort_values("occurred_at")
+        lines = (
+            self.lines[["user_key", "occurred_at"]]
+            .sort_values("occurred_at")
+            .astype({"occurred_at": frame.data["as_of"].dtype})
+        )
         rows = frame.data[["user_key", "as_of"]].assign(n=range(len(frame.data))).sort_values("as_of")
         nexts = pd.merge_asof(rows, lines, left_on="as_of", right_on="occurred_at", by="user_key", direction="forward")
         ahead = (nexts["occurred_at"] - nexts["as_of"]).dt.total_seconds() / 86_400
