@@ -169,6 +169,30 @@ def rollback(model: _Model) -> None:
 
 
 @app.command()
+def alerts(
+    most: Annotated[int, typer.Option(min=1, help="How many, the newest.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array, on the last line.")] = False,
+) -> None:
+    """List what `aap live` found unusual, newest first; people by their pseudonyms."""
+    from pipelines.alerts import read
+    from storage.layout import Layout
+
+    found = read(Layout(load_settings().home).alerts, most=most)
+    if as_json:
+        typer.echo(json.dumps(found, default=str))
+        return
+    rows = [
+        (f"{a['time']:%Y-%m-%d %H:%M:%S}", a["kind"], a["user_key"][:8], a["about"], f"{a['score']:.3f}",
+         f"{a['threshold']:.3f}", ", ".join(a["drivers"]))
+        for a in found
+    ]  # fmt: skip
+    if rows:
+        table("time", "kind", "who", "about", "score", "above", "driven by", rows=rows, numbers=["score", "above"])
+    else:
+        console.print("No alerts; `aap live` gives them once the anomaly models have champions.")
+
+
+@app.command()
 def report(
     home: Annotated[
         Path | None,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from cli.main import app
 from consent.policy import Status
 from consent.purposes import Purpose
 from experiments.batches import Batches
@@ -22,6 +25,7 @@ from models.doings import LINE_FEATURES, SESSION_FEATURES, Doings
 from models.errors import StoreUnavailable
 from pipelines.alerts import SCHEMA, Alert, read
 from pipelines.watch import Champions, Watch
+from storage.layout import Layout
 from storage.redis_server import connect
 from tests.feature_repo.store_room import AS_OF, StoreRoom
 from tests.models.shop import manifest
@@ -91,6 +95,22 @@ def test_every_line_session_and_person_above_the_threshold_gets_one_alert_that_s
     assert session["score"] == models["session"][1].score(values)[0]
     assert session["drivers"] == models["session"][1].drivers(values)[0]
     assert watch.step() == 0
+    assert read(tmp_path / "alerts", most=2) == alerts[:2]
+
+
+def test_alerts_are_listed_by_the_command_without_naming_anybody(shop, models, monkeypatch):
+    settings = shop.room.settings
+    monkeypatch.setenv("AAP_HOME", str(settings.home))
+    listed = CliRunner().invoke(app, ["models", "alerts"])
+    assert "No alerts" in listed.stdout
+    watch = watch_of(shop, Layout(settings.home).alerts, models)
+    watch.step()
+    shop.collect(purchase(1, "customer-1", shop.now))
+    watch.step()
+    listed = CliRunner().invoke(app, ["models", "alerts", "--json"])
+    found = json.loads(listed.stdout.splitlines()[-1])
+    assert {alert["kind"] for alert in found} == {"event", "session", "user"}
+    assert "customer-1" not in listed.stdout
 
 
 def test_who_objects_is_not_looked_at(shop, models, tmp_path):
