@@ -199,6 +199,8 @@ def _checked_labels(data: TrainingFrame, *, fewest: int) -> np.ndarray:
     labels = data.data[LABEL].to_numpy(dtype=np.float64)
     if len(labels) < fewest:
         raise TooFewRows("Rows to learn churn from", found=len(labels), needed=fewest)
+    if (known := int((~np.isnan(data.values)).any(axis=1).sum())) < fewest:
+        raise TooFewRows("Rows of which any feature is known", found=known, needed=fewest, advice="build the features")
     if len(np.unique(labels)) < 2:
         raise OneClassOnly(LABEL, value=labels[0], rows=len(labels))
     return labels

@@ -104,6 +104,10 @@ class Model(ABC, Generic[Data, Settings]):
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote. Raises `CorruptArtifact`."""
 
+    def following(self, previous: Self) -> Self:
+        """This model with what goes on from the champion before it, such as names; what it computes stays the same."""
+        return self
+
     def require(self, features: Sequence[str]) -> None:
         """Raise `SchemaMismatch` unless `features` are this model's, in its order."""
         if tuple(features) != self.features:

@@ -7,6 +7,7 @@ ModelError
 ├── TooFewRows         not enough to learn from, or to judge on
 ├── OneClassOnly       every label is the same
 ├── Leak               what was to be learned from knows the future
+├── UnusableTable      a table of somebody's that can't be judged on
 ├── SchemaMismatch     the features given are not the ones the model was fitted on
 ├── UnknownStrategy    a recommendation strategy that does not exist
 ├── CorruptArtifact    a stored model is not what was stored
@@ -33,6 +34,7 @@ __all__ = [
     "UnknownStrategy",
     "UnknownVersion",
     "UnusableModel",
+    "UnusableTable",
 ]
 
 
@@ -73,6 +75,10 @@ class OneClassOnly(ModelError, ValueError):
 
 class Leak(ModelError, ValueError):
     """What a model was to learn from holds something that could not be known then."""
+
+
+class UnusableTable(ModelError, ValueError):
+    """A table that was named can't be read, or lacks what is needed to judge on it."""
 
 
 class SchemaMismatch(ModelError, ValueError):

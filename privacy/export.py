@@ -57,6 +57,7 @@ def collect(held: Holdings, user_key: str, *, now: datetime) -> dict[str, Any]:
         "features": _features(held, user_key, now=now),
         "predictions": _rows(held.layout.predictions, user_key),
         "exposures": _rows(held.layout.exposures, user_key),
+        "alerts": _rows(held.layout.alerts, user_key),
         "served": _rows(held.layout.served, user_key),
         "trained_on_by": [
             {"model": v.name, "version": v.version, "aliases": list(v.aliases)}
@@ -187,6 +188,7 @@ def _schema() -> Mapping[str, Any]:
             "features": "values as read now; `means` says what each is",
             "predictions": "answers given, the model's version, and the values they rest on",
             "exposures": "experiments the person was shown a variant of",
+            "alerts": "what was found unusual, by which model, and why",
             "served": "values handed out to a model that were kept to be checked",
             "trained_on_by": "model versions fitted on rows of the person",
         },

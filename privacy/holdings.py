@@ -84,6 +84,7 @@ def places(held: Holdings, user_key: str) -> list[Place]:
     rows = (
         ("experiment exposures", layout.exposures),
         ("prediction records", layout.predictions),
+        ("anomaly alerts", layout.alerts),
     )
     served = Served(layout.served, timedelta(days=held.settings.served_sample_days))
     rewritten: dict[StoredFile, StoredFile] = {}

@@ -59,6 +59,14 @@ def retain(
                 progress(place + 1, len(types) + 1)
         _by_age(held.layout.exposures, "exposures", lambda _: spec(EXPERIMENTS).retention, now, done, dry_run)
         _by_age(held.layout.predictions, "predictions", _kept_for, now, done, dry_run)
+        _by_age(
+            held.layout.alerts,
+            "alerts",
+            lambda _: spec(Purpose.ESSENTIAL_FRAUD_DETECTION).retention,
+            now,
+            done,
+            dry_run,
+        )
         _served(held, standing, now=now, done=done, dry_run=dry_run)
         _rejected(held, now=now, done=done, dry_run=dry_run)
         if not dry_run:

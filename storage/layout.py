@@ -125,6 +125,11 @@ class Layout:
         return self.home / "privacy" / "certificates"
 
     @property
+    def alerts(self) -> Path:
+        """Alerts of unusual events, sessions and people (Parquet)."""
+        return self.home / "alerts"
+
+    @property
     def run(self) -> Path:
         """Lock files and the state of background processes."""
         return self.home / "run"
