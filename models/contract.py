@@ -68,6 +68,9 @@ class Model(ABC, Generic[Data, Settings]):
     parameters_type: ClassVar[type]
     """Frozen dataclass of this model's section of training.yaml."""
 
+    label: ClassVar[str | None] = None
+    """The column of its examples that says what happened in the horizon after, for models that learn from one."""
+
     features: tuple[str, ...]
     """What it must be given, in this order; a sequence feature for models that read sequences."""
 

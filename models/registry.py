@@ -33,11 +33,12 @@ from models.roster import model_class
 from settings.config import Settings
 from storage.layout import Layout
 
-__all__ = ["CHAMPION", "PREVIOUS", "ModelVersion", "Registry", "Run", "open_registry"]
+__all__ = ["CHALLENGER", "CHAMPION", "PREVIOUS", "ModelVersion", "Registry", "Run", "open_registry"]
 
-CHAMPION, PREVIOUS = "champion", "previous"
+CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 _EXPERIMENT = "aap"
 _DIGESTS = "artifact_digests"
+_REFUSAL = "serving_refusal"
 _MODEL_FOLDER = "model"
 _TAINTED = "tainted"
 
@@ -64,6 +65,11 @@ class ModelVersion:
     def tainted(self) -> bool:
         """Whether it was trained on somebody who has been erased since: the next version replaces it, however good it is."""
         return _TAINTED in self.tags
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the service last refused to answer with it, or None if it did not."""
+        return self.tags.get(_REFUSAL) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +185,21 @@ class Registry:
         """The champion before this one, or None."""
         return self._alias(name, PREVIOUS)
 
+    def challenger(self, name: str) -> ModelVersion | None:
+        """The version that is given a copy of the traffic, or None."""
+        return self._alias(name, CHALLENGER)
+
+    def challenge(self, name: str, version: int | None) -> None:
+        """Make `version` the challenger; None leaves none."""
+        if version is not None:
+            self.version(name, version)
+        with _reaching(self.tracking_uri):
+            client = self._client()
+            if version is not None:
+                client.set_registered_model_alias(name, CHALLENGER, str(version))
+            elif self.challenger(name) is not None:
+                client.delete_registered_model_alias(name, CHALLENGER)
+
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions, newest first; none for a model never trained."""
         with _reaching(self.tracking_uri):
@@ -217,6 +238,13 @@ class Registry:
             client.set_model_version_tag(
                 version.name, str(version.version), "promotion_reasons", json.dumps(list(reasons))
             )
+
+    def note_serving(self, version: ModelVersion, /, *, refusal: str | None) -> None:
+        """Keep with `version` why a service refused it; None when one answers with it, which clears an old refusal."""
+        if (refusal or None) == version.refusal:
+            return
+        with _reaching(self.tracking_uri):
+            self._client().set_model_version_tag(version.name, str(version.version), _REFUSAL, refusal or "")
 
     def rollback(self, name: str) -> ModelVersion:
         """Swap champion and previous; raises `NoChampion` when there is no previous."""

@@ -40,6 +40,11 @@ class Layout:
         return self.home / "security" / "api_keys.db"
 
     @property
+    def audit(self) -> Path:
+        """Who did or tried what at the guarded doors (JSON lines)."""
+        return self.home / "security" / "audit"
+
+    @property
     def archive(self) -> Path:
         """Event archive: `<event type>/day=YYYY-MM-DD/*.parquet`."""
         return self.home / "archive"
@@ -78,6 +83,16 @@ class Layout:
     def exposures(self) -> Path:
         """Experiment exposures (Parquet)."""
         return self.home / "exposures"
+
+    @property
+    def vitals(self) -> Path:
+        """How fast and how soundly each variant answers, as sums (Parquet)."""
+        return self.home / "vitals"
+
+    @property
+    def shadow(self) -> Path:
+        """How challengers differ from champions on copies of calls, as sums (Parquet)."""
+        return self.home / "shadow"
 
     @property
     def predictions(self) -> Path:

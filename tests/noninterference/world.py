@@ -40,6 +40,7 @@ from feature_repo.latest import latest_items, latest_rows
 from feature_repo.offline_values import built_view
 from feature_repo.retrieval import Retrieval, open_retrieval
 from feature_repo.views import all_views
+from models.listing import Wishes
 from models.popularity import Popularity, PopularityParameters
 from models.ranking import Recommendation
 from pipelines.ingest import archive_live_events
@@ -49,10 +50,12 @@ from privacy.holdings import open_holdings
 from privacy.retention import retain
 from security.id_map import open_id_map
 from security.pseudonyms import load_pseudonyms
+from serving.catalogue import Shelves
 from serving.item_names import ItemNames
 from serving.models_in_use import InUse
 from serving.predictor import Predictor
 from serving.records import PredictionRecords
+from serving.requests import Ranked
 from serving.sampling import SampledFeatures, ServedSample
 from settings.config import Settings, load_settings
 from storage.folder import archive_folder, features_folder
@@ -71,9 +74,12 @@ class Habits:
     """Recommends what a person bought last, then what everybody buys."""
 
     popular: Sequence[str]
-    features: tuple[str, ...] = ("product_last_500",)
+    features: tuple[str, ...] = ("product_last_1000", "basket_last_1000")
 
-    def recommend(self, sequences: Sequence[Sequence[str]], *, n: int, strategy: str) -> list[list[Recommendation]]:
+    def recommend(
+        self, sequences: Sequence[Sequence[str]], *, baskets: Sequence[Sequence[str]], n: int, strategy: str,
+        wishes: Wishes | None = None,
+    ) -> list[list[Recommendation]]:  # fmt: skip
         ranked = [list(dict.fromkeys([*bought, *self.popular])) for bought in sequences]
         return [[Recommendation(i, 1.0, strategy) for i in row[:n]] for row in ranked]
 
@@ -167,10 +173,12 @@ class World:
         keys = [self.key(u) for u in users]
         try:
             assigner = Assigner(self.client, flags=flags, exposures=exposures)
-            predictor = Predictor(SampledFeatures(door, served), _Models(self.popular, door, keys, self.now), assigner,
-                                  ItemNames(door.item_names, stamp=lambda: None), records.add)  # fmt: skip
+            predictor = Predictor(
+                SampledFeatures(door, served), _Models(self.popular, door, keys, self.now), assigner,
+                ItemNames(door.item_names, stamp=lambda: None), Shelves(door.catalogue), records.add,
+            )  # fmt: skip
             made = [
-                predictor.recommendations(keys, n=5, now=self.now), predictor.churn(keys, now=self.now),
+                predictor.recommendations(keys, asked=Ranked(n=5), now=self.now), predictor.churn(keys, now=self.now),
                 predictor.segments(keys, now=self.now), predictor.anomalies(keys, now=self.now),
             ]  # fmt: skip
         finally:

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from consent.policy import Status
+from consent.projection import assignments_key
 from consent.purposes import Purpose
 from consent.signing import Signer, load_signer
 from consent.verification import verify
 from events.log import LoggedEvent
 from events.rejected import Rejected
-from experiments.assignment import assignment_key
 from experiments.exposures import Exposures
 from feature_repo import online
 from feature_repo.retrieval import open_retrieval
@@ -76,10 +76,10 @@ def leave_traces(settings: Settings, key: str) -> None:
     layout, held = Layout(settings.home), holdings(settings)
     held.log.append([LoggedEvent("web", "1", "product_viewed", key, 1, 1, {"item_id": "ART-001"})])
     held.rejected.add([Rejected("collector", "product_viewed", "item_id is missing", key, {"page": "x"}, CLOSES)])
-    held.client.set(assignment_key(key, "recommendation_strategy"), "discover 1")
+    held.client.set(assignments_key(key), b"what they were assigned")
     exposures = Exposures(layout.exposures)
     for who in (key, "f" * 32):
-        exposures.log(who, flag="recommendation_strategy", variant="discover", at=CLOSES)
+        exposures.log(who, flag="recommendation_strategy", variant="discover", split="1:1", at=CLOSES)
     exposures.close()
 
 
