@@ -61,8 +61,9 @@ def _export(platform: Platform, asked: PersonRequest, caller: KeyInfo) -> dict[s
     platform.exposures.flush()
     held = open_holdings(platform.settings)
     now = platform.settings.now()
-    platform.audit.note("export of a person", by=caller.id, outcome="done", at=now)
-    return collect(held, platform.pseudonyms.user_key(asked.user_id), now=now)
+    told = collect(held, platform.pseudonyms.user_key(asked.user_id), now=now)
+    platform.audit.note("export a person", by=caller.id, outcome="done", at=now)
+    return told
 
 
 def _erase(platform: Platform, asked: ErasureRequest, caller: KeyInfo) -> dict[str, Any]:
@@ -72,5 +73,6 @@ def _erase(platform: Platform, asked: ErasureRequest, caller: KeyInfo) -> dict[s
     platform.stores()  # raises what says that Redis is down, before anything is begun
     held = open_holdings(platform.settings)
     key, now = platform.pseudonyms.user_key(asked.user_id), platform.settings.now()
-    platform.audit.note("erasure of a person", by=caller.id, outcome="begun", at=now)
-    return erase(held, key, now=now, said_by=f"the person, by API key {caller.name!r}")
+    certificate = erase(held, key, now=now, said_by=f"the person, by API key {caller.name!r}")
+    platform.audit.note("erase a person", by=caller.id, outcome="done", at=now)
+    return certificate
