@@ -13,6 +13,8 @@ __all__ = ["FILES", "KEYS", "unlisted_file", "unlisted_key"]
 
 FILES: dict[str, str] = {
     "aap.env": "settings",
+    "aggregates": "sums over many people of a day",
+    "alerts": "what was found unusual, by user key",
     "archive": "events, by user key",
     "catalogue": "items, nobody",
     "consent": "the ledger, by user key",
@@ -32,6 +34,7 @@ FILES: dict[str, str] = {
     "served": "a sample of served vectors, by user key",
     "shadow": "sums over many answers",
     "sources": "tables that were imported, by place",
+    "tuning": "settings tried and their scores, nobody",
     "vitals": "sums over many answers",
 }
 """First part of a path below the home, and what is there."""

@@ -147,7 +147,7 @@ class World:
                 online.write_items(self.client, view, latest_items(view, folder=folder, as_of=self.now))
             else:
                 rows = latest_rows(view, folder=folder, archive=archive, standing=standing, as_of=self.now)
-                online.write(self.client, view, rows)
+                online.write_many(self.client, view, rows)
 
     def train(self) -> None:
         """Fit what answers people who said no, and every training frame there is."""
