@@ -62,14 +62,14 @@ class ModelVersion:
     """Metrics of its evaluation, by name; baselines are `baseline/<name>/<metric>`."""
 
     @property
-    def tainted(self) -> bool:
-        """Whether it was trained on somebody who has been erased since: the next version replaces it, however good it is."""
-        return _TAINTED in self.tags
-
-    @property
     def refusal(self) -> str | None:
         """Why the service last refused to answer with it, or None if it did not."""
         return self.tags.get(_REFUSAL) or None
+
+    @property
+    def tainted(self) -> bool:
+        """Whether it was trained on somebody who has been erased since: the next version replaces it, however good it is."""
+        return _TAINTED in self.tags
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -31,8 +33,7 @@ from serving.lanes import Lane
 from serving.openapi import Problem
 from serving.pages import PAGES
 from serving.platform import Platform
-from serving.predictor import Predictor
-from serving.privacy_routes import PRIVACY_CALLS
+from serving.privacy_routes import privacy_calls
 from serving.reply import Reply, json_reply
 from serving.requests import (
     ChoiceRequest,
@@ -78,7 +79,7 @@ def build_app(make_platform: Callable[[], Platform]) -> Starlette:
         ("score", Scope.PREDICT, MixedRequest, _asking_several),
         ("consent", Scope.CONSENT, ChoiceRequest, _choosing),
         ("events", Scope.COLLECT, EventsRequest, lambda _: _collect),
-        *((name, scope, kind, _privately(handle)) for name, scope, kind, handle in PRIVACY_CALLS),
+        *((name, scope, kind, lambda _, handle=handle: handle) for name, scope, kind, handle in privacy_calls()),
     ]
     routes = [
         Route(f"/v1/{name}", _call(name, scope, kind, handler), methods=["POST"])
@@ -88,21 +89,30 @@ def build_app(make_platform: Callable[[], Platform]) -> Starlette:
     return Starlette(routes=[*routes, *PAGES], lifespan=lifespan, exception_handlers=refusals)
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What calls that are answered together have in common."""
+
+    asked: Any
+    gpc: bool
+    """Whether the call carries the Global Privacy Control."""
+
+
 def _lanes(platform: Platform) -> dict[str, Lane[Any, Any]]:
     """One lane an endpoint, so that a slow model keeps only its own callers waiting."""
 
-    def answering(name: str) -> Callable[[list[str], Any], Sequence[Any]]:
-        def answer(user_ids: list[str], options: tuple[Any, bool]) -> Sequence[Any]:
-            asked, controlled = options
+    def answering(name: str) -> Callable[[list[str], Question], Sequence[Any]]:
+        def answer(user_ids: list[str], question: Question) -> Sequence[Any]:
             people = platform.pseudonyms.user_keys(user_ids)
-            ask = getattr(_predictor(platform, controlled=controlled), name)
-            found: list[Answer[Any]] = ask(people, asked=asked, now=platform.settings.now())
+            predictor = platform.stores().predictor
+            ask = getattr(gpc.under_gpc(predictor) if question.gpc else predictor, name)
+            found: list[Answer[Any]] = ask(people, asked=question.asked, now=platform.settings.now())
             return found
 
         return answer
 
-    def similar(item_ids: list[str], n: int) -> Sequence[Any]:
-        return platform.stores().predictor.similar(item_ids, n=n)
+    def similar(item_ids: list[str], question: Question) -> Sequence[Any]:
+        return platform.stores().predictor.similar(item_ids, n=question.asked)
 
     about_people = {name: answering(name) for name in ASKED if name != "similar-items"}
     return {name: Lane(name, answer) for name, answer in {**about_people, "similar-items": similar}.items()}
@@ -113,7 +123,7 @@ def _asking(name: str) -> Callable[[Request], Handler]:
         lane: Lane[Any, Any] = request.app.state.lanes[name]
 
         async def handle(asked: Any, _platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
-            answers = await lane.ask(asked.about, _options(name, asked, request))
+            answers = await lane.ask(asked.about, Question(asked.asked, gpc.is_sent(request.headers)))
             return {"answers": answers}, _counted([name], [answers])
 
         return handle
@@ -126,10 +136,11 @@ def _asking_several(request: Request) -> Handler:
 
     async def handle(asked: MixedRequest, _platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
         names: list[str] = [part.__struct_config__.tag for part in asked.requests]  # type: ignore[misc]
-        asking = (
-            lanes[name].ask(part.about, _options(name, part, request))
+        signal = gpc.is_sent(request.headers)
+        asking = [
+            lanes[name].ask(part.about, Question(part.asked, signal))
             for name, part in zip(names, asked.requests, strict=True)
-        )
+        ]
         found = await asyncio.gather(*asking, return_exceptions=True)
         parts: list[dict[str, Any]] = []
         for name, answers in zip(names, found, strict=True):
@@ -143,16 +154,6 @@ def _asking_several(request: Request) -> Handler:
     return handle
 
 
-def _options(name: str, asked: Any, request: Request) -> Any:
-    """What calls that are answered together have in common; the Global Privacy Control is for whoever sent it."""
-    return asked.asked if name == "similar-items" else (asked.asked, gpc.is_sent(request.headers))
-
-
-def _predictor(platform: Platform, *, controlled: bool) -> Predictor:
-    made = platform.stores().predictor
-    return gpc.under_gpc(made) if controlled else made
-
-
 def _counted(names: Sequence[str], found: Sequence[Any]) -> list[Counted]:
     """The answers among what was found that are about people."""
     return [
@@ -162,30 +163,17 @@ def _counted(names: Sequence[str], found: Sequence[Any]) -> list[Counted]:
     ]
 
 
-def _privately(
-    work: Callable[[Platform, KeyInfo, Any], Any],
-) -> Callable[[Request], Handler]:
-    """A call that is done in a thread, and about no model."""
-
-    async def handle(asked: Any, platform: Platform, key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
-        return await run_sync(work, platform, key, asked), ()
-
-    return lambda _: handle
-
-
 def _choosing(request: Request) -> Handler:
-    async def handle(asked: ChoiceRequest, platform: Platform, key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
-        if asked.choice == "grant":
-            gpc.refuse_grant(request.headers, parse_purpose(asked.purpose))
-        return await _choose(asked, platform, key)
-
-    return handle
+    return partial(_choose, gpc_sent=gpc.is_sent(request.headers))
 
 
-async def _choose(asked: ChoiceRequest, platform: Platform, key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
+async def _choose(
+    asked: ChoiceRequest, platform: Platform, key: KeyInfo, *, gpc_sent: bool
+) -> tuple[Any, Sequence[Counted]]:
     purpose = parse_purpose(asked.purpose)
     status = Status.GIVEN if asked.choice == "grant" else Status.WITHDRAWN
     if status.permits:
+        gpc.refuse_grant(purpose, sent=gpc_sent)
         check_age(purpose, age=asked.age, by_guardian=asked.by == "guardian")
 
     def record() -> int:
@@ -219,7 +207,7 @@ async def _collect(asked: EventsRequest, platform: Platform, _key: KeyInfo) -> t
 def _call(
     endpoint: str, scope: Scope, kind: type[Any], handler: Callable[[Request], Handler]
 ) -> Callable[[Request], Awaitable[Reply]]:
-    """Let in, answer or refuse, count."""
+    """Let in, answer or refuse, count. A person's rights are not given up on for being slow."""
 
     async def run(request: Request) -> Reply:
         started = time.perf_counter()
@@ -234,7 +222,6 @@ def _call(
                 if told is not None and not told.allowed:
                     raise over_the_limit(told)
                 asked = await door.body(request, kind)
-                # What a person asks to be done is done, however long it takes.
                 async with asyncio.timeout(None if scope is Scope.PRIVACY else platform.settings.deadline_s):
                     body, counted = await handler(request)(asked, platform, key)
                 reply = json_reply(body)

@@ -27,9 +27,9 @@ def is_sent(headers: Mapping[str, str]) -> bool:
     return headers.get("sec-gpc", "").strip() == "1"
 
 
-def refuse_grant(headers: Mapping[str, str], purpose: Purpose) -> None:
+def refuse_grant(purpose: Purpose, *, sent: bool) -> None:
     """Raise `UnusableFields` for a grant that the call's own signal speaks against."""
-    if is_sent(headers) and spec(purpose).stopped_by_gpc:
+    if sent and spec(purpose).stopped_by_gpc:
         raise UnusableFields(f"{purpose} can't be granted by a call with Sec-GPC: 1: the signal says no to it.")
 
 

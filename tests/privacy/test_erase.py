@@ -76,10 +76,12 @@ def leave_traces(settings: Settings, key: str) -> None:
     layout, held = Layout(settings.home), holdings(settings)
     held.log.append([LoggedEvent("web", "1", "product_viewed", key, 1, 1, {"item_id": "ART-001"})])
     held.rejected.add([Rejected("collector", "product_viewed", "item_id is missing", key, {"page": "x"}, CLOSES)])
-    held.client.set(assignments_key(key), b"what they were assigned")
+    held.client.set(assignments_key(key), "1\nrecommendation_strategy discover\n")
     exposures = Exposures(layout.exposures)
     for who in (key, "f" * 32):
-        exposures.log(who, flag="recommendation_strategy", variant="discover", split="1:1", at=CLOSES)
+        exposures.log(
+            who, flag="recommendation_strategy", variant="discover", split="buy_again:50,discover:50", at=CLOSES
+        )
     exposures.close()
 
 

@@ -55,7 +55,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
     publish(settings)
     held, key = holdings(settings), key_of(settings)
     exposures = Exposures(held.layout.exposures)
-    exposures.log(key, flag="recommendation_strategy", variant="discover", split="1:1", at=CLOSES)
+    exposures.log(key, flag="recommendation_strategy", variant="discover", split="buy_again:50,discover:50", at=CLOSES)
     exposures.close()
     held.rejected.add([Rejected("collector", "product_viewed", "item_id is missing", key, {"page": "<b>"}, CLOSES)])
     told = write_export(held, key, into=root / "mine", now=CLOSES)

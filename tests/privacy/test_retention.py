@@ -30,7 +30,13 @@ def held(home: Path) -> Iterator[Holdings]:
     settings = open_shop(home, customers=8)
     made = holdings(settings)
     exposures = Exposures(made.layout.exposures)
-    exposures.log(key_of(settings), flag="recommendation_strategy", variant="discover", split="1:1", at=CLOSES)
+    exposures.log(
+        key_of(settings),
+        flag="recommendation_strategy",
+        variant="discover",
+        split="buy_again:50,discover:50",
+        at=CLOSES,
+    )
     exposures.close()
     made.rejected.add([Rejected("collector", BOUGHT, "amount is missing", key_of(settings), {}, CLOSES)])
     yield made
