@@ -59,7 +59,8 @@ def train_and_decide(
     )
     decision = _knows_later(before, as_of=as_of) or decide(
         trained.evaluation,
-        before.metrics if before else None,
+        # One that was trained on somebody erased has to go, so it is no bar to what replaces it.
+        before.metrics if before and not before.tainted else None,
         features=trained.model.features,
         rules=settings.gate,
     )
