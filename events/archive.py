@@ -85,7 +85,7 @@ class Archive:
                 _write(connection, table, event=event, to=staging / event)
 
     def append_tables(self, tables: Mapping[str, pa.Table], *, batch: str) -> None:
-        """The same of tables in memory: for less than a million events a fifth of the work."""
+        """The same of tables in memory, without DuckDB: a quarter of the work for a batch of 40,000 events."""
         with self._batch(batch, tables) as staging:
             for event, table in tables.items():
                 _write_table(table, event=event, to=staging / event)
