@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -155,6 +156,47 @@ def build(
     if report.spark_skipped:
         console.print(report.spark_skipped)
     console.print(f"{report.growth} × the CPU an event at {copies} × the events. {report.machine}", highlight=False)
+
+
+def swap(
+    swaps: Annotated[int, typer.Option(min=1, help="Promotions.")] = 20,
+    requests: Annotated[int, typer.Option(min=100, help="Calls answered meanwhile, at least.")] = 10_000,
+    as_json: Json = False,
+) -> None:
+    """Swapping models under load: which calls failed, and which were answered by a model that wasn't whole."""
+    from benchmarks.swap import run
+
+    report = run(swaps=swaps, requests=requests)
+    if as_json:
+        _print_json(report.to_dict())
+        return
+    table("what", "count", rows=report.to_dict().items(), numbers=["count"])
+
+
+@app.command()
+def serve(
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of every contender.")] = 5,
+    requests: Annotated[int, typer.Option(min=20, help="Calls a turn on one connection.")] = 400,
+    soak: Annotated[int, typer.Option(min=0, help="Calls more, at half of the top load.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Answering over HTTP: ours, a no-op in the same stack, a bare one, and MLflow's own scoring server."""
+    from benchmarks.serve import run
+
+    report = run(rounds=rounds, requests=requests, soak=soak)
+    if as_json:
+        _print_json(report.to_dict())
+        return
+    measured = ("p50_ms", "p99_ms", "rps", "cpu_ms", "failed")
+    rows = [
+        (name, on[1:], *(line[m] for m in measured))
+        for name, lines in report.contenders.items()
+        for on, line in lines.items()
+    ]
+    table("what", "connections", *measured, rows=rows, numbers=["connections", *measured])
+    if report.soak is not None:
+        table("at half of the top load", "", rows=asdict(report.soak).items(), numbers=[""])
+    console.print(report.machine, highlight=False)
 
 
 def _print_json(report: dict[str, Any]) -> None:

@@ -1,14 +1,24 @@
-"""`aap models`: the versions there are, and which one answers."""
+"""`aap models`: the versions there are, which one answers, and how good the models are."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.console import console, table
+from cli.console import console, counted, err, table
 from settings.config import load_settings
+from storage.layout import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from models.registry import ModelVersion, Registry
+    from settings.config import Settings
 
 __all__ = ["app"]
 
@@ -45,12 +55,43 @@ def list_models() -> None:
 
 @app.command()
 def why(model: _Model, version: _Version) -> None:
-    """Say why a version was promoted or not."""
+    """Say why a version was promoted or not, and whether the service refused it."""
     from models.registry import open_registry
 
     found = open_registry(load_settings()).version(model, version)
-    reasons = json.loads(found.tags.get("promotion_reasons", "[]"))
-    console.print("\n".join(reasons) or "No decision is recorded for it.", soft_wrap=True, highlight=False)
+    lines = json.loads(found.tags.get("promotion_reasons", "[]")) or ["No decision is recorded for it."]
+    if found.refusal:
+        lines.append(f"The service refuses to answer with it: {found.refusal}.")
+    console.print("\n".join(lines), soft_wrap=True, highlight=False)
+
+
+@app.command()
+def compare(
+    model: _Model,
+    version: _Version,
+    other: Annotated[int | None, typer.Argument(help="Another version; the champion by default.", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, on the last line.")] = False,
+) -> None:
+    """Put two versions side by side: what they were made of, and every metric both have."""
+    from models.errors import NoChampion
+    from models.registry import open_registry
+
+    registry = open_registry(load_settings())
+    first, second = registry.version(model, version), registry.version(model, other) if other else None
+    second = second or registry.champion(model)
+    if second is None:
+        raise NoChampion(f"{model} has no champion to compare with; name a second version.")
+    both = sorted(k for k in set(first.metrics) & set(second.metrics) if "/" not in k)
+    metrics = {k: (first.metrics[k], second.metrics[k]) for k in both}
+    made = {k: (first.tags.get(k), second.tags.get(k)) for k in ("as_of", "rows", "seed", "git_revision")}
+    if as_json:
+        pair = [first.version, second.version]
+        typer.echo(json.dumps({"model": model, "versions": pair, "made": made, "metrics": metrics}))
+        return
+    rows: list[tuple[str | None, ...]] = [(name, *pair, None) for name, pair in made.items()]
+    rows += [(name, f"{a:.4f}", f"{b:.4f}", f"{a - b:+.4f}") for name, (a, b) in metrics.items()]
+    headings = ("", f"version {first.version}", f"version {second.version}", "difference")
+    table(*headings, rows=rows, numbers=headings[1:])
 
 
 @app.command()
@@ -58,17 +99,192 @@ def promote(model: _Model, version: _Version) -> None:
     """Make a version the champion, whatever the gate said; the service takes it up within seconds."""
     from models.registry import open_registry
 
-    found = open_registry(load_settings()).promote(model, version, reasons=("Promoted by hand.",))
+    registry = open_registry(load_settings())
+    _must_answer(registry, registry.version(model, version))
+    found = registry.promote(model, version, reasons=("Promoted by hand.",))
     console.print(f"{found.name} version {found.version} is the champion.")
 
 
 @app.command()
-def rollback(model: _Model) -> None:
-    """Go back to the champion before this one."""
+def challenge(
+    model: _Model,
+    version: Annotated[int | None, typer.Argument(help="A version's number; none ends the challenge.", min=1)] = None,
+) -> None:
+    """Give a version a copy of the traffic (a share, AAP_SHADOW); its answers are dropped, `shadow` compares them."""
     from models.registry import open_registry
 
-    found = open_registry(load_settings()).rollback(model)
+    open_registry(load_settings()).challenge(model, version)
+    said = f"{model} has no challenger." if version is None else f"{model} version {version} is the challenger."
+    console.print(said)
+
+
+@app.command()
+def shadow(as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False) -> None:
+    """Say how challengers differ from champions on copies of the traffic, and how long both take."""
+    from dataclasses import asdict
+
+    from serving.shadow import read_shadow
+
+    found = read_shadow(Layout(load_settings().home).shadow)
+    rows = [
+        (
+            one.model,
+            f"{one.challenger} over {one.champion}",
+            f"{one.people:,}",
+            _or_none(one.difference, ".4f"),
+            f"{one.largest:.4f}",
+            _or_none(one.champion_ms, ".2f"),
+            _or_none(one.challenger_ms, ".2f"),
+            one.errors,
+            one.dropped,
+        )
+        for one in found
+    ]
+    headings = ["people", "mean difference", "largest", "champion ms", "challenger ms", "errors", "dropped"]
+    if rows:
+        table("model", "versions", *headings, rows=rows, numbers=headings)
+    else:
+        console.print("No challenger had a copy of the traffic yet; see `aap models challenge` and AAP_SHADOW.")
+    if as_json:
+        typer.echo(json.dumps({"challengers": [asdict(one) for one in found]}))
+
+
+def _or_none(value: float | None, form: str) -> str | None:
+    return None if value is None else format(value, form)
+
+
+@app.command()
+def rollback(model: _Model) -> None:
+    """Go back to the champion before this one; the service takes it up within seconds."""
+    from models.registry import open_registry
+
+    registry = open_registry(load_settings())
+    before = registry.previous(model)
+    if before is not None:
+        _must_answer(registry, before)
+    found = registry.rollback(model)
     console.print(f"{found.name} version {found.version} is the champion again.")
+
+
+@app.command()
+def report(
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            help="Judge on this home's data and consent; [dim]else on the demo's shop with everybody's[/].",
+            show_default=False,
+            file_okay=False,
+            exists=True,
+        ),
+    ] = None,
+    cut: Annotated[
+        datetime | None,
+        typer.Option(help="Learn before, judge after; [dim]2017-12-01[/].", formats=["%Y-%m-%d"], show_default=False),
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only these; [dim]all[/].", show_default=False)] = None,
+    weeks: Annotated[int, typer.Option(min=0, help="Judge churn at so many weekly cuts before as well.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, on the last line.")] = False,
+) -> None:
+    """Judge every model at one fixed cut beside every baseline, on all data; nothing is registered."""
+    from feature_repo.retrieval import open_retrieval
+    from models.report import REPORTED, report as judge
+    from models.roster import model_class
+    from pipelines.all_data import CUT
+    from pipelines.promotion import training_settings
+
+    chosen = [model_class(name).name for name in model or REPORTED]
+    with counted("Measuring") as bar:
+        steps = iter(range(1, 1_000))
+
+        def tell(stage: str) -> None:
+            bar(next(steps))
+            err.print(f"[dim]{stage}[/]", highlight=False)
+
+        with _home(home, tell) as settings:
+            found = judge(
+                open_retrieval(settings),
+                settings=training_settings(settings),
+                cut=cut.replace(tzinfo=UTC) if cut else CUT,
+                models=chosen,
+                weeks=weeks,
+                progress=tell,
+            )
+    for name, told in found.items():
+        _print_report(name, told)
+    if as_json:
+        typer.echo(json.dumps(found))
+
+
+def _home(home: Path | None, tell: Callable[[str], None]) -> AbstractContextManager[Settings]:
+    from pipelines.all_data import everyone_agrees
+
+    return everyone_agrees(tell) if home is None else nullcontext(load_settings(home))
+
+
+def _print_report(name: str, told: dict[str, Any]) -> None:
+    """A model's figures, a line a part, with its baselines."""
+    parts = {f"{name} {key}": part for key, part in told.items() if isinstance(part, dict) and "interval" in part}
+    rows = []
+    for part, found in (parts or {name: told}).items():
+        figures = {k: v for k, v in found.items() if isinstance(v, float)}
+        rows += [(part, metric, f"{value:.4f}") for metric, value in figures.items()]
+        for rival, theirs in found["baselines"].items():
+            shown = theirs.items() if isinstance(theirs, dict) else [("", theirs)]
+            rows += [(f"  {rival}", metric, f"{value:.4f}") for metric, value in shown]
+    table("model", "metric", "figure", rows=rows, numbers=["figure"])
+
+
+@app.command("live-quality")
+def live_quality(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, on the last line.")] = False,
+) -> None:
+    """Say how answers did, now that it is known what people went on to buy."""
+    from dataclasses import asdict
+
+    from feature_repo.retrieval import open_retrieval
+    from serving.live_quality import live_quality as measure
+
+    settings = load_settings()
+    found = measure(open_retrieval(settings), records=Layout(settings.home).predictions, now=settings.now())
+    if as_json:
+        typer.echo(json.dumps({"live_quality": [asdict(line) for line in found]}))
+        return
+    if not found:
+        console.print("Nobody was answered yet; ask the service, or wait a few seconds for its records.")
+        return
+    rows = [(q.model, q.version, q.variant, q.answers, q.waiting, _said(q.measured)) for q in found]
+    table("model", "version", "variant", "judged", "waiting", "measured", rows=rows, numbers=["judged", "waiting"])
+
+
+@app.command("trained-on")
+def trained_on(user: Annotated[str, typer.Argument(help="The person's id, as your systems know it.")]) -> None:
+    """Say which versions were trained on a person. One that doesn't say on whom counts as trained on them."""
+    from models.registry import open_registry
+    from models.roster import MODELS
+    from security.pseudonyms import load_pseudonyms
+
+    settings = load_settings()
+    registry, key = open_registry(settings), load_pseudonyms(Layout(settings.home)).user_key(user)
+    rows = [
+        (v.name, v.version, ", ".join(v.aliases) or None, "to be replaced" if v.tainted else None)
+        for name in MODELS
+        for v in registry.trained_on(name, key)
+    ]
+    if rows:
+        table("model", "version", "alias", "marked", rows=rows, numbers=["version"])
+    else:
+        console.print("No version was trained on this person.")
+
+
+def _said(measured: dict[str, float | None]) -> str:
+    return ", ".join(f"{name} {'–' if value is None else f'{value:.4f}'}" for name, value in measured.items())
+
+
+def _must_answer(registry: Registry, version: ModelVersion) -> None:
+    """Do what the service will do with a champion, before it becomes one. Raises what is wrong with the version."""
+    from serving.models_in_use import smoke_test
+
+    smoke_test(version.name, registry.load(version))
 
 
 def _headline(tags: dict[str, str], metrics: dict[str, float]) -> str | None:

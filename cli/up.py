@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import ssl
 import sys
 import time
 import urllib.error
@@ -144,16 +145,19 @@ def _prediction_service(settings: Settings) -> Service:
         title="Prediction service",
         command=[sys.executable, "-m", "cli.main", "serve"],
         ready=ready,
-        problem=_missing_from_service,
+        problem=lambda address: _missing_from_service(address, settings),
         env={"PYTHONPATH": _with_project_root()},
     )
 
 
-def _missing_from_service(address: str) -> str | None:
+def _missing_from_service(address: str, settings: Settings) -> str | None:
     """What the service says it can't answer without, once it has loaded its models."""
+    from serving.run import trust
+
+    trusted = trust(settings)
     deadline = time.monotonic() + _LOADING_TIMEOUT_S
     while True:
-        code, body = _get(f"{address}/readyz")
+        code, body = _get(f"{address}/readyz", trusted=trusted)
         if code == 200:
             return None
         try:
@@ -244,10 +248,10 @@ def _answers(address: str, path: str) -> Callable[[int], str | None]:
     return lambda _pid: address if _get(address + path)[0] == 200 else None
 
 
-def _get(url: str) -> tuple[int, bytes]:
+def _get(url: str, *, trusted: ssl.SSLContext | None = None) -> tuple[int, bytes]:
     """Status and body of a GET; status 0 when nothing answers."""
     try:
-        with urllib.request.urlopen(url, timeout=_PROBE_TIMEOUT_S) as answer:
+        with urllib.request.urlopen(url, timeout=_PROBE_TIMEOUT_S, context=trusted) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()

@@ -26,6 +26,7 @@ __all__ = [
     "ROW",
     "RUNNING",
     "WORDS",
+    "assignments_key",
     "consent_key",
     "consent_keys",
     "decide",
@@ -62,22 +63,24 @@ RUNNING = (_REASONS.index(Reason.EXPIRED), (FOREVER - _EPOCH) // timedelta(micro
 """A grant that nobody has ended either runs out by itself (this reason) or never (this end)."""
 
 # Newest wins: a slow writer never overwrites what a later ledger position said. KEYS: projection, then the feature keys of
-# every purpose, the row first, in enum order. ARGV: projection, now, where in it the grants begin, how many keys a purpose
-# has. What a purpose knew is deleted unless the grant it was learned under is still the one in force; a row that stays
-# begins with a copy of the projection, which follows in the same step.
+# every purpose, the row first, in enum order, then the assignments. ARGV: projection, now, where in it the grants begin, how
+# many keys a purpose has, the place among KEYS of the purpose that assignments are made for. What a purpose knew is deleted
+# unless the grant it was learned under is still the one in force; a row that stays begins with a copy of the projection,
+# which follows in the same step.
 _WRITE = """
 local held, told = redis.call('GET', KEYS[1]), ARGV[1]
 if held and #held >= 8 and struct.unpack('<l', held) > struct.unpack('<l', told) then return 0 end
 redis.call('SET', KEYS[1], told)
 local now, grants, each, gone = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), {}
 local comparable = held and #held == #told
-for i = 2, #KEYS, each do
+for i = 2, #KEYS - 1, each do
   local at = grants + 1 + 16 * (i - 2) / each
   local start, finish = struct.unpack('<ll', told, at)
   if comparable and struct.unpack('<l', held, at) == start and start <= now and now < finish then
     if redis.call('STRLEN', KEYS[i]) > #told then redis.call('SETRANGE', KEYS[i], 0, told) end
   else
     for j = i, i + each - 1 do gone[#gone + 1] = KEYS[j] end
+    if i == tonumber(ARGV[5]) then gone[#gone + 1] = KEYS[#KEYS] end
   end
 end
 if #gone > 0 then redis.call('DEL', unpack(gone)) end
@@ -110,6 +113,11 @@ def timetable_keys(user_keys: Sequence[str], purpose: Purpose) -> list[str]:
 def feature_keys(user_key: str, purpose: Purpose) -> tuple[str, str]:
     """The packed row and the timetable of one person for one purpose."""
     return f"{{u:{user_key}}}:f:{purpose}", f"{{u:{user_key}}}:s:{purpose}"
+
+
+def assignments_key(user_key: str) -> str:
+    """Which variants of experiments one person was assigned, all under the purpose `functional.service.improve`."""
+    return f"{{u:{user_key}}}:x"
 
 
 def slot(purpose: Purpose) -> int:
@@ -155,8 +163,10 @@ def write(
         calls: list[scripts.Call] = []
         for user_key, standing in people[at : at + batch]:
             features = [feature_keys(user_key, p) for p in _PURPOSES]
-            keys = [consent_key(user_key), *(k for of_one in features for k in of_one)]
-            calls.append((keys, [pack(standing, seq=seq), _micros(now), _GRANTS_AT, len(features[0])]))
+            keys = [consent_key(user_key), *(k for of_one in features for k in of_one), assignments_key(user_key)]
+            each = len(features[0])
+            assigned_for = 2 + each * _SLOTS[Purpose.FUNCTIONAL_SERVICE_IMPROVE]
+            calls.append((keys, [pack(standing, seq=seq), _micros(now), _GRANTS_AT, each, assigned_for]))
         scripts.run(client, _WRITE, calls)
 
 

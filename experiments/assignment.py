@@ -1,38 +1,37 @@
 """Assignment: which variant of a flag a person gets, the same one every time.
 
-The first time a person may be in an experiment, the split decides and the variant is kept in Redis under the
-person's hash tag, `{u:KEY}:x:FLAG`; from then on it is read, so changing the weights moves nobody. It lives as long as
-the grant it was made under (`functional.service.improve`): after a withdrawal, a later grant starts afresh. Without
-that grant a person gets the default variant, and no exposure is logged.
+The first time a person may be in an experiment, the split decides, and the variant is kept beside the person
+(`experiments.kept`); from then on it is read, so changing the weights, or the library that splits, moves nobody. It
+lives as long as the grant it was made under (`functional.service.improve`): after a withdrawal, a later grant starts
+afresh. Without that grant a person gets the default variant, and no exposure is logged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import redis
 
 from consent.policy import Decision
-from consent.projection import consent_key, decisions, slot, unpack
-from consent.purposes import Purpose, spec
+from consent.projection import assignments_key, consent_key, decisions, slot, unpack
+from experiments import kept
 from experiments.errors import MissingUser
 from experiments.exposures import Exposures
-from experiments.flags import Flag, Flags
+from experiments.flag_file import Flag
+from experiments.flags import Flags
+from experiments.kept import PURPOSE, Claim
+from experiments.ramp import admits, ramp_key
+from experiments.stops import stop_key
 
-__all__ = ["PURPOSE", "Assigner", "Assignment", "assignment_key"]
+__all__ = ["PURPOSE", "Assigner", "Assignment"]
 
-PURPOSE = Purpose.FUNCTIONAL_SERVICE_IMPROVE
+SegmentsOf = Callable[[Sequence[str], datetime], Sequence[str | None]]
+"""The segment of each person, None where consent or the lack of data says so."""
 
-# The first writer under a grant wins, in whichever process it is; everyone else reads what it wrote.
-# KEYS: the assignment. ARGV: "variant grant", " grant", seconds to keep it.
-_CLAIM = """
-local held = redis.call('GET', KEYS[1])
-if held and string.sub(held, -string.len(ARGV[2])) == ARGV[2] then return held end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
-return false
-"""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +41,28 @@ class Assignment:
     flag: str
     variant: str
     reason: str
-    """`split` the first time, `sticky` after; or why it is the default: `disabled`, `variant_removed`, `consent_…`."""
+    """`split` the first time, `sticky` after; or why it is the default: `disabled`, `stopped`, `no_split`,
+    `other_slot` or `other_flag` (of the layer), `other_segment`, `not_yet` (in the growing share), `variant_removed`,
+    `unavailable`, `consent_…`.
+    """
 
-
-def assignment_key(user_key: str, flag: str) -> str:
-    """Where a person's variant of a flag is kept."""
-    return f"{{u:{user_key}}}:x:{flag}"
+    @property
+    def exposed(self) -> bool:
+        """Whether the person is in the experiment."""
+        return self.reason in ("split", "sticky")
 
 
 class Assigner:
-    """Assigns people to variants, and logs the first exposure of each."""
+    """Assigns people to variants, and logs the first exposure of each.
 
-    def __init__(self, client: redis.Redis, *, flags: Flags, exposures: Exposures) -> None:
+    `segments_of` answers for flags that are for some segments only; without it nobody is in such a flag.
+    """
+
+    def __init__(
+        self, client: redis.Redis, *, flags: Flags, exposures: Exposures, segments_of: SegmentsOf | None = None
+    ) -> None:
         self._redis, self._flags, self._exposures = client, flags, exposures
-        self._claim = client.register_script(_CLAIM)
+        self._segments_of = segments_of
 
     def assign(self, user_keys: Sequence[str], *, flag: str, now: datetime) -> list[Assignment]:
         """One assignment a person, in order; call it only for people to whom the variant is then applied.
@@ -66,72 +73,108 @@ class Assigner:
         if not all(user_keys):
             raise MissingUser(f"Flag {flag!r} was asked for without a user: pass the user key of every person.")
         declared = self._flags.get(flag)
-        if not declared.enabled:
-            return [Assignment(flag, declared.default, "disabled") for _ in user_keys]
         if not user_keys:
             return []
-        found = self._redis.mget([k for u in user_keys for k in (consent_key(u), assignment_key(u, flag))])
-        blobs = [None if b is None else _bytes(b) for b in found]  # type: ignore[union-attr]
+        if not declared.enabled or not declared.split:
+            return _default(declared, "no_split" if declared.enabled else "disabled", len(user_keys))
+        keys = [k for u in user_keys for k in (consent_key(u), assignments_key(u))]
+        found: Any = self._redis.mget([*keys, stop_key(flag), ramp_key(flag)])
+        if found[-2] is not None:
+            return _default(declared, "stopped", len(user_keys))
+        blobs = [b.encode("latin-1") if isinstance(b, str) else b for b in found[:-2]]
         made = decisions(blobs[::2], purpose=PURPOSE, now=now)
         starts = unpack(blobs[::2])[0]["grants"]["start"][:, slot(PURPOSE)].tolist()
-        known = [_known(blob, grant=start) for blob, start in zip(blobs[1::2], starts, strict=True)]
+        mates = self._flags.layer_mates(declared)
         answers: list[Assignment | None] = [
-            _settled(declared, decision, variant) for decision, variant in zip(made, known, strict=True)
+            _settled(declared, decision, kept.read(blob, grant=start), mates, user_key=user_key)
+            for decision, blob, start, user_key in zip(made, blobs[1::2], starts, user_keys, strict=True)
         ]
+        for i, user_key in enumerate(user_keys):
+            if answers[i] is None and not admits(declared, found[-1], user_key=user_key):
+                answers[i] = Assignment(flag, declared.default, "not_yet")
         new = [i for i, answer in enumerate(answers) if answer is None]
-        for i, answer in zip(
-            new, self._first(declared, [(user_keys[i], starts[i]) for i in new], now=now), strict=True
-        ):
+        first = self._first(declared, [(user_keys[i], starts[i]) for i in new], mates=mates, now=now) if new else []
+        for i, answer in zip(new, first, strict=True):
             answers[i] = answer
         return [answer for answer in answers if answer is not None]
 
-    def forget(self, user_key: str) -> int:
-        """Delete every assignment of one person; returns how many there were."""
-        keys = [assignment_key(user_key, flag) for flag in self._flags.names()]
-        return int(self._redis.delete(*keys)) if keys else 0  # type: ignore[arg-type]
+    def forget(self, user_key: str) -> bool:
+        """Delete what one person was assigned; returns whether there was anything."""
+        return bool(self._redis.delete(assignments_key(user_key)))
 
-    def _first(self, flag: Flag, people: Sequence[tuple[str, int]], *, now: datetime) -> list[Assignment]:
+    def _first(
+        self, flag: Flag, people: Sequence[tuple[str, int]], *, mates: Sequence[str], now: datetime
+    ) -> list[Assignment]:
         """Assign people `(user_key, start of their grant)` without a variant, and log those this call assigned."""
-        if not people:
-            return []
-        keep_s = int(spec(PURPOSE).retention.total_seconds())
-        wanted = [self._flags.bucket(flag.name, user_key=user_key) for user_key, _ in people]
-        with self._redis.pipeline(transaction=False) as pipe:
-            for (user_key, grant), variant in zip(people, wanted, strict=True):
-                key, mark = assignment_key(user_key, flag.name), f" {grant}"
-                self._claim(keys=[key], args=[variant + mark, mark, keep_s], client=pipe)
-            held = pipe.execute()
-        answers: list[Assignment] = []
-        for (user_key, grant), variant, other in zip(people, wanted, held, strict=True):
-            if other is None:
-                self._exposures.log(user_key, flag=flag.name, variant=variant, at=now)
-                answers.append(Assignment(flag.name, variant, "split"))
-            else:  # another process assigned the person between our read and our write
-                answers.append(_sticky(flag, _known(_bytes(other), grant=grant) or flag.default))
+        wanted = self._wanted(flag, [user_key for user_key, _ in people], now=now)
+        claims = [
+            Claim(user_key, wish.variant, grant)
+            for (user_key, grant), wish in zip(people, wanted, strict=True)
+            if wish.reason == "split"
+        ]
+        micros = (now - _EPOCH) // timedelta(microseconds=1)
+        held = kept.claim(self._redis, claims, flag=flag.name, mates=mates, now_micros=micros) if claims else []
+        said = iter(held)
+        answers = []
+        for (user_key, _), wish in zip(people, wanted, strict=True):
+            answer = _claimed(flag, wish, next(said)) if wish.reason == "split" else wish
+            if answer.reason == "split":
+                self._exposures.log(user_key, flag=flag.name, variant=answer.variant, split=flag.weights, at=now)
+            answers.append(answer)
         return answers
 
+    def _wanted(self, flag: Flag, user_keys: Sequence[str], *, now: datetime) -> list[Assignment]:
+        """What the split says of each person, `split`, or why it says nothing."""
+        segments: Sequence[str | None] = [None] * len(user_keys)
+        if flag.segments and self._segments_of is not None:
+            segments = self._segments_of(user_keys, now)
+        found = []
+        for user_key, segment in zip(user_keys, segments, strict=True):
+            if flag.segments and segment not in flag.segments:
+                found.append(Assignment(flag.name, flag.default, "other_segment"))
+                continue
+            variant = self._flags.bucket(flag.name, user_key=user_key, segment=segment)
+            if variant is None:
+                found.append(Assignment(flag.name, flag.default, "unavailable"))
+            else:
+                found.append(Assignment(flag.name, variant, "split"))
+        return found
 
-def _settled(flag: Flag, decision: Decision, known: str | None) -> Assignment | None:
+
+def _default(flag: Flag, reason: str, count: int) -> list[Assignment]:
+    return [Assignment(flag.name, flag.default, reason)] * count
+
+
+def _settled(
+    flag: Flag, decision: Decision, known: dict[str, str], mates: Sequence[str], *, user_key: str
+) -> Assignment | None:
     """The assignment of a person who may not be in the experiment or was assigned before; None for a new one."""
     if not decision.allowed:
         reason = str(decision.reason)
         return Assignment(flag.name, flag.default, reason if reason.startswith("consent_") else f"consent_{reason}")
-    return None if known is None else _sticky(flag, known)
+    if flag.name in known:
+        return _sticky(flag, known[flag.name])
+    if any(mate in known for mate in mates):
+        return Assignment(flag.name, flag.default, "other_flag")
+    if flag.place and not flag.place.holds(user_key):
+        return Assignment(flag.name, flag.default, "other_slot")
+    return None
+
+
+def _claimed(flag: Flag, wish: Assignment, said: str | None) -> Assignment:
+    """What became of a claim; another process may have been first, or consent have changed, since we read."""
+    match said:
+        case None:
+            return wish
+        case "m":
+            return Assignment(flag.name, flag.default, "other_flag")
+        case "c":
+            return Assignment(flag.name, flag.default, "consent_changed")
+        case known:
+            return _sticky(flag, known[1:])
 
 
 def _sticky(flag: Flag, variant: str) -> Assignment:
     if variant in flag.variants:
         return Assignment(flag.name, variant, "sticky")
     return Assignment(flag.name, flag.default, "variant_removed")
-
-
-def _known(blob: bytes | None, *, grant: int) -> str | None:
-    """The variant kept for a person, or None if there is none or it was made under an earlier grant."""
-    if blob is None:
-        return None
-    variant, _, made_under = blob.decode(errors="replace").rpartition(" ")
-    return variant if variant and made_under == str(grant) else None
-
-
-def _bytes(value: bytes | str) -> bytes:
-    return value if isinstance(value, bytes) else value.encode("latin-1")

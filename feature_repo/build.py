@@ -39,6 +39,7 @@ __all__ = [
     "build",
     "build_one",
     "built_as_of",
+    "built_moments",
     "current_spans",
     "write_view",
 ]
@@ -66,6 +67,12 @@ class Built:
 def built_as_of(folder: Folder) -> datetime:
     """The moment that all views are known at, at least; raises `FeaturesNotBuilt` when one isn't built."""
     return min(built_view(folder, view).as_of for view in all_views())
+
+
+def built_moments(folder: Folder) -> dict[str, datetime]:
+    """The moment each view that was built is as of."""
+    found = {view.name: last_build(folder, view) for view in all_views()}
+    return {name: made.as_of for name, made in found.items() if made}
 
 
 def current_spans(standing: Standing, purpose: Purpose, *, as_of: datetime) -> pa.Table:

@@ -70,15 +70,22 @@ FEATURES: tuple[Feature, ...] = (
         event="coupon_redeemed", op=Op.SINCE_LAST, purposes=_for(_RETAIN), name="days_since_last_coupon",
         unit="days", default=None, description="Days since a coupon was last redeemed.",
     ),
-    # Frequency
+    # Frequency; the many windows let a model see the gaps between visits, not only their number
+    _baskets("3d", _RETAIN),
     _baskets("7d", _RETAIN, _FRAUD),
+    *(_baskets(window, _RETAIN) for window in ("14d", "21d")),
     _baskets("28d", _PROFILE, _RETAIN, _FRAUD),
+    *(_baskets(window, _RETAIN) for window in ("35d", "42d", "49d", "56d", "70d")),
     _baskets("90d", _PROFILE, _RETAIN, _REPORT),
+    *(_baskets(window, _RETAIN) for window in ("120d", "180d")),
     _baskets("ever", _RETAIN),
     # Money
     _spent("7d", _RETAIN, _FRAUD),
+    _spent("14d", _RETAIN),
     _spent("28d", _RETAIN, _FRAUD),
+    _spent("56d", _RETAIN),
     _spent("90d", _RETAIN, _REPORT),
+    _spent("180d", _RETAIN),
     _spent("ever", _RETAIN),
     Aggregate(
         event=_BOUGHT, op=Op.MAX, column="amount", window="90d", purposes=_for(_RETAIN, _FRAUD), unit="currency",
@@ -125,8 +132,12 @@ FEATURES: tuple[Feature, ...] = (
            "Share of the last 28 days' baskets that fell into the last 7.", _RETAIN),
     # What was bought, newest first
     Aggregate(
-        event=_BOUGHT, op=Op.LAST_N, column="item_id", n=500, purposes=_for(_PROFILE), name="product_last_500",
-        unit="products", default=None, description="The last 500 purchase lines' products, newest first.",
+        event=_BOUGHT, op=Op.LAST_N, column="item_id", n=1000, purposes=_for(_PROFILE), name="product_last_1000",
+        unit="products", default=None, description="The last 1,000 purchase lines' products, newest first.",
+    ),
+    Aggregate(
+        event=_BOUGHT, op=Op.LAST_N, column="basket_id", n=1000, purposes=_for(_PROFILE), name="basket_last_1000",
+        unit="baskets", default=None, description="The baskets of the same lines, line by line.",
     ),
     # Items
     Aggregate(
@@ -171,7 +182,7 @@ SERVICES: tuple[Service, ...] = (
         name="recommendation",
         purpose=_PROFILE,
         features=("days_since_last_purchase", "basket_count_28d", "basket_count_90d", "department_distinct_90d"),
-        sequences=("product_last_500",),
+        sequences=("product_last_1000", "basket_last_1000"),
         to_train=_TRAIN,
         to_answer=frozenset({Purpose.PERSONALIZE_PROFILED}),
     ),
@@ -185,7 +196,9 @@ SERVICES: tuple[Service, ...] = (
             "discount_sum_28d", "discount_sum_90d", "coupon_discount_sum_90d", "discount_share_90d",
             "coupon_redemption_count_90d", "campaign_count_90d", "weekend_basket_share_90d", "evening_basket_share_90d",
             "basket_value_mean_90d", "amount_trend_28d_90d", "basket_trend_7d_28d", "amount_max_90d", "amount_sum_ever",
-            "basket_count_ever", "days_since_last_coupon",
+            "basket_count_ever", "days_since_last_coupon", "basket_count_3d", "basket_count_14d", "basket_count_21d",
+            "basket_count_35d", "basket_count_42d", "basket_count_49d", "basket_count_56d", "basket_count_70d",
+            "basket_count_120d", "basket_count_180d", "amount_sum_14d", "amount_sum_56d", "amount_sum_180d",
         ),
         to_train=_TRAIN,
     ),

@@ -155,12 +155,12 @@ def write_many(client: redis.Redis, view: View, many: Iterable[OnlineRows]) -> t
 
 
 def erase(client: redis.Redis, user_key: str) -> int:
-    """Delete what is known online of one person, for every purpose; returns how many keys there were.
+    """Delete what is known online of one person, for every purpose, experiments included; returns how many keys there were.
 
     The consent projection stays: it says that nothing may be written again, if that is what the ledger says.
     """
     keys = [key for purpose in Purpose for key in projection.feature_keys(user_key, purpose)]
-    return int(client.delete(*keys))  # type: ignore[arg-type]
+    return int(client.delete(*keys, projection.assignments_key(user_key)))  # type: ignore[arg-type]
 
 
 def item_key(item_id: str, purpose: Purpose) -> str:

@@ -71,8 +71,12 @@ class Retrieval:
 
     def people(self, service: str, *, as_of: datetime) -> list[str]:
         """The user keys, sorted, of everyone who may be trained on for `service` at `as_of`."""
+        return sorted(self.granted_since(service, as_of=as_of))
+
+    def granted_since(self, service: str, *, as_of: datetime) -> dict[str, datetime]:
+        """Everyone who may be trained on for `service` at `as_of`, and since when they may without a break."""
         asked = service_called(service)
-        return sorted(_current(self._standing(asked, as_of), asked.training_purposes, as_of=as_of))
+        return _current(self._standing(asked, as_of), asked.training_purposes, as_of=as_of)
 
     def training_frame(self, labels: pd.DataFrame, *, service: str, as_of: datetime | None = None) -> TrainingFrame:
         """The features of `service` for each label row, as they could be known at the row's moment.
@@ -135,7 +139,8 @@ class Retrieval:
             after = f"AND e.occurred_at > '{since.isoformat()}'::TIMESTAMPTZ" if since else ""
             purchases = self._archive.sql("product_purchased", on=connection)
             table = connection.execute(
-                f"SELECT e.user_key, e.item_id, e.occurred_at, e.quantity, e.amount FROM {purchases} e "
+                "SELECT e.user_key, e.item_id, e.occurred_at, e.quantity, e.amount, e.basket_id, e.category "
+                f"FROM {purchases} e "
                 "JOIN spans ON spans.user_key = e.user_key AND e.occurred_at >= spans.start "
                 f"WHERE e.occurred_at <= '{latest.isoformat()}'::TIMESTAMPTZ "
                 f"AND e.available_at <= '{latest.isoformat()}'::TIMESTAMPTZ {after} "

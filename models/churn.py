@@ -16,9 +16,12 @@ import xgboost as xgb
 
 from feature_repo.frame import TrainingFrame
 from models.artifact import read_json, write_json
+from models.churn_columns import columns
+from models.churn_reasons import sentences
 from models.contract import Model, Retrieval
 from models.errors import CorruptArtifact, OneClassOnly, TooFewRows
 from models.evaluation import Evaluation
+from models.platt import platt
 from models.splits import past_cuts
 
 __all__ = ["LABEL", "Churn", "ChurnParameters", "churn_labels"]
@@ -36,9 +39,11 @@ class ChurnParameters:
     cuts: int
     cut_step_days: int
     min_rows: int
+    inner_cuts: int
     max_depth: int
     learning_rate: float
     most_trees: int
+    parallel_trees: int
     early_stopping_rounds: int
     min_child_weight: float
     subsample: float
@@ -53,7 +58,9 @@ class ChurnParameters:
             "tree_method": "hist",
             "nthread": 1,
             "seed": seed,
+            "max_bin": 64,
             "max_depth": self.max_depth,
+            "num_parallel_tree": self.parallel_trees,
             "learning_rate": self.learning_rate,
             "min_child_weight": self.min_child_weight,
             "subsample": self.subsample,
@@ -64,15 +71,20 @@ class ChurnParameters:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Churn(Model[TrainingFrame, ChurnParameters]):
-    """A booster and the names of what it reads."""
+    """A booster, the names of what it reads, and how its log odds become a calibrated probability."""
 
     name: ClassVar[str] = "churn"
     service: ClassVar[str] = "churn"
+    predicts: ClassVar[tuple[str, ...]] = ("churned", "probability", "reasons")
     parameters_type: ClassVar[type] = ChurnParameters
+    label: ClassVar[str | None] = LABEL
 
     features: tuple[str, ...]
     booster: xgb.Booster
     horizon_days: int
+    slope: float
+    intercept: float
+    """The probability is σ(slope · log odds + intercept) (Platt 1999)."""
 
     @classmethod
     def examples(
@@ -95,10 +107,11 @@ class Churn(Model[TrainingFrame, ChurnParameters]):
     def fit(cls, data: TrainingFrame, *, parameters: ChurnParameters, seed: int) -> Self:
         """Boost on all rows, for as many rounds as did best on an inner, later slice of the same rows."""
         labels = _checked_labels(data, fewest=parameters.min_rows)
-        rounds = _best_rounds(data, labels, parameters=parameters, seed=seed)
-        matrix = xgb.DMatrix(data.values, label=labels, feature_names=list(data.features), nthread=1)
+        values, names = columns(data.values, data.features)
+        rounds, slope, intercept = _inner(data, values, labels, parameters=parameters, seed=seed)
+        matrix = xgb.QuantileDMatrix(values, label=labels, feature_names=list(names), nthread=1, max_bin=64)
         booster = xgb.train(parameters.booster(seed), matrix, num_boost_round=rounds)
-        return cls(data.features, booster, parameters.horizon_days)
+        return cls(data.features, booster, parameters.horizon_days, slope, intercept)
 
     def score(self, values: np.ndarray) -> np.ndarray:
         """Probability of no purchase in the next `horizon_days`, float64 `[n]`, 0 to 1; higher is likelier to leave.
@@ -108,14 +121,17 @@ class Churn(Model[TrainingFrame, ChurnParameters]):
         found = self.matrix(values)
         if not len(found):
             return np.empty(0, dtype=np.float64)
-        return np.asarray(self.booster.inplace_predict(found, missing=np.nan), dtype=np.float64)
+        wide, _ = columns(found, self.features)
+        margin = self.booster.inplace_predict(wide, missing=np.nan, predict_type="margin").astype(np.float64)
+        return np.asarray(1.0 / (1.0 + np.exp(-(self.slope * margin + self.intercept))))
 
     def reasons(self, values: np.ndarray, *, most: int = 3) -> list[list[str]]:
-        """Features that push each score up, strongest first, by SHAP values of the trees (Lundberg et al. 2020)."""
-        matrix = xgb.DMatrix(self.matrix(values), feature_names=list(self.features), nthread=1)
+        """What pushes each score up, strongest first, in words; by SHAP values of the trees (Lundberg et al. 2020)."""
+        wide, names = columns(self.matrix(values), self.features)
+        matrix = xgb.DMatrix(wide, feature_names=list(names), nthread=1)
         pushes = self.booster.predict(matrix, pred_contribs=True)[:, :-1]
-        order = np.argsort(-pushes, axis=1, kind="stable")[:, :most]
-        return [[self.features[j] for j in row if pushes[i, j] > 0] for i, row in enumerate(order)]
+        rows = (dict(zip(names, row, strict=True)) for row in wide.tolist())
+        return [sentences(names, push, row, most=most) for push, row in zip(pushes, rows, strict=True)]
 
     def evaluate(
         self, held_out: TrainingFrame, *, train: TrainingFrame, parameters: ChurnParameters, seed: int
@@ -130,7 +146,8 @@ class Churn(Model[TrainingFrame, ChurnParameters]):
     def save(self, folder: Path) -> None:
         """`model.ubj` (xgboost's own format) and `model.json`."""
         (folder / "model.ubj").write_bytes(bytes(self.booster.save_raw(raw_format="ubj")))
-        write_json(folder / "model.json", {"features": self.features, "horizon_days": self.horizon_days})
+        content = {"features": self.features, "horizon_days": self.horizon_days}
+        write_json(folder / "model.json", {**content, "slope": self.slope, "intercept": self.intercept})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -139,7 +156,8 @@ class Churn(Model[TrainingFrame, ChurnParameters]):
         try:
             booster = xgb.Booster({"nthread": 1})
             booster.load_model(bytearray((folder / "model.ubj").read_bytes()))
-            return cls(tuple(content["features"]), booster, int(content["horizon_days"]))
+            slope, intercept = float(content["slope"]), float(content["intercept"])
+            return cls(tuple(content["features"]), booster, int(content["horizon_days"]), slope, intercept)
         except (OSError, KeyError, TypeError, ValueError, xgb.core.XGBoostError) as error:
             why = str(error).splitlines()[0]
             raise CorruptArtifact(f"Can't read the stored model {cls.name} ({why}); retrain or roll back.") from None
@@ -182,18 +200,22 @@ def _checked_labels(data: TrainingFrame, *, fewest: int) -> np.ndarray:
     return labels
 
 
-def _best_rounds(data: TrainingFrame, labels: np.ndarray, *, parameters: ChurnParameters, seed: int) -> int:
-    """Rounds at which the log loss on the newest cut is lowest, for trees grown on rows a full horizon older.
+def _inner(
+    data: TrainingFrame, values: np.ndarray, labels: np.ndarray, *, parameters: ChurnParameters, seed: int
+) -> tuple[int, float, float]:
+    """Rounds at which the log loss on the newest cuts is lowest, for trees grown on rows a full horizon older, and the
+    slope and intercept that calibrate their log odds there.
 
-    Without rows that old, or with one class among them, half of `most_trees`.
+    Without rows that old, or with one class among them, half of `most_trees` and no correction.
     """
     moments = data.data["as_of"]
-    newest = moments.max()
-    judged = (moments == newest).to_numpy()
-    older = (moments <= newest - pd.Timedelta(days=parameters.horizon_days)).to_numpy()
+    newest = np.sort(moments.unique())[-parameters.inner_cuts :]
+    judged = (moments >= newest[0]).to_numpy()
+    older = (moments <= newest[0] - pd.Timedelta(days=parameters.horizon_days)).to_numpy()
     if older.sum() < parameters.min_rows or len(np.unique(labels[older])) < 2 or len(np.unique(labels[judged])) < 2:
-        return max(1, parameters.most_trees // 2)
-    grown, watched = (xgb.DMatrix(data.values[part], label=labels[part], nthread=1) for part in (older, judged))
+        return max(1, parameters.most_trees // 2), 1.0, 0.0
+    grown = xgb.QuantileDMatrix(values[older], label=labels[older], nthread=1, max_bin=64)
+    watched = xgb.QuantileDMatrix(values[judged], label=labels[judged], nthread=1, max_bin=64, ref=grown)
     booster = xgb.train(
         parameters.booster(seed),
         grown,
@@ -202,4 +224,7 @@ def _best_rounds(data: TrainingFrame, labels: np.ndarray, *, parameters: ChurnPa
         early_stopping_rounds=parameters.early_stopping_rounds,
         verbose_eval=False,
     )
-    return int(booster.best_iteration) + 1
+    rounds = int(booster.best_iteration) + 1
+    margin = booster.predict(watched, output_margin=True, iteration_range=(0, rounds)).astype(np.float64)
+    slope, intercept = platt(margin, labels[judged])
+    return rounds, slope, intercept

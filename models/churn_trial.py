@@ -26,7 +26,7 @@ from models.plots import calibration, gains, roc
 if TYPE_CHECKING:
     from models.churn import Churn
 
-__all__ = ["evaluate"]
+__all__ = ["compare", "evaluate"]
 
 _LABEL = "churned"
 _RECENCY = "days_since_last_purchase"
@@ -51,6 +51,7 @@ def evaluate(model: Churn, *, held_out: TrainingFrame, train: TrainingFrame, see
         headline="auc",
         metrics={
             **_probabilistic(labels, scores["churn model"]),
+            **_spread(labels, scores["churn model"], seed=seed),
             "calibration_noise": calibration_noise(scores["churn model"], seed=seed),
             "churn_rate": share,
             "trees": float(_trees(model)),
@@ -65,6 +66,15 @@ def evaluate(model: Churn, *, held_out: TrainingFrame, train: TrainingFrame, see
             "gains": gains(found, title="Gain of the churn model over each baseline", metric="AUC"),
         },
     )
+
+
+def compare(
+    model: Churn, *, held_out: TrainingFrame, train: TrainingFrame
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of each held-out row the user key, whether they left, the model's score and that of logistic regression."""
+    labels = held_out.data[_LABEL].to_numpy(dtype=np.float64) == 1.0
+    keys = held_out.data["user_key"].to_numpy(dtype=str)
+    return keys, labels, model.score(held_out.values), _logistic(train, held_out)
 
 
 def _logistic(train: TrainingFrame, held_out: TrainingFrame) -> np.ndarray:
@@ -84,6 +94,12 @@ def _probabilistic(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, f
         "brier": brier(labels, probabilities),
         "calibration_error": expected_calibration_error(labels, probabilities),
     }
+
+
+def _spread(labels: np.ndarray, scores: np.ndarray, *, seed: int) -> dict[str, float]:
+    """The ends of the interval of the AUC itself, people drawn anew."""
+    found = paired_bootstrap(lambda drawn: auc(labels[drawn], scores[drawn]), units=len(labels), seed=seed)
+    return {"auc_low": found.low, "auc_high": found.high}
 
 
 def _gain(labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray, *, seed: int) -> Interval:

@@ -63,8 +63,13 @@ class Model(ABC, Generic[Data, Settings]):
     name: ClassVar[str]
     service: ClassVar[str]
     """The feature service whose purpose the model is trained and used for."""
+    predicts: ClassVar[tuple[str, ...]]
+    """The names of its label, if it has one, and of everything it answers with; `models.declared` reads them."""
     parameters_type: ClassVar[type]
     """Frozen dataclass of this model's section of training.yaml."""
+
+    label: ClassVar[str | None] = None
+    """The column of its examples that says what happened in the horizon after, for models that learn from one."""
 
     features: tuple[str, ...]
     """What it must be given, in this order; a sequence feature for models that read sequences."""

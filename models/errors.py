@@ -3,8 +3,10 @@
 ModelError
 ├── BadParameters      training.yaml says something that can't be used
 ├── UnknownModel       no model has this name
+├── UnusableModel      a model declared with no purpose, or to tell what nobody may tell
 ├── TooFewRows         not enough to learn from, or to judge on
 ├── OneClassOnly       every label is the same
+├── Leak               what was to be learned from knows the future
 ├── SchemaMismatch     the features given are not the ones the model was fitted on
 ├── UnknownStrategy    a recommendation strategy that does not exist
 ├── CorruptArtifact    a stored model is not what was stored
@@ -20,6 +22,7 @@ from collections.abc import Sequence
 __all__ = [
     "BadParameters",
     "CorruptArtifact",
+    "Leak",
     "ModelError",
     "NoChampion",
     "OneClassOnly",
@@ -29,6 +32,7 @@ __all__ = [
     "UnknownModel",
     "UnknownStrategy",
     "UnknownVersion",
+    "UnusableModel",
 ]
 
 
@@ -47,6 +51,10 @@ class UnknownModel(ModelError, KeyError):
         return str(self.args[0])
 
 
+class UnusableModel(ModelError, ValueError):
+    """A model with no purpose behind it, or that would tell what this platform refuses to know."""
+
+
 class TooFewRows(ModelError, ValueError):
     """There is less data than the model needs."""
 
@@ -61,6 +69,10 @@ class OneClassOnly(ModelError, ValueError):
         super().__init__(
             f"Every one of {rows} rows has {label}={value}; choose another horizon or import more history."
         )
+
+
+class Leak(ModelError, ValueError):
+    """What a model was to learn from holds something that could not be known then."""
 
 
 class SchemaMismatch(ModelError, ValueError):

@@ -53,6 +53,12 @@ class ItemFactors:
         """
         return (self.items @ self.person(owned, counts).astype(np.float32)).astype(np.float64)
 
+    def cosines(self, some: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Cosines between the vectors of `some` items and `others` (codes), float64 `[n_some, n_others]`."""
+        one, other = (self.items[codes].astype(np.float64) for codes in (some, others))
+        lengths = np.linalg.norm(one, axis=1)[:, None] * np.linalg.norm(other, axis=1)[None, :]
+        return np.asarray(one @ other.T / np.maximum(lengths, 1e-12))
+
     def cosine(self, item: int) -> np.ndarray:
         """Cosine of every item's vector with that of `item`, float64 `[n_items]`."""
         lengths = np.linalg.norm(self.items, axis=1).astype(np.float64)
@@ -60,15 +66,25 @@ class ItemFactors:
 
 
 def factorize(
-    bought: Purchases, *, kept: np.ndarray, factors: int, regularization: float, iterations: int, seed: int
+    bought: Purchases,
+    *,
+    kept: np.ndarray,
+    factors: int,
+    regularization: float,
+    iterations: int,
+    seed: int,
+    until: int | None = None,
 ) -> ItemFactors:
     """Alternating least squares over people × the `kept` items, on one thread so that one seed gives the same bytes.
 
-    Fewer factors than asked for are used when there are few people or items: at most a quarter of either.
+    Fewer factors than asked for are used when there are few people or items: at most a quarter of either. Lines after
+    `until` (microseconds) are not seen.
     """
     position = np.full(len(bought.item_ids), -1, dtype=np.int64)
     position[kept] = np.arange(len(kept))
     lines = position[bought.items] >= 0
+    if until is not None:
+        lines &= bought.moments <= until
     shape = (len(bought.user_keys), len(kept))
     cells = (np.ones(int(lines.sum()), dtype=np.float32), (bought.users[lines], position[bought.items[lines]]))
     counts = csr_matrix(cells, shape=shape)

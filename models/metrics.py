@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy.stats import rankdata
@@ -13,13 +13,16 @@ from models.evaluation import Interval
 __all__ = [
     "adjusted_rand",
     "auc",
+    "average_popularity",
     "average_precision",
     "brier",
     "calibration_noise",
+    "coverage",
     "expected_calibration_error",
     "ndcg_at_k",
     "paired_bootstrap",
     "recall_at_k",
+    "reliability",
     "silhouettes",
 ]
 
@@ -46,6 +49,24 @@ def recall_at_k(hits: np.ndarray, *, relevant: np.ndarray) -> np.ndarray:
     0 to 1, higher is better.
     """
     return np.asarray(hits.sum(axis=1) / np.minimum(relevant, hits.shape[1]))
+
+
+def coverage(lists: Sequence[Sequence[str]], *, catalogue_size: int) -> float:
+    """Share of the catalogue that is in anybody's list: |∪ lists| / catalogue. 0 to 1, higher is more varied.
+
+    Aggregate diversity of Adomavicius & Kwon 2012, over the size of the catalogue.
+    """
+    return len({item for row in lists for item in row}) / max(1, catalogue_size)
+
+
+def average_popularity(lists: Sequence[Sequence[str]], *, popularity: Mapping[str, float]) -> float:
+    """Mean over people of the mean popularity of what they are shown; popularity bias.
+
+    `popularity`: share of customers who bought each item, 0 where it is not named. 0 to 1; above the catalogue's own
+    mean the lists favour what is popular anyway, so lower is more daring. ARP of Yin et al. 2012.
+    """
+    shown = [float(np.mean([popularity.get(item, 0.0) for item in row])) for row in lists if row]
+    return float(np.mean(shown)) if shown else float("nan")
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -88,12 +109,25 @@ def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, *,
 
     Equal-count bins, since with equal widths most rows of a rare event fall into one (Nixon et al. 2019).
     """
+    said, happened, sizes = reliability(labels, probabilities, bins=bins)
+    return float(np.sum(np.abs(happened - said) * sizes) / max(1, sizes.sum()))
+
+
+def reliability(
+    labels: np.ndarray, probabilities: np.ndarray, *, bins: int = 10
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The reliability curve: mean probability, share that happened, and rows, of each bin of equal count.
+
+    Three float64 arrays `[at most bins]`, lowest probabilities first; the first two are 0 to 1, and equal when perfectly
+    calibrated. Murphy & Winkler 1977; equal counts as in Nixon et al. 2019.
+    """
     order = np.argsort(np.asarray(probabilities), kind="stable")
     happened = np.asarray(labels, dtype=np.float64)[order]
     said = np.asarray(probabilities, dtype=np.float64)[order]
-    parts = np.array_split(np.arange(len(order)), min(bins, max(1, len(order))))
-    gaps = [abs(happened[part].mean() - said[part].mean()) * len(part) for part in parts if len(part)]
-    return float(sum(gaps) / max(1, len(order)))
+    parts = [part for part in np.array_split(np.arange(len(order)), bins) if len(part)]
+    found = [(said[part].mean(), happened[part].mean(), float(len(part))) for part in parts]
+    told = np.array(found, dtype=np.float64).reshape(-1, 3)
+    return told[:, 0], told[:, 1], told[:, 2]
 
 
 def calibration_noise(probabilities: np.ndarray, *, seed: int, bins: int = 10, draws: int = 200) -> float:

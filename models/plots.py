@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from models.evaluation import Interval
+from models.metrics import reliability
 
 __all__ = ["bars", "calibration", "distribution", "gains", "heatmap", "roc"]
 
@@ -45,9 +46,7 @@ def gains(found: Mapping[str, Interval], *, title: str, metric: str) -> Figure:
 def calibration(labels: np.ndarray, probabilities: np.ndarray, *, title: str, event: str, bins: int = 10) -> Figure:
     """What was said against what happened, in bins of equal count; on the diagonal is best."""
     figure, axes = _figure(title, height=4.5)
-    parts = [part for part in np.array_split(np.argsort(probabilities, kind="stable"), bins) if len(part)]
-    said = [float(probabilities[part].mean()) for part in parts]
-    happened = [float(np.mean(labels[part])) for part in parts]
+    said, happened, _ = reliability(labels, probabilities, bins=bins)
     most = max([*said, *happened, 0.05]) * 1.05
     axes.plot([0, most], [0, most], color="black", linewidth=0.8, linestyle="--", label="perfectly calibrated")
     axes.plot(said, happened, "o-", color=_MAIN, label="model, bins of equal count")

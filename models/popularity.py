@@ -43,6 +43,7 @@ class Popularity(Model[Interactions, PopularityParameters]):
 
     name: ClassVar[str] = "popularity"
     service: ClassVar[str] = "recommendation"
+    predicts: ClassVar[tuple[str, ...]] = ("item_id", "score")
     parameters_type: ClassVar[type] = PopularityParameters
 
     features: tuple[str, ...]
@@ -91,7 +92,7 @@ class Popularity(Model[Interactions, PopularityParameters]):
     ) -> Evaluation:
         """How well one list for all does for everyone who bought a listed item later. Nothing is simpler."""
         known = set(self.item_ids)
-        bought = {user: items & known for user, items in Purchases.of(held_out).baskets().items() if items & known}
+        bought = {user: items & known for user, items in Purchases.of(held_out).bought().items() if items & known}
         if not bought:
             raise TooFewRows("People who bought a popular item after the cut", found=0, needed=1)
         top = [r.item_id for r in self.top(_K)]

@@ -1,29 +1,35 @@
-"""Recommendation: what a person may buy next, from alternating least squares over items and their own recent purchases.
+"""Recommendation: what a person may buy next, by a blend of habit, taste, popularity and category learned from the past.
 
-The stored model holds *item* factors and never a person. A person's own vector is folded in while answering, from the
-sequence feature that was just read for them, so a withdrawal works at once and a new purchase counts at once.
-Hu, Koren & Volinsky 2008, "Collaborative Filtering for Implicit Feedback Datasets".
+The stored model holds *items* and trees, never a person. What is known of a person is read while answering, from the
+sequence features that were just read for them, so a withdrawal works at once and a new purchase counts at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
+import xgboost as xgb
 
 from feature_repo.frame import Interactions
 from models.artifact import read_arrays, read_json, write_arrays, write_json
+from models.blend import Blend, BlendParameters
 from models.contract import Model, Retrieval
 from models.errors import CorruptArtifact, TooFewRows, UnknownStrategy
 from models.evaluation import Evaluation
-from models.factors import ItemFactors, factorize
+from models.factors import ItemFactors
+from models.history import History
+from models.item_facts import ItemFacts
+from models.lessons import Lessons, shelf_at
+from models.listing import Wishes, fill, take
 from models.one_thread import one_thread
 from models.purchases import Purchases, fewest_buyers
 from models.ranking import Recommendation, top_indices
+from models.shelf import Candidates, Shelf
 
 __all__ = ["STRATEGIES", "RecommendationModel", "RecommendationParameters"]
 
@@ -32,7 +38,7 @@ _FEWEST_ITEMS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class RecommendationParameters:
+class RecommendationParameters(BlendParameters):
     """Section `recommendation` of training.yaml; what each means is said there."""
 
     horizon_days: int
@@ -41,32 +47,36 @@ class RecommendationParameters:
     iterations: int
     min_buyers: int
     popularity_weeks: int
-    sequence: str
+    items_sequence: str
+    baskets_sequence: str
     sequence_length: int
-    half_life_lines: float
-    recency_weight: float
-    taste_weight: float
-    popularity_weight: float
+    cuts: int
+    cut_step_days: int
+    own_candidates: int
+    new_candidates: int
+    discoveries: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecommendationModel(Model[Interactions, RecommendationParameters]):
-    """Item factors, a popularity ranking to fall back on, and how to blend them with a person's own habits."""
+    """A shelf of items, a blend for each strategy, and what is popular to fall back on."""
 
     name: ClassVar[str] = "recommendation"
     service: ClassVar[str] = "recommendation"
+    predicts: ClassVar[tuple[str, ...]] = ("item_id", "score", "reason")
     parameters_type: ClassVar[type] = RecommendationParameters
 
     features: tuple[str, ...]
-    """The one sequence feature: purchased item ids, newest first, with repeats."""
+    """Two sequence features, newest first, line by line: the items bought, and the baskets they were in."""
     item_ids: tuple[str, ...]
-    factors: ItemFactors
+    categories: tuple[str, ...]
+    shelf: Shelf
     popularity: np.ndarray
     """float64 `[n_items]`: share of recent customers who bought it."""
-    half_life_lines: float
-    recency_weight: float
-    taste_weight: float
-    popularity_weight: float
+    blends: dict[str, Blend]
+    """One a strategy."""
+    sizes: tuple[int, int, int]
+    """How many of a person's own items are looked at, how many new ones beside them, and how many to discover."""
     codes: dict[str, int]
     """Position of each item id; derived from `item_ids`."""
 
@@ -92,91 +102,126 @@ class RecommendationModel(Model[Interactions, RecommendationParameters]):
 
     @classmethod
     def fit(cls, data: Interactions, *, parameters: RecommendationParameters, seed: int) -> Self:
-        """Factorize people × items by log1p of how often; items with too few different buyers are left out."""
+        """Factorize people × items, and learn from past cuts how to blend; rarely bought items are left out."""
         bought = Purchases.of(data)
         needed = fewest_buyers(parameters.min_buyers, people=len(bought.user_keys))
         kept = np.flatnonzero(bought.distinct_buyers() >= needed)
         if len(kept) < _FEWEST_ITEMS:
             raise TooFewRows(f"Items bought by {needed} people or more", found=len(kept), needed=_FEWEST_ITEMS)
-        factors = factorize(
-            bought,
-            kept=kept,
-            factors=parameters.factors,
-            regularization=parameters.regularization,
-            iterations=parameters.iterations,
-            seed=seed,
-        )
-        item_ids = tuple(bought.item_ids[i] for i in kept)
-        popularity = _recent_shares(data, item_ids, weeks=parameters.popularity_weeks, needed=needed)
-        return cls._of(item_ids, factors, popularity, asdict(parameters))
-
-    @classmethod
-    def _of(
-        cls, item_ids: tuple[str, ...], factors: ItemFactors, popularity: np.ndarray, blend: dict[str, float]
-    ) -> Self:
+        item_ids, until = tuple(bought.item_ids[i] for i in kept), int(bought.moments.max())
+        categories, category = bought.categories_of(kept)
+        lessons = Lessons.of(bought, kept=kept, category=category, until=until, parameters=parameters, seed=seed)
+        shelf = shelf_at(bought, kept=kept, category=category, until=until, parameters=parameters, seed=seed)
+        blends = {
+            strategy: Blend.fit(given, features=shelf.features, parameters=parameters, seed=seed)
+            for strategy, given in zip(STRATEGIES, (lessons.again, lessons.discover), strict=True)
+        }
         return cls(
-            features=(str(blend["sequence"]),),
+            features=(parameters.items_sequence, parameters.baskets_sequence),
             item_ids=item_ids,
-            factors=factors,
-            popularity=popularity,
-            half_life_lines=float(blend["half_life_lines"]),
-            recency_weight=float(blend["recency_weight"]),
-            taste_weight=float(blend["taste_weight"]),
-            popularity_weight=float(blend["popularity_weight"]),
+            categories=categories,
+            shelf=shelf,
+            popularity=_recent_shares(data, item_ids, weeks=parameters.popularity_weeks, needed=needed),
+            blends=blends,
+            sizes=(parameters.own_candidates, parameters.new_candidates, parameters.discoveries),
             codes={item: i for i, item in enumerate(item_ids)},
         )
 
     def recommend(
-        self, sequences: Sequence[Sequence[str]], *, n: int, strategy: str = "buy_again"
+        self,
+        items: Sequence[Sequence[str]],
+        *,
+        baskets: Sequence[Sequence[str]],
+        n: int,
+        strategy: str = "buy_again",
+        wishes: Wishes | None = None,
     ) -> list[list[Recommendation]]:
-        """The best `n` items for each person, best first.
+        """The best `n` items for each person, best first; the score is the chance of buying it within the horizon.
 
-        `sequences`: one list a person of purchased item ids, newest first, with repeats. `buy_again` ranks all items by
-        personal habit blended with taste; `discover` ranks what is not in the sequence by taste and some popularity.
+        `items`: one list a person of purchased item ids, newest first, with repeats; `baskets`: the basket of each.
+        `buy_again` ranks what they bought and what is to their taste; `discover` only what is not in the list.
         Someone of whom no item in the catalogue is known gets what is popular. A person's answer never depends on who
-        else is in the batch.
-        Raises `UnknownStrategy`.
+        else is in the batch. Raises `UnknownStrategy`, `SchemaMismatch`.
         """
         if strategy not in STRATEGIES:
             raise UnknownStrategy(f"No strategy {strategy!r}; choose one of: {', '.join(STRATEGIES)}.")
+        wanted = wishes or Wishes()
+        allowed = wanted.mask(self.item_ids, self.codes, self.categories, self.shelf.facts.category)
+        history = History.of_sequences(items, baskets, codes=self.codes)
+        known = np.unique(history.person[history.item >= 0])
+        lists = [self._popular(n, allowed, wanted) if not len(known) else [] for _ in items]
+        again = strategy == "buy_again"
+        own, new, discoveries = self.sizes
         with one_thread():
-            return [self._recommend(sequence, n=n, again=strategy == "buy_again") for sequence in sequences]
-
-    def _recommend(self, sequence: Sequence[str], *, n: int, again: bool) -> list[Recommendation]:
-        lines = [self.codes.get(item, -1) for item in sequence]
-        owned, counts, recency = self._habits(np.array(lines, dtype=np.int64))
-        if not len(owned):
-            return self._listed(self.popularity, n=n, reasons={}, otherwise="popular")
-        scores = self.factors.scores(owned, counts)
-        if again:
-            habit = np.log1p(counts) + self.recency_weight * recency
-            scores = self.taste_weight * scores
-            scores[owned] += habit
-            return self._listed(
-                scores, n=n, reasons=dict.fromkeys(owned.tolist(), "bought_before"), otherwise="similar_taste"
+            parts = self.shelf.in_parts(
+                history, again=own if again else 0, new=max(n, new if again else discoveries), allowed=allowed
             )
-        scores = scores + self.popularity_weight * self.popularity
-        scores[owned] = -np.inf
-        return self._listed(scores, n=n, reasons={}, otherwise="similar_taste")
+            for part in parts if len(known) else ():
+                self._rank(part, lists, n=n, strategy=strategy, wanted=wanted, history=history)
+        strangers = sorted(set(range(len(items))) - set(known.tolist()))
+        popular = self._popular(n, allowed, wanted) if strangers else []
+        for person in strangers:
+            lists[person] = popular
+        return lists
 
-    def _habits(self, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Item codes in a sequence (−1 is unknown), how often each occurs, and its Σ ½^(position / half-life)."""
-        known = lines >= 0
-        weights = 0.5 ** (np.flatnonzero(known) / self.half_life_lines)
-        owned, inverse = np.unique(lines[known], return_inverse=True)
-        return owned, np.bincount(inverse, minlength=len(owned)), np.bincount(inverse, weights, minlength=len(owned))
+    def _rank(
+        self,
+        part: Candidates,
+        lists: list[list[Recommendation]],
+        *,
+        n: int,
+        strategy: str,
+        wanted: Wishes,
+        history: History,
+    ) -> None:
+        scores = self.blends[strategy].score(part.values)
+        edges = np.flatnonzero(np.diff(part.person, prepend=-1))
+        for first, end in zip(edges, np.append(edges[1:], len(part.person)), strict=True):
+            order = first + np.lexsort((part.item[first:end], -part.taste[first:end], -scores[first:end]))
+            best = take(order, part.item, self.shelf.facts.category, n=n, most=wanted.most_a_category)
+            lists[int(part.person[first])] = self._told(best, part, scores, history)
 
-    def _listed(self, scores: np.ndarray, *, n: int, reasons: dict[int, str], otherwise: str) -> list[Recommendation]:
-        best = top_indices(scores, n=n).tolist()
-        return [Recommendation(self.item_ids[i], float(scores[i]), reasons.get(i, otherwise)) for i in best]
+    def _told(self, rows: np.ndarray, part: Candidates, scores: np.ndarray, history: History) -> list[Recommendation]:
+        person = int(part.person[rows[0]]) if len(rows) else 0
+        first, end = np.searchsorted(history.person, [person, person + 1])
+        bought, visit = history.item[first:end], history.visit[first:end]
+        goes_with = self._companions(part.item[rows], bought, visit)
+        found = []
+        for row, companion in zip(rows.tolist(), goes_with, strict=True):
+            code = int(part.item[row])
+            if part.place[row] < 0:
+                times = np.unique(visit[bought == code])
+                told = Recommendation(
+                    self.item_ids[code], float(scores[row]), "bought_before", times=len(times), visits_ago=int(times[0])
+                )
+            else:
+                told = Recommendation(self.item_ids[code], float(scores[row]), "similar_taste", because=companion)
+            found.append(told)
+        return found
+
+    def _companions(self, shown: np.ndarray, bought: np.ndarray, visit: np.ndarray) -> list[str | None]:
+        """Of each item shown, what the person bought that it goes with best: by cosine, of the last twenty visits."""
+        own = np.unique(bought[(bought >= 0) & (visit < 20)])
+        if not len(own):
+            return [None] * len(shown)
+        near = self.shelf.factors.cosines(shown, own)
+        near[shown[:, None] == own[None, :]] = -np.inf
+        return [self.item_ids[own[int(row.argmax())]] if np.isfinite(row.max()) else None for row in near]
+
+    def _popular(self, n: int, allowed: np.ndarray | None, wanted: Wishes) -> list[Recommendation]:
+        scores = self.popularity if allowed is None else np.where(allowed, self.popularity, -np.inf)
+        order = top_indices(scores, n=len(scores) if wanted.most_a_category else n)
+        rows = fill(order, self.shelf.facts.category, n=n, most=wanted.most_a_category)
+        return [Recommendation(self.item_ids[i], float(scores[i]), "popular") for i in rows.tolist()]
 
     def similar(self, item_id: str, n: int) -> list[Recommendation]:
         """Items whose factors point the same way (cosine, −1 to 1), best first; nothing for an unknown item."""
         if item_id not in self.codes:
             return []
-        scores = self.factors.cosine(self.codes[item_id])
+        scores = self.shelf.factors.cosine(self.codes[item_id])
         scores[self.codes[item_id]] = -np.inf
-        return self._listed(scores, n=n, reasons={}, otherwise="similar_item")
+        best = top_indices(scores, n=n).tolist()
+        return [Recommendation(self.item_ids[i], float(scores[i]), "similar_item", because=item_id) for i in best]
 
     def evaluate(
         self, held_out: Interactions, *, train: Interactions, parameters: RecommendationParameters, seed: int
@@ -187,35 +232,63 @@ class RecommendationModel(Model[Interactions, RecommendationParameters]):
         return evaluate(self, held_out=held_out, train=train, parameters=parameters, seed=seed)
 
     def save(self, folder: Path) -> None:
-        """`model.json` (items, blend) and `factors.npz`."""
-        blend = {
-            "sequence": self.features[0],
-            "half_life_lines": self.half_life_lines,
-            "recency_weight": self.recency_weight,
-            "taste_weight": self.taste_weight,
-            "popularity_weight": self.popularity_weight,
+        """`model.json` (items, names of what is read), `shelf.npz`, and a ubj for each blend."""
+        content = {
+            "sequences": self.features,
+            "item_ids": self.item_ids,
+            "categories": self.categories,
+            "sizes": self.sizes,
+            "facts": self.shelf.facts.names,
+            "habits": self.shelf.habits,
         }
-        write_json(folder / "model.json", {"item_ids": self.item_ids, "blend": blend})
-        regularization = np.array([self.factors.regularization])
-        arrays = {"items": self.factors.items, "popularity": self.popularity, "regularization": regularization}
-        write_arrays(folder / "factors.npz", arrays)
+        write_json(folder / "model.json", content)
+        facts = self.shelf.facts
+        arrays = {
+            "items": self.shelf.factors.items,
+            "regularization": np.array([self.shelf.factors.regularization]),
+            "popularity": self.popularity,
+            "facts": np.column_stack([facts.columns[name] for name in facts.names]),
+            "category": facts.category,
+        }
+        write_arrays(folder / "shelf.npz", arrays)
+        for strategy, blend in self.blends.items():
+            (folder / f"{strategy}.ubj").write_bytes(blend.to_bytes())
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read `model.json` and `factors.npz`."""
+        """Read what `save` wrote."""
         content = read_json(folder / "model.json")
-        items, popularity, regularization = read_arrays(folder / "factors.npz", "items", "popularity", "regularization")
+        names = ("items", "regularization", "popularity", "facts", "category")
+        items, regularization, popularity, table, category = read_arrays(folder / "shelf.npz", *names)
         try:
             ids = tuple(content["item_ids"])
-            if not len(ids) == len(items) == len(popularity):
+            if not len(ids) == len(items) == len(popularity) == len(table) == len(category):
                 raise CorruptArtifact(
                     f"{cls.name} has {len(ids)} items but {len(items)} factors; retrain or roll back."
                 )
-            return cls._of(
-                ids, ItemFactors.of(items, regularization=float(regularization[0])), popularity, content["blend"]
+            facts = ItemFacts({name: table[:, i] for i, name in enumerate(content["facts"])}, category)
+            factors = ItemFactors.of(items, regularization=float(regularization[0]))
+            shelf = Shelf(factors, facts, tuple(content["habits"]))
+            blends = {
+                strategy: Blend.from_bytes((folder / f"{strategy}.ubj").read_bytes(), features=shelf.features)
+                for strategy in STRATEGIES
+            }
+            own, new, discoveries = (int(size) for size in content["sizes"])
+            return cls(
+                tuple(content["sequences"]),
+                ids,
+                tuple(content["categories"]),
+                shelf,
+                popularity,
+                blends,
+                (own, new, discoveries),
+                {item: i for i, item in enumerate(ids)},
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CorruptArtifact(f"model.json of {cls.name} lacks {error}; retrain or roll back.") from None
+        except (OSError, KeyError, TypeError, ValueError, IndexError, xgb.core.XGBoostError) as error:
+            if isinstance(error, CorruptArtifact):
+                raise
+            why = str(error).splitlines()[0]
+            raise CorruptArtifact(f"Can't read the stored model {cls.name} ({why}); retrain or roll back.") from None
 
 
 def _recent_shares(data: Interactions, item_ids: tuple[str, ...], *, weeks: int, needed: int) -> np.ndarray:

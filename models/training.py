@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from feature_repo.frame import Manifest
+from models import lineage
 from models.contract import AnyModel, Retrieval
 from models.evaluation import Evaluation
+from models.leaks import require_known
 from models.parameters import TrainingSettings
 from models.registry import ModelVersion, Registry, Run
+from models.revision import code_revision
 from models.roster import model_class
 from models.splits import global_split
 
@@ -55,7 +56,7 @@ def train(
     """Train, judge, refit and register the model called `name` as of `as_of`.
 
     `seed` defaults to the settings' own; `parent` is the run to nest below; `progress` is told each stage.
-    Raises `UnknownModel`, `TooFewRows`, `OneClassOnly`, `StoreUnavailable`, and what the door raises.
+    Raises `UnknownModel`, `TooFewRows`, `OneClassOnly`, `Leak`, `StoreUnavailable`, and what the door raises.
     """
     kind, chosen = model_class(name), settings.seed if seed is None else seed
     parameters = settings.models[name]
@@ -64,6 +65,7 @@ def train(
     with registry.run(f"train {name}", parent=parent, tags={"model": name, "as_of": as_of.isoformat()}) as run:
         stages.enter("read the past")
         past = kind.examples(retrieval, until=split.cut, as_of=as_of, parameters=parameters)
+        require_known(past, cut=split.cut, horizon_days=parameters.horizon_days, label=kind.label)
         held_out = kind.held_out(retrieval, cut=split.cut, until=split.until, as_of=as_of, parameters=parameters)
         stages.enter("fit on the past")
         trial = kind.fit(past, parameters=parameters, seed=chosen)
@@ -76,6 +78,7 @@ def train(
         run.log_params({**settings.flat(name), "seed": chosen, "cut": split.cut.isoformat()})
         run.log_dict(data.manifest.to_dict(), path="manifest.json")
         run.log_dict(past.manifest.to_dict(), path="manifest_of_evaluation.json")
+        run.log_bytes(lineage.pack(data.user_keys), path=lineage.FILE)
         run.log_evaluation(evaluation)
         tags = _tags(model, data.manifest, seed=chosen, revision=revision) | {"headline": evaluation.headline}
         version = registry.register(model, run=run, tags=tags)
@@ -85,20 +88,6 @@ def train(
 def feature_hash(features: tuple[str, ...]) -> str:
     """SHA-256 of a feature list, order included."""
     return hashlib.sha256(json.dumps(list(features)).encode()).hexdigest()
-
-
-def code_revision(folder: Path) -> str | None:
-    """The git commit checked out in `folder`, with `+changes` if files differ from it; None without git."""
-    try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        return f"{commit}+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else commit
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
 
 
 def _tags(model: AnyModel, manifest: Manifest, *, seed: int, revision: str | None) -> dict[str, str]:

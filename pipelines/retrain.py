@@ -1,8 +1,8 @@
 """The weekly retrain: one idempotent command that brings everything up to date, and says what it did.
 
 Import what is new → recompute a sample of what was served → build features and bring them online → drift report → for
-each model train, judge, gate, promote or keep → summary. A model that has too little to learn from keeps its champion; the
-others go on.
+each model train, judge, gate, promote or keep → guardrails of the experiments → summary. A model that has too little to
+learn from keeps its champion; the others go on.
 
 Each finished step is written down before the next begins; a run that was killed goes on from the step it
 was in, under the same moment (`as_of`) and the same MLflow run. Two at once: the second says so and leaves.
@@ -18,6 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from experiments.report import write_report
+from experiments.running import open_experiments
 from feature_repo.errors import NothingToVerify
 from feature_repo.retrieval import open_retrieval
 from models.errors import OneClassOnly, TooFewRows
@@ -125,8 +127,14 @@ def _steps(
 
         return train_it
 
+    def experiments() -> dict[str, Any]:
+        found = open_experiments(settings).watch(as_of=as_of, now=max(as_of, settings.now()))
+        pages = [write_report(one, folder=layout.reports)[0] for one in found]
+        stopped = {one.flag.name: one.stop.reason for one in found if one.stopped_now and one.stop}
+        return {"read_out": [one.flag.name for one in found], "stopped": stopped, "pages": [str(p) for p in pages]}
+
     first = {"import": import_new, "consistency": consistency, "features": features, "drift": drift}
-    return {**first, **{f"train {n}": model(n) for n in MODELS}}
+    return {**first, **{f"train {n}": model(n) for n in MODELS}, "experiments": experiments}
 
 
 def describe(outcome: Outcome) -> dict[str, Any]:

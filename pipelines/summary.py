@@ -40,6 +40,8 @@ def _html(result: RetrainResult) -> str:
         _consistency(steps["consistency"].result),
         "<h2>Drift</h2>",
         _drift(steps["drift"].result),
+        "<h2>Experiments</h2>",
+        _experiments(steps["experiments"].result),
         "<h2>Steps</h2>",
         table(["step", "seconds"], [[escape(n), number(f"{r.seconds:.1f}")] for n, r in steps.items()]),
     ]
@@ -92,3 +94,12 @@ def _drift(found: dict[str, Any]) -> str:
         table(["service", "features compared", "drifted (population stability index above 0.2)"], rows)
         + f"<p>{pages}</p>"
     )
+
+
+def _experiments(found: dict[str, Any]) -> str:
+    pages = dict(zip(found["read_out"], found["pages"], strict=True))
+    rows = [
+        [f"<a href='{escape(Path(page).name)}'>{escape(name)}</a>", escape(found["stopped"].get(name, "goes on"))]
+        for name, page in pages.items()
+    ]
+    return table(["experiment", "guardrails"], rows or [["none runs", ""]])

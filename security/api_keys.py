@@ -2,7 +2,8 @@
 
 A key is `aap_` and 32 random bytes. It is shown once, when it is made; what is kept is its SHA-256. A slow password
 hash would add nothing: 256 random bits can't be guessed, and every request pays for the hash. Each request looks its
-key up by the indexed hash, with no cache in between, so a revoked key stops working with the next request.
+key up by the indexed hash, with no cache in between, so a revoked key stops working with the next request; that look-up
+goes to SQLite directly, for it is on every request's way.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import sqlite3
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,7 +43,7 @@ _keys = sa.Table(
     sa.Column("expires_at", sa.BigInteger),
     sa.Column("revoked_at", sa.BigInteger),
 )
-_by_hash = sa.select(_keys).where(_keys.c.hash == sa.bindparam("digest"))
+_BY_HASH = f"SELECT {', '.join(c.name for c in _keys.columns)} FROM api_keys WHERE hash = ?"
 
 
 class Scope(StrEnum):
@@ -49,6 +52,7 @@ class Scope(StrEnum):
     PREDICT = "predict"
     CONSENT = "consent"
     COLLECT = "collect"
+    PRIVACY = "privacy"
     ADMIN = "admin"
 
 
@@ -82,6 +86,9 @@ class ApiKeys:
         sa.event.listen(self._engine, "connect", _configure)
         _metadata.create_all(self._engine)
         path.chmod(0o600)
+        self._reading = threading.Lock()
+        self._reader = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        self._reader.row_factory = sqlite3.Row
 
     def create(
         self, name: str, *, scopes: Iterable[Scope | str], now: datetime, expires_at: datetime | None = None
@@ -118,8 +125,8 @@ class ApiKeys:
         The look-up is by hash, so its duration says nothing about a key; the hashes are compared in constant time.
         """
         digest = _digest(key)
-        with self._engine.connect() as connection:
-            row = connection.execute(_by_hash, {"digest": digest}).mappings().first()
+        with self._reading:
+            row = self._reader.execute(_BY_HASH, (digest,)).fetchone()
         if row is None or not hmac.compare_digest(row["hash"], digest):
             return None
         info = _info(row)
@@ -153,6 +160,7 @@ class ApiKeys:
 
     def close(self) -> None:
         """Let go of the file."""
+        self._reader.close()
         self._engine.dispose()
 
 

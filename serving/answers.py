@@ -21,6 +21,7 @@ __all__ = [
     "Outcome",
     "Result",
     "SegmentResult",
+    "SimilarItems",
 ]
 
 
@@ -71,15 +72,17 @@ class Item:
     name: str | None
     score: float
     reason: str
+    explanation: str | None = None
+    """The reason as a sentence, if one was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChurnResult:
-    """The probability, 0 to 1, of no purchase in the next `horizon_days`, and what pushes it up, strongest first."""
+    """The probability, 0 to 1, of no purchase in the next `horizon_days`; explained, what pushes it up, strongest first."""
 
     probability: float
     horizon_days: int
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +96,12 @@ class SegmentResult:
 
 @dataclass(frozen=True, slots=True)
 class AnomalyResult:
-    """How unusual a person's activity is (higher is more), the score above which it counts, and what drives it."""
+    """How unusual a person's activity is (higher is more), the score above which it counts; explained, what drives it."""
 
     score: float
     threshold: float
     is_anomaly: bool
-    drivers: tuple[str, ...]
+    drivers: tuple[str, ...] | None = None
 
 
 Result = tuple[Item, ...] | ChurnResult | SegmentResult | AnomalyResult
@@ -115,6 +118,15 @@ class Answer(Generic[R]):
     consent: ConsentAnswer
     outcome: Outcome
     result: R | None
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarItems:
+    """Items like one item, by what the same people buy; none for an item the model doesn't know."""
+
+    item_id: str
+    model: ModelUsed
+    result: tuple[Item, ...]
 
 
 @dataclass(frozen=True, slots=True)

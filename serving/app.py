@@ -1,56 +1,63 @@
-"""The HTTP door: who may call, what they send, what they get back. Everything behind it is in `predictor`.
+"""The HTTP application: which paths there are, and how a call goes from the door to an answer or a refusal.
 
 Nothing is served without an API key but /livez, /readyz and, where the service listens on the loopback alone, the page
-that describes the endpoints. A handler never blocks: what touches a store or a model runs in a thread.
+that describes the endpoints. A handler never blocks: what touches a store or a model runs in a lane or a thread.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import msgspec
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
+from consent.ages import check_age
 from consent.policy import Status
 from consent.purposes import parse_purpose
 from security.api_keys import KeyInfo, Scope
-from serving import metrics, openapi
+from security.rate_limit import Allowance
+from serving import gpc, metrics
 from serving.answers import Answer, ConsentRecorded, EventsCollected
-from serving.errors import (
-    BodyTooLarge,
-    NoKey,
-    NoSuchPage,
-    ServingError,
-    WrongMethod,
-    WrongScope,
-    status_and_sentence,
-)
-from serving.health import readiness
+from serving.door import Door, over_the_limit
+from serving.errors import NoSuchPage, Overloaded, ServingError, WrongMethod, status_and_sentence
+from serving.lanes import Lane
+from serving.openapi import Problem
+from serving.pages import PAGES
 from serving.platform import Platform
+from serving.privacy_routes import privacy_calls
+from serving.reply import Reply, json_reply
 from serving.requests import (
     ChoiceRequest,
     EventsRequest,
-    PredictionRequest,
+    MixedRequest,
     RecommendationRequest,
-    check_content_type,
-    read_body,
+    ScoreRequest,
+    SimilarRequest,
 )
 
 __all__ = ["build_app"]
 
 _log = logging.getLogger("aap.serving")
-_BYTES_A_USER = 1_600  # 256 characters, each at most six bytes when JSON escapes it, and what surrounds them
 
-Handler = Callable[[Request, Platform, KeyInfo], Awaitable[tuple[Any, Sequence[Answer[Any]]]]]
+Counted = tuple[str, Sequence[Answer[Any]]]
+"""An endpoint's name and the answers to be counted under it."""
+Handler = Callable[[Any, Platform, KeyInfo], Awaitable[tuple[Any, Sequence[Counted]]]]
+ASKED = {
+    "recommendations": RecommendationRequest,
+    "churn": ScoreRequest,
+    "segments": ScoreRequest,
+    "anomalies": ScoreRequest,
+    "similar-items": SimilarRequest,
+}
 
 
 def build_app(make_platform: Callable[[], Platform]) -> Starlette:
@@ -60,76 +67,134 @@ def build_app(make_platform: Callable[[], Platform]) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         platform = make_platform()
         platform.start()
-        app.state.platform = platform
+        app.state.platform, app.state.door = platform, Door(platform)
+        app.state.lanes = lanes = _lanes(platform)
         yield
+        for lane in lanes.values():
+            await run_sync(lane.stop)
         await run_sync(platform.stop)
 
-    calls: tuple[tuple[str, Handler, Scope], ...] = (
-        ("recommendations", _recommendations, Scope.PREDICT),
-        ("churn", _ask("churn"), Scope.PREDICT),
-        ("segments", _ask("segments"), Scope.PREDICT),
-        ("anomalies", _ask("anomalies"), Scope.PREDICT),
-        ("consent", _choose, Scope.CONSENT),
-        ("events", _collect, Scope.COLLECT),
-    )
-    routes = [Route(f"/v1/{n}", _call(n, handle, scope), methods=["POST"]) for n, handle, scope in calls]
-    pages = ("/livez", _livez), ("/readyz", _readyz), ("/metrics", _metrics), ("/openapi.json", _openapi)
-    routes += [Route(path, page, methods=["GET"]) for path, page in pages]
-    routes += [Route("/docs", _docs, methods=["GET"]), Route("/docs/{name}", _docs_asset, methods=["GET"])]
+    calls: list[tuple[str, Scope, type[Any], Callable[[Request], Handler]]] = [
+        *((name, Scope.PREDICT, kind, _asking(name)) for name, kind in ASKED.items()),
+        ("score", Scope.PREDICT, MixedRequest, _asking_several),
+        ("consent", Scope.CONSENT, ChoiceRequest, _choosing),
+        ("events", Scope.COLLECT, EventsRequest, lambda _: _collect),
+        *((name, scope, kind, lambda _, handle=handle: handle) for name, scope, kind, handle in privacy_calls()),
+    ]
+    routes = [
+        Route(f"/v1/{name}", _call(name, scope, kind, handler), methods=["POST"])
+        for name, scope, kind, handler in calls
+    ]
     refusals: dict[Any, Any] = {404: _not_found, 405: _wrong_method, ServingError: _refused, Exception: _refused}
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=refusals)
+    return Starlette(routes=[*routes, *PAGES], lifespan=lifespan, exception_handlers=refusals)
 
 
-async def _recommendations(request: Request, platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Answer[Any]]]:
-    asked = await _body(request, platform, RecommendationRequest)
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What calls that are answered together have in common."""
 
-    def answer() -> list[Answer[Any]]:
-        people = platform.pseudonyms.user_keys(asked.user_ids)
-        return list(platform.stores().predictor.recommendations(people, n=asked.n, now=platform.settings.now()))
-
-    answers = await run_sync(answer)
-    return {"answers": answers}, answers
+    asked: Any
+    gpc: bool
+    """Whether the call carries the Global Privacy Control."""
 
 
-def _ask(method: str) -> Handler:
-    async def handle(request: Request, platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Answer[Any]]]:
-        asked = await _body(request, platform, PredictionRequest)
+def _lanes(platform: Platform) -> dict[str, Lane[Any, Any]]:
+    """One lane an endpoint, so that a slow model keeps only its own callers waiting."""
 
-        def answer() -> list[Answer[Any]]:
-            people = platform.pseudonyms.user_keys(asked.user_ids)
-            ask: Callable[..., list[Answer[Any]]] = getattr(platform.stores().predictor, method)
-            return ask(people, now=platform.settings.now())
+    def answering(name: str) -> Callable[[list[str], Question], Sequence[Any]]:
+        def answer(user_ids: list[str], question: Question) -> Sequence[Any]:
+            people = platform.pseudonyms.user_keys(user_ids)
+            predictor = platform.stores().predictor
+            ask = getattr(gpc.under_gpc(predictor) if question.gpc else predictor, name)
+            found: list[Answer[Any]] = ask(people, asked=question.asked, now=platform.settings.now())
+            return found
 
-        answers = await run_sync(answer)
-        return {"answers": answers}, answers
+        return answer
+
+    def similar(item_ids: list[str], question: Question) -> Sequence[Any]:
+        return platform.stores().predictor.similar(item_ids, n=question.asked)
+
+    about_people = {name: answering(name) for name in ASKED if name != "similar-items"}
+    return {name: Lane(name, answer) for name, answer in {**about_people, "similar-items": similar}.items()}
+
+
+def _asking(name: str) -> Callable[[Request], Handler]:
+    def bound(request: Request) -> Handler:
+        lane: Lane[Any, Any] = request.app.state.lanes[name]
+
+        async def handle(asked: Any, _platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
+            answers = await lane.ask(asked.about, Question(asked.asked, gpc.is_sent(request.headers)))
+            return {"answers": answers}, _counted([name], [answers])
+
+        return handle
+
+    return bound
+
+
+def _asking_several(request: Request) -> Handler:
+    lanes: dict[str, Lane[Any, Any]] = request.app.state.lanes
+
+    async def handle(asked: MixedRequest, _platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
+        names: list[str] = [part.__struct_config__.tag for part in asked.requests]  # type: ignore[misc]
+        signal = gpc.is_sent(request.headers)
+        asking = [
+            lanes[name].ask(part.about, Question(part.asked, signal))
+            for name, part in zip(names, asked.requests, strict=True)
+        ]
+        found = await asyncio.gather(*asking, return_exceptions=True)
+        parts: list[dict[str, Any]] = []
+        for name, answers in zip(names, found, strict=True):
+            if isinstance(answers, Exception):
+                status, sentence = _status_and_sentence(answers)
+                parts.append({"endpoint": name, "status": status, "error": sentence})
+            else:
+                parts.append({"endpoint": name, "status": 200, "answers": answers})
+        return {"responses": parts}, _counted(names, found)
 
     return handle
 
 
-async def _choose(request: Request, platform: Platform, key: KeyInfo) -> tuple[Any, Sequence[Answer[Any]]]:
-    asked = await _body(request, platform, ChoiceRequest)
+def _counted(names: Sequence[str], found: Sequence[Any]) -> list[Counted]:
+    """The answers among what was found that are about people."""
+    return [
+        (name, answers)
+        for name, answers in zip(names, found, strict=True)
+        if name != "similar-items" and not isinstance(answers, BaseException)
+    ]
+
+
+def _choosing(request: Request) -> Handler:
+    return partial(_choose, gpc_sent=gpc.is_sent(request.headers))
+
+
+async def _choose(
+    asked: ChoiceRequest, platform: Platform, key: KeyInfo, *, gpc_sent: bool
+) -> tuple[Any, Sequence[Counted]]:
     purpose = parse_purpose(asked.purpose)
     status = Status.GIVEN if asked.choice == "grant" else Status.WITHDRAWN
+    if status.permits:
+        gpc.refuse_grant(purpose, sent=gpc_sent)
+        check_age(purpose, age=asked.age, by_guardian=asked.by == "guardian")
 
     def record() -> int:
         now = platform.settings.now()
-        return platform.stores().desk.record(
+        position = platform.stores().desk.record(
             platform.pseudonyms.user_key(asked.user_id),
             purpose,
             status,
-            said_by="the person",
+            said_by=f"the {asked.by}",
             method=f"API key {key.name!r}",
             indicated_at=now,
             received_at=now,
             notice_version=asked.notice_version,
         )
+        platform.audit.note(f"{asked.choice} {purpose}", by=key.id, outcome="done", at=now)
+        return position
 
     return ConsentRecorded(purpose, asked.choice, await run_sync(record)), ()
 
 
-async def _collect(request: Request, platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Answer[Any]]]:
-    asked = await _body(request, platform, EventsRequest)
-
+async def _collect(asked: EventsRequest, platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
     def collect() -> EventsCollected:
         found = platform.stores().collector.collect(asked.events, now=platform.settings.now())
         return EventsCollected(
@@ -139,129 +204,82 @@ async def _collect(request: Request, platform: Platform, _key: KeyInfo) -> tuple
     return await run_sync(collect), ()
 
 
-def _call(endpoint: str, handle: Handler, scope: Scope) -> Callable[[Request], Awaitable[Response]]:
-    """Authenticate, answer or refuse, count."""
+def _call(
+    endpoint: str, scope: Scope, kind: type[Any], handler: Callable[[Request], Handler]
+) -> Callable[[Request], Awaitable[Reply]]:
+    """Let in, answer or refuse, count. A person's rights are not given up on for being slow."""
 
-    async def run(request: Request) -> Response:
+    async def run(request: Request) -> Reply:
         started = time.perf_counter()
-        answers: Sequence[Answer[Any]] = ()
+        platform: Platform = request.app.state.platform
+        door: Door = request.app.state.door
+        told: Allowance | None = None
+        counted: Sequence[Counted] = ()
         try:
-            platform: Platform = request.app.state.platform
-            body, answers = await handle(request, platform, _authenticated(request, platform, scope))
-            response = _json(body)
-            metrics.count_answers(endpoint, answers)
+            with door.inside():
+                key = door.key(request, scope)
+                told = await door.allowance(key)
+                if told is not None and not told.allowed:
+                    raise over_the_limit(told)
+                asked = await door.body(request, kind)
+                async with asyncio.timeout(None if scope is Scope.PRIVACY else platform.settings.deadline_s):
+                    body, counted = await handler(request)(asked, platform, key)
+                reply = json_reply(body)
+        except TimeoutError:
+            reply = _refusal(Overloaded("The answer took longer than a call may take: ask again in a moment."))
         except Exception as error:
-            response = _refusal(error)
+            reply = _refusal(error)
+        if told is not None:
+            reply.add(told.headers())
+        for name, answers in counted:
+            metrics.count_answers(name, answers)
         seconds = time.perf_counter() - started
-        metrics.count_call(endpoint, status=response.status_code, seconds=seconds, answers=answers)
-        return response
+        only = counted[0][1] if len(counted) == 1 else ()
+        metrics.count_call(endpoint, status=reply.status, seconds=seconds, answers=only)
+        return reply
 
     return run
 
 
-def _authenticated(request: Request, platform: Platform, scope: Scope | None) -> KeyInfo:
-    """The caller's key. Raises `NoKey`, or `WrongScope` when it is not for `scope`."""
-    kind, _, bearer = request.headers.get("authorization", "").partition(" ")
-    given = bearer.strip() if kind.lower() == "bearer" else request.headers.get("x-api-key", "")
-    found = platform.keys.verify(given, now=platform.settings.now()) if given else None
-    if found is None:
-        what = "The API key is unknown, revoked or expired" if given else "The call has no API key"
-        raise NoKey(f"{what}: send one in the header Authorization: Bearer, made with `aap keys create`.")
-    if scope is not None and not found.allows(scope):
-        raise WrongScope(f"The key {found.name!r} has no scope {scope.value!r}: use one that has.")
-    return found
-
-
-async def _body(request: Request, platform: Platform, kind: type[Any]) -> Any:
-    check_content_type(request.headers.get("content-type"))
-    most_users = platform.settings.max_users_per_call
-    most_bytes = 4_096 + _BYTES_A_USER * most_users
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most_bytes:
-            raise BodyTooLarge(f"The body has more than {most_bytes} bytes: split the call.")
-    return read_body(bytes(body), kind, most_users=most_users)
-
-
-async def _livez(_request: Request) -> Response:
-    return _json({"alive": True})
-
-
-async def _readyz(request: Request) -> Response:
-    found = await run_sync(readiness, request.app.state.platform)
-    return _json(found, status=200 if found.ready else 503)
-
-
-async def _metrics(request: Request) -> Response:
-    platform: Platform = request.app.state.platform
-    if not platform.settings.open_metrics:
-        _authenticated(request, platform, None)
-    return Response(await run_sync(metrics.page), media_type=metrics.CONTENT_TYPE_LATEST)
-
-
-async def _openapi(request: Request) -> Response:
-    _open_on_loopback(request)
-    return _json(openapi.document())
-
-
-async def _docs(request: Request) -> Response:
-    _open_on_loopback(request)
-    return Response(openapi.DOCS_HTML, media_type="text/html", headers={"Content-Security-Policy": openapi.DOCS_POLICY})
-
-
-async def _docs_asset(request: Request) -> Response:
-    _open_on_loopback(request)
-    name: str = request.path_params["name"]
-    if name == "start.js":
-        return Response(openapi.DOCS_JS, media_type="text/javascript")
-    content = await run_sync(openapi.asset, name)
-    if content is None:
-        raise NoSuchPage("There is no such page: /docs describes the endpoints.")
-    return Response(content, media_type=openapi.ASSETS[name])
-
-
-def _open_on_loopback(request: Request) -> None:
-    """The description carries no data, so it is open where only this machine can ask for it."""
-    platform: Platform = request.app.state.platform
-    if not ipaddress.ip_address(platform.settings.host).is_loopback:
-        _authenticated(request, platform, None)
-
-
-async def _not_found(request: Request, _error: Exception) -> Response:
+async def _not_found(request: Request, _error: Exception) -> Reply:
     return _refuse_with(request, NoSuchPage("There is no such page: /docs describes the endpoints."))
 
 
-async def _wrong_method(request: Request, _error: Exception) -> Response:
+async def _wrong_method(request: Request, _error: Exception) -> Reply:
     return _refuse_with(request, WrongMethod(f"{request.method} is not served here: /docs describes the endpoints."))
 
 
-def _refuse_with(request: Request, refusal: Exception) -> Response:
+def _refuse_with(request: Request, refusal: Exception) -> Reply:
     """A caller without a key learns nothing of what there is."""
     try:
-        _authenticated(request, request.app.state.platform, None)
+        request.app.state.door.key(request, None)
     except Exception as error:
         refusal = error
-    response = _refusal(refusal)
-    metrics.count_call("other", status=response.status_code, seconds=0.0)
-    return response
+    reply = _refusal(refusal)
+    metrics.count_call("other", status=reply.status, seconds=0.0)
+    return reply
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
+async def _refused(_request: Request, error: Exception) -> Reply:
     return _refusal(error)
 
 
-def _refusal(error: Exception) -> Response:
+def _refusal(error: Exception) -> Reply:
+    status, sentence = _status_and_sentence(error)
+    reply = json_reply(Problem(sentence), status=status)
+    if status == 401:
+        reply.add([("www-authenticate", "Bearer")])
+    if status == 503:
+        reply.add([("retry-after", "1" if isinstance(error, Overloaded) else "2")])
+    return reply
+
+
+def _status_and_sentence(error: Exception) -> tuple[int, str]:
     status, sentence = status_and_sentence(error)
     if status == 500:
         # Only where it happened: an exception's own text could repeat what the caller sent.
         _log.error("A call failed unforeseen, as %s at %s.", type(error).__name__, _place(error))
-    response = _json(openapi.Problem(sentence), status=status)
-    if status == 401:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    if status == 503:
-        response.headers["Retry-After"] = "2"
-    return response
+    return status, sentence
 
 
 def _place(error: Exception) -> str:
@@ -271,7 +289,3 @@ def _place(error: Exception) -> str:
         places.append(f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}")
         trace = trace.tb_next
     return " > ".join(places[-6:])
-
-
-def _json(body: Any, *, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(body), status_code=status, media_type="application/json")

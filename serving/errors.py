@@ -9,7 +9,11 @@ ServingError
 │   ├── WrongMethod       405
 │   ├── BodyTooLarge      413
 │   ├── WrongContentType  415  anything but JSON
-│   └── UnusableFields    422  JSON, but not what the endpoint takes
+│   ├── TooSlow           408  the body didn't arrive in time
+│   ├── UnusableFields    422  JSON, but not what the endpoint takes
+│   └── TooManyCalls      429  the client's calls of this minute are used up
+├── Overloaded            503  more calls wait than can be answered in time
+├── UnknownPrediction     404  no record has this prediction id
 ├── NoModel               503  no champion of a model is loaded
 └── FeaturesDiffer        503  the champion was trained on other features than are served now
 """
@@ -24,7 +28,8 @@ from consent.errors import ConsentError, LedgerUnavailable, NotYetInForce
 from consent.purposes import UnknownPurpose
 from experiments.errors import ExperimentError
 from feature_repo.errors import OnlineStoreUnavailable
-from models.errors import ModelError, SchemaMismatch
+from models.errors import ModelError, SchemaMismatch, UnknownStrategy
+from privacy.errors import PrivacyError
 from storage.errors import StorageError
 
 __all__ = [
@@ -34,8 +39,12 @@ __all__ = [
     "NoModel",
     "NoSuchPage",
     "NotJson",
+    "Overloaded",
     "Refused",
     "ServingError",
+    "TooManyCalls",
+    "TooSlow",
+    "UnknownPrediction",
     "UnusableFields",
     "WrongContentType",
     "WrongMethod",
@@ -107,6 +116,30 @@ class UnusableFields(Refused):
     status = 422
 
 
+class TooSlow(Refused):
+    """The body didn't arrive in time."""
+
+    status = 408
+
+
+class TooManyCalls(Refused):
+    """The client's calls of this minute are used up."""
+
+    status = 429
+
+
+class Overloaded(ServingError):
+    """More calls wait than can be answered in time."""
+
+    status = 503
+
+
+class UnknownPrediction(ServingError, ValueError):
+    """No record has this prediction id."""
+
+    status = 404
+
+
 class NoModel(ServingError):
     """No champion of a model is loaded."""
 
@@ -127,8 +160,8 @@ def status_and_sentence(error: Exception) -> tuple[int, str]:
         return 503, REDIS_DOWN
     if isinstance(error, (OnlineStoreUnavailable, StorageError, NotYetInForce, LedgerUnavailable, SchemaMismatch)):
         return 503, str(error)
-    if isinstance(error, (ConsentError, UnknownPurpose)):
+    if isinstance(error, (ConsentError, UnknownPurpose, UnknownStrategy)):
         return 422, str(error)
-    if isinstance(error, (ModelError, ExperimentError)):
+    if isinstance(error, (ModelError, ExperimentError, PrivacyError)):
         return 500, str(error)
     return 500, BROKEN

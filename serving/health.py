@@ -1,4 +1,5 @@
-"""Health: whether the process lives, and whether it can answer; if not, which dependency is missing and why."""
+"""Health: whether the process lives, and whether it can answer; if not, which dependency is missing and why, and what
+needs a person though it answers."""
 
 from __future__ import annotations
 
@@ -18,6 +19,8 @@ class Readiness:
     models: dict[str, str] = field(default_factory=dict)
     """The version in use of each model."""
     missing: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
+    """What doesn't keep it from answering but needs a person: a flag file with a mistake."""
 
 
 def readiness(platform: Platform) -> Readiness:
@@ -28,4 +31,5 @@ def readiness(platform: Platform) -> Readiness:
     except Exception as error:
         missing["redis" if status_and_sentence(error)[0] == 503 else "stores"] = status_and_sentence(error)[1]
     missing.update({f"model {name}": f"{why}." for name, why in platform.models.missing().items()})
-    return Readiness(not missing, platform.models.versions(), missing)
+    warnings = {"flags": platform.flags.problem} if platform.flags.problem else {}
+    return Readiness(not missing, platform.models.versions(), missing, warnings)

@@ -15,6 +15,7 @@ from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
 )
@@ -22,7 +23,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from serving.answers import Answer
 
-__all__ = ["CONTENT_TYPE_LATEST", "count_answers", "count_call", "count_dropped", "page"]
+__all__ = ["CONTENT_TYPE_LATEST", "count_answers", "count_call", "count_dropped", "count_swap", "page", "tell_age"]
 
 _BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -40,7 +41,14 @@ _answers = Counter(
     ["endpoint", "model", "version", "variant", "outcome"],
 )
 _denials = Counter("aap_consent_denials", "Answers that consent denied, by reason.", ["endpoint", "purpose", "reason"])
+_swaps = Counter("aap_model_swaps", "Champions that went live or were refused.", ["model", "outcome"])
 _dropped = Counter("aap_records_dropped", "Records lost because the disk could not be written.", ["log"])
+_age = Gauge(
+    "aap_features_age_seconds",
+    "Seconds since the features of a view were last computed in batch.",
+    ["view"],
+    multiprocess_mode="mostrecent",
+)
 _dropped_so_far: dict[str, int] = {}
 
 
@@ -67,11 +75,21 @@ def count_answers(endpoint: str, answers: Sequence[Answer[Any]]) -> None:
         _denials.labels(endpoint, *denial).inc(count)
 
 
+def count_swap(model: str, _version: str, live: bool) -> None:
+    """Count one attempt to swap a model."""
+    _swaps.labels(model, "live" if live else "refused").inc()
+
+
 def count_dropped(log: str, total: int) -> None:
     """Bring the counter of `log` level with `total` records dropped since this process started."""
     before = _dropped_so_far.get(log, 0)
     _dropped.labels(log).inc(max(0, total - before))
     _dropped_so_far[log] = total
+
+
+def tell_age(view: str, seconds: float) -> None:
+    """Say how old the features of a view are."""
+    _age.labels(view).set(seconds)
 
 
 def page() -> bytes:

@@ -2,7 +2,8 @@
 
 A thread asks the registry every `poll_s` seconds which version each alias names. A new champion is loaded aside
 (which verifies its hash), answers a smoke test, and then replaces the old one by one reference: a call that has begun
-ends with the model it began with. A version that can't be loaded or fails its smoke test is not used.
+ends with the model it began with. A version that can't be loaded or fails its smoke test is not used: the one in use
+stays, a process that has none yet takes the champion before it, and the registry is told why (`aap models why`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from models.errors import ModelError, NoChampion
+from models.errors import ModelError, NoChampion, StoreUnavailable
 from serving.errors import FeaturesDiffer, NoModel
 
 __all__ = ["MODELS", "InUse", "ModelsInUse", "SmokeFailed", "smoke_test"]
@@ -25,6 +27,8 @@ __all__ = ["MODELS", "InUse", "ModelsInUse", "SmokeFailed", "smoke_test"]
 _log = logging.getLogger("aap.serving")
 
 MODELS = ("recommendation", "churn", "segments", "anomaly", "popularity")
+_RETRY_S = 60.0
+"""After which a refused version is tried again: its files may have been restored."""
 
 
 class Version(Protocol):
@@ -40,7 +44,9 @@ class ModelSource(Protocol):
     """What is needed of `models.registry.Registry`."""
 
     def champion(self, name: str) -> Any: ...
+    def previous(self, name: str) -> Any: ...
     def load(self, version: Any, /) -> Any: ...
+    def note_serving(self, version: Any, /, *, refusal: str | None) -> None: ...
 
 
 class SmokeFailed(Exception):
@@ -70,16 +76,25 @@ class InUse:
 
 
 class ModelsInUse:
-    """Holds the champions of `names`; `open_source` opens the registry, and is called in the background."""
+    """Holds the champions of `names`; `open_source` opens the registry, and is called in the background.
+
+    `told` is called after every attempt to swap with the model's name, its version and whether it went live.
+    """
 
     def __init__(
-        self, open_source: Callable[[], ModelSource], *, names: Sequence[str] = MODELS, poll_s: float = 2.0
+        self,
+        open_source: Callable[[], ModelSource],
+        *,
+        names: Sequence[str] = MODELS,
+        poll_s: float = 2.0,
+        told: Callable[[str, str, bool], None] = lambda _name, _version, _live: None,
     ) -> None:
-        self._open_source, self._poll_s = open_source, poll_s
+        self._open_source, self._poll_s, self._told = open_source, poll_s, told
         self._source: ModelSource | None = None
         self._held: dict[str, InUse] = {}
         self._why_not: dict[str, str] = dict.fromkeys(names, "the service is still loading its models")
-        self._rejected: dict[str, tuple[str, str]] = {}
+        self._rejected: dict[str, tuple[tuple[str, str], float]] = {}
+        """Of each model, the mark of the version refused last, and when it may be tried again."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="models-in-use", daemon=True)
 
@@ -136,23 +151,52 @@ class ModelsInUse:
             self._held = {k: v for k, v in self._held.items() if k != name}
             return False
         held, mark = self._held.get(name), _mark(version)
-        if mark == self._rejected.get(name) or (held and (held.version, held.sha256) == mark):
+        if held and (held.version, held.sha256) == mark:
+            return False
+        refused, again_at = self._rejected.get(name, (None, 0.0))
+        if mark == refused and time.monotonic() < again_at:
             return False
         return self._swap(source, name, version, mark=mark)
 
     def _swap(self, source: ModelSource, name: str, version: Version, *, mark: tuple[str, str]) -> bool:
         try:
-            model = source.load(version)
-            smoke_test(name, model)
+            self._go_live(source, name, version, mark=mark)
         except Exception as error:
-            kept = f"version {self._held[name].version} stays in use" if name in self._held else "no version is in use"
-            self._why_not[name] = f"version {version.version} can't be used ({_short(error)}); run `aap retrain`"
-            if isinstance(error, (SmokeFailed, ModelError)):
-                self._rejected[name] = mark  # it would fail again; anything else may pass at the next try
-            _log.error("Champion %s version %s is refused (%s); %s.", name, version.version, _short(error), kept)
-            return False
+            why = _short(error)
+            if isinstance(error, SmokeFailed) or (
+                isinstance(error, ModelError) and not isinstance(error, StoreUnavailable)
+            ):
+                # It would fail again at once; anything else may pass at the next try.
+                self._rejected[name] = (mark, time.monotonic() + _RETRY_S)
+            self._told(name, str(version.version), False)
+            _note(source, version, refusal=why)
+            fell_back = name not in self._held and self._fall_back(source, name, but=version)
+            kept = f"version {self._held[name].version} stays in use" if name in self._held else "none is in use"
+            self._why_not[name] = f"version {version.version} can't be used ({why}); run `aap retrain`"
+            _log.error("Champion %s version %s is refused (%s); %s.", name, version.version, why, kept)
+            return fell_back
+        self._rejected.pop(name, None)
+        return True
+
+    def _go_live(self, source: ModelSource, name: str, version: Version, *, mark: tuple[str, str]) -> None:
+        """Load aside, ask, and only then swap the reference. Raises what is wrong with the version."""
+        model = source.load(version)
+        smoke_test(name, model)
         self._held = {**self._held, name: InUse(name, *mark, model)}
+        self._told(name, str(version.version), True)
+        _note(source, version, refusal=None)
         _log.info("Model %s now answers with version %s.", name, version.version)
+
+    def _fall_back(self, source: ModelSource, name: str, *, but: Version) -> bool:
+        """A process without a model whose champion is unusable takes the champion before; whether it could."""
+        try:
+            before = source.previous(name)
+            if before is None or before.version == but.version:
+                return False
+            self._go_live(source, name, before, mark=_mark(before))
+        except Exception as error:
+            _log.error("The champion of %s before can't be used either (%s).", name, _short(error))
+            return False
         return True
 
     def _unknown(self, names: Any, why: str) -> None:
@@ -173,7 +217,8 @@ def smoke_test(name: str, model: Any) -> None:
         return
     if name == "recommendation":
         for strategy in ("buy_again", "discover"):
-            _expect(len(model.recommend([[]], n=1, strategy=strategy)) == 1, name, f"{strategy} gives no list")
+            lists = model.recommend([[]], baskets=[[]], n=1, strategy=strategy)
+            _expect(len(lists) == 1, name, f"{strategy} gives no list")
         return
     values = np.zeros((2, len(model.features)), dtype=np.float64)
     if name == "segments":
@@ -186,6 +231,14 @@ def smoke_test(name: str, model: Any) -> None:
         _expect(bool(((scores >= 0) & (scores <= 1)).all()), name, "a probability is not between 0 and 1")
     if name == "anomaly":
         _expect(math.isfinite(model.threshold) and len(model.drivers(values)) == 2, name, "no threshold or drivers")
+
+
+def _note(source: ModelSource, version: Version, *, refusal: str | None) -> None:
+    """Tell the registry what became of a version; it must not matter here if it can't be told."""
+    try:
+        source.note_serving(version, refusal=refusal)
+    except Exception as error:
+        _log.warning("The registry can't be told about version %s (%s).", version.version, _short(error))
 
 
 def _mark(version: Version) -> tuple[str, str]:

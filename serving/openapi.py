@@ -21,11 +21,20 @@ from serving.answers import (
     EventsCollected,
     Item,
     SegmentResult,
+    SimilarItems,
 )
 from serving.health import Readiness
-from serving.requests import ChoiceRequest, EventsRequest, PredictionRequest, RecommendationRequest
+from serving.privacy_requests import ErasureRequest, PersonRequest, Receipts, SignalRecorded, SignalRequest
+from serving.requests import (
+    ChoiceRequest,
+    EventsRequest,
+    MixedRequest,
+    RecommendationRequest,
+    ScoreRequest,
+    SimilarRequest,
+)
 
-__all__ = ["ASSETS", "DOCS_HTML", "DOCS_JS", "DOCS_POLICY", "Problem", "asset", "document"]
+__all__ = ["ASSETS", "DOCS_HTML", "DOCS_JS", "DOCS_POLICY", "Mixed", "MixedPart", "Problem", "asset", "document"]
 
 ASSETS = {
     "swagger-ui.css": "text/css",
@@ -54,6 +63,21 @@ class Problem(msgspec.Struct, frozen=True):
     error: str
 
 
+class MixedPart(msgspec.Struct, frozen=True):
+    """What one question of a mixed batch got: `answers`, or the `error` that its endpoint would have refused it with."""
+
+    endpoint: str
+    status: int
+    answers: list[Any] | None = None
+    error: str | None = None
+
+
+class Mixed(msgspec.Struct, frozen=True):
+    """One part a question, in their order."""
+
+    responses: list[MixedPart]
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """What the document says of one endpoint."""
@@ -73,30 +97,59 @@ _PAGES = (
         "What each person may buy next",
         RecommendationRequest,
         list[Answer[tuple[Item, ...]]],
-        {"user_ids": ["1", "2"], "n": 5},
+        {
+            "user_ids": ["1", "2"],
+            "n": 5,
+            "strategy": "discover",
+            "filters": {"departments": ["GROCERY"], "exclude_items": ["1082185"]},
+            "context": {"basket": ["995242"]},
+        },
         "Their own items for those who allow `personalize.profiling` and `personalize.profiled`; for everyone else what is "
-        "popular.",
+        "popular. Without `strategy` the experiment decides, and the answer says which variant it was.",
+    ),
+    Page(
+        "/v1/similar-items",
+        "Items like an item",
+        SimilarRequest,
+        list[SimilarItems],
+        {"item_ids": ["1082185"], "n": 5},
+        "By what the same people buy. Asks for nobody's data, so for nobody's consent.",
     ),
     Page(
         "/v1/churn",
         "How likely each person is to stop buying",
-        PredictionRequest,
+        ScoreRequest,
         list[Answer[ChurnResult]],
-        {"user_ids": ["1"]},
+        {"user_ids": ["1"], "explain": True},
+        "With `explain` the features that push each probability up, strongest first.",
     ),
     Page(
         "/v1/segments",
         "The group of customers each person is most like",
-        PredictionRequest,
+        ScoreRequest,
         list[Answer[SegmentResult]],
         {"user_ids": ["1"]},
     ),
     Page(
         "/v1/anomalies",
         "How unusual each person's activity is",
-        PredictionRequest,
+        ScoreRequest,
         list[Answer[AnomalyResult]],
-        {"user_ids": ["1"]},
+        {"user_ids": ["1"], "explain": True},
+        "With `explain` the features furthest from usual.",
+    ),
+    Page(
+        "/v1/score",
+        "Several questions in one call",
+        MixedRequest,
+        Mixed,
+        {
+            "requests": [
+                {"endpoint": "churn", "user_ids": ["1", "2"]},
+                {"endpoint": "recommendations", "user_ids": ["1"], "n": 3},
+            ]
+        },
+        "Each is answered as its endpoint would; one that can't be answered doesn't keep the others from it.",
     ),
     Page(
         "/v1/consent",
@@ -106,6 +159,44 @@ _PAGES = (
         {"user_id": "1", "purpose": "personalize.profiled", "choice": "withdraw"},
         "Needs a key with the scope `consent`. When it answers 200, every later answer obeys the choice.",
         group="Consent and events",
+    ),
+    Page(
+        "/v1/consent/receipts",
+        "A receipt for each choice of one person",
+        PersonRequest,
+        Receipts,
+        {"user_id": "1"},
+        "Needs a key with the scope `consent`. Each can be checked offline with the public key (ISO/IEC TS 27560:2023).",
+        group="Consent and events",
+    ),
+    Page(
+        "/v1/consent/signals",
+        "Set or lift a person's Global Privacy Control",
+        SignalRequest,
+        SignalRecorded,
+        {"user_id": "1", "signal": "gpc", "on": True},
+        "Needs a key with the scope `consent`. While it is set, `marketing.*` and `third_party_sharing` are refused; a call "
+        "with the header `Sec-GPC: 1` is answered so whatever is set.",
+        group="Consent and events",
+    ),
+    Page(
+        "/v1/privacy/exports",
+        "Everything held of one person",
+        PersonRequest,
+        dict[str, Any],
+        {"user_id": "1"},
+        "Needs a key with the scope `privacy`. The same as `data.json` of `aap export`.",
+        group="A person's rights",
+    ),
+    Page(
+        "/v1/privacy/erasures",
+        "Erase one person everywhere",
+        ErasureRequest,
+        dict[str, Any],
+        {"user_id": "1", "confirm": "erase everything"},
+        "Needs a key with the scope `privacy`. Takes some seconds; gives the signed certificate. Refused with 503 while an "
+        "import or a retrain runs.",
+        group="A person's rights",
     ),
     Page(
         "/v1/events",
@@ -128,14 +219,23 @@ _PAGES = (
         group="Consent and events",
     ),
 )
+_TOLD = {
+    "RateLimit": {
+        "description": "Calls left in this minute, and when all are there again.",
+        "schema": {"type": "string"},
+    },
+    "RateLimit-Policy": {"description": "Calls a minute.", "schema": {"type": "string"}},
+}
 _PROBLEMS = {
     "400": "The body is not JSON",
+    "408": "The body didn't arrive in time",
+    "429": "The key's calls of this minute are used up",
     "401": "No valid API key",
     "403": "The key is not for this",
     "413": "The body is too large",
     "415": "The body is not said to be JSON",
     "422": "The fields can't be used",
-    "503": "Redis or a model is not there (yet)",
+    "503": "Redis or a model is not there (yet), or too many calls wait",
 }
 
 
@@ -180,8 +280,8 @@ def asset(name: str) -> bytes | None:
 
 
 def _post(page: Page, takes: dict[str, Any], gives: dict[str, Any]) -> dict[str, Any]:
-    if page.gives not in (ConsentRecorded, EventsCollected):
-        about = "One answer a person, in the order of `user_ids`."
+    if page.group == "Predictions" and page.gives is not Mixed:
+        about = "One answer for each that was asked about, in order."
         gives = {"type": "object", "properties": {"answers": gives}, "required": ["answers"]}
     else:
         about = ""
@@ -195,7 +295,7 @@ def _post(page: Page, takes: dict[str, Any], gives: dict[str, Any]) -> dict[str,
             "content": {"application/json": {"schema": takes, "example": page.example}},
         },
         "responses": {
-            "200": _json("Answered", gives),
+            "200": {**_json("Answered", gives), "headers": _TOLD},
             **{status: _json(meaning, problem) for status, meaning in _PROBLEMS.items()},
         },
     }

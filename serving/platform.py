@@ -10,6 +10,9 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -21,16 +24,25 @@ from events.rejected import RejectedLog
 from experiments.assignment import Assigner
 from experiments.exposures import Exposures
 from experiments.flags import Flags
+from experiments.vitals import Vitals
+from feature_repo.build import built_moments
+from models.revision import code_revision
 from security.api_keys import ApiKeys
+from security.audit import Audit
 from security.id_map import open_id_map
 from security.pseudonyms import Pseudonyms, load_pseudonyms
 from serving import metrics
+from serving.canary import Canary
+from serving.catalogue import Shelves, catalogue_stamp
 from serving.item_names import ItemNames
 from serving.models_in_use import ModelsInUse, ModelSource
 from serving.predictor import Predictor
 from serving.records import PredictionRecords
 from serving.sampling import SampledFeatures, ServedSample
+from serving.shadow import Challengers, Shadow
+from serving.targeting import SegmentsOf
 from settings.config import Settings
+from storage.folder import features_folder
 from storage.layout import Layout
 from storage.redis_server import connect
 
@@ -38,6 +50,7 @@ __all__ = ["Platform", "Stores"]
 
 _log = logging.getLogger("aap.serving")
 _EVERY_S = 2.0
+_LOOKED_UP = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +85,15 @@ class Platform:
         self.pseudonyms: Pseudonyms = load_pseudonyms(self.layout)
         self.flags = Flags(settings.settings_dir / "flags.json", checked=self.layout.run / "flags.json")
         self.exposures = Exposures(self.layout.exposures)
+        self.vitals = Vitals(self.layout.vitals)
         self.records = PredictionRecords(self.layout.predictions)
         self.served = ServedSample(self.layout.served, rate=settings.served_sample_rate)
-        self.models = ModelsInUse(lambda: (open_registry or _open_registry)(settings))
+        self.audit = Audit(self.layout.audit)
+        self.models = ModelsInUse(lambda: (open_registry or _open_registry)(settings), told=metrics.count_swap)
+        self.challengers = ModelsInUse(lambda: Challengers((open_registry or _open_registry)(settings)))
+        self.shadow = Shadow(self.challengers, folder=self.layout.shadow, share=settings.shadow)
         self._stores: Stores | None = None
+        self._built: tuple[datetime, dict[str, datetime]] | None = None
         self._opening = threading.Lock()
         self._stopping = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="platform-keeper", daemon=True)
@@ -83,15 +101,21 @@ class Platform:
     def start(self) -> None:
         """Begin to load models, and to keep flags and consent up to date."""
         self.models.start()
+        if self.settings.shadow:
+            self.challengers.start()
         self._keeper.start()
 
     def stop(self) -> None:
         """Write what is waiting and let go of everything."""
         self._stopping.set()
         self.models.stop()
+        self.challengers.stop()
         self.exposures.close()
+        self.vitals.close(now=self.settings.now())
+        self.shadow.close(now=self.settings.now())
         self.records.close()
         self.served.close()
+        self.audit.flush()
         self.flags.close()
         self.keys.close()
 
@@ -106,11 +130,22 @@ class Platform:
     def _open_stores(self) -> Stores:
         client = connect(self.settings, start=False)
         client.ping()
-        assigner = Assigner(client, flags=self.flags, exposures=self.exposures)
         features = self._open_features(self.settings)
-        names = ItemNames(features.item_names, stamp=self._catalogue_stamp)
-        sampled = SampledFeatures(features, self.served)
-        predictor = Predictor(sampled, self.models, assigner, names, self.records.add)
+        segments_of = SegmentsOf(features, self.models)
+        assigner = Assigner(client, flags=self.flags, exposures=self.exposures, segments_of=segments_of)
+        stamp = partial(catalogue_stamp, self.layout)
+        names, shelves = ItemNames(features.item_names, stamp=stamp), Shelves(features.catalogue, stamp=stamp)
+        predictor = Predictor(
+            SampledFeatures(features, self.served),
+            self.models,
+            assigner,
+            names,
+            shelves,
+            keep=self.records.add,
+            measured=self.vitals.measured,
+            shadow=self.shadow.offer,
+            canary=Canary(self.challengers, assigner, declared=self.flags.names),
+        )
         desk = open_desk(self.settings)
         collector = Collector(
             client,
@@ -122,23 +157,35 @@ class Platform:
         )
         return Stores(client, assigner, desk, collector, names, predictor)
 
-    def _catalogue_stamp(self) -> object:
-        path = self.layout.catalogue
-        return path.stat().st_mtime_ns if path.exists() else None
-
     def _keep(self) -> None:
-        """Every two seconds: take up edited flags, project choices that Redis missed, learn the names of new items."""
+        self.records.code_revision = code_revision(Path(__file__).parents[1])
         while not self._stopping.wait(_EVERY_S):
-            self.flags.refresh()
-            metrics.count_dropped("exposures", self.exposures.dropped)
-            metrics.count_dropped("predictions", self.records.dropped)
-            metrics.count_dropped("served", self.served.dropped)
-            try:
-                stores = self.stores()
-                stores.desk.catch_up(now=self.settings.now())
-                stores.names.warm(self.models.item_ids())
-            except Exception as error:  # calls say so themselves, with the reason
-                _log.debug("Choices can't be caught up with, or items named, now: %s", error)
+            self._keep_up()
+
+    def _keep_up(self) -> None:
+        """Every two seconds: take up edited flags, project choices that Redis missed, learn the names of new items."""
+        self.flags.refresh()
+        self.audit.flush()
+        self.vitals.write(now=self.settings.now())
+        self.shadow.write(now=self.settings.now())
+        metrics.count_dropped("exposures", self.exposures.dropped)
+        metrics.count_dropped("predictions", self.records.dropped)
+        metrics.count_dropped("served", self.served.dropped)
+        self._tell_ages()
+        try:
+            stores = self.stores()
+            stores.desk.catch_up(now=self.settings.now())
+            stores.names.warm(self.models.item_ids())
+        except Exception as error:  # calls say so themselves, with the reason
+            _log.debug("Choices can't be caught up with, or items named, now: %s", error)
+
+    def _tell_ages(self) -> None:
+        """Seconds since the moment that each view is as of; what was built is looked up once a minute."""
+        now = self.settings.now()
+        if self._built is None or now - self._built[0] > _LOOKED_UP:
+            self._built = now, built_moments(features_folder(self.settings))
+        for view, moment in self._built[1].items():
+            metrics.tell_age(view, (now - moment).total_seconds())
 
 
 def _open_retrieval(settings: Settings) -> Any:

@@ -8,9 +8,11 @@ call, so a champion that changes meanwhile never mixes two versions in one call.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +20,8 @@ import numpy as np
 from consent.policy import Decision
 from experiments.assignment import Assignment
 from feature_repo.frame import Status, Vectors
+from serving import answering
+from serving.answering import History
 from serving.answers import (
     AnomalyResult,
     Answer,
@@ -27,16 +31,21 @@ from serving.answers import (
     Item,
     ModelUsed,
     Outcome,
-    Result,
     SegmentResult,
+    SimilarItems,
 )
+from serving.canary import NoCanary, Part, Split
+from serving.catalogue import Shelves
 from serving.item_names import ItemNames
 from serving.models_in_use import InUse
 from serving.records import Evidence, record
+from serving.requests import Explained, Ranked
 
 __all__ = ["FLAG", "Predictor"]
 
 FLAG = "recommendation_strategy"
+_PLAIN, _TEN = Explained(), Ranked()
+_NOBODY = NoCanary()
 
 
 class Features(Protocol):
@@ -58,9 +67,16 @@ class Assignments(Protocol):
     def assign(self, user_keys: Sequence[str], *, flag: str, now: datetime) -> list[Assignment]: ...
 
 
+class Versions(Protocol):
+    """What is needed of `serving.canary.Canary`."""
+
+    def split(self, champion: InUse, user_keys: Sequence[str], *, now: datetime) -> Split: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """Answers for many people at once; `keep` takes the prediction records.
+    """Answers for many people at once; `keep` takes the prediction records, `measured` times what a variant does,
+    `shadow` takes what a model was asked, for a challenger, and `canary` says whom the challenger answers.
 
     Every method gives one answer a person, in order. They raise `NoModel`, `FeaturesDiffer`, and what the stores raise
     when they are down.
@@ -70,56 +86,62 @@ class Predictor:
     models: Models
     assignments: Assignments
     names: ItemNames
+    shelves: Shelves
     keep: Callable[[Sequence[dict[str, Any]]], None]
+    measured: Callable[[str, str, int], AbstractContextManager[None]] = lambda *_: nullcontext()
+    shadow: Callable[[InUse, Callable[[Any], Any]], None] = lambda *_: None
+    canary: Versions = _NOBODY
 
-    def churn(self, user_keys: Sequence[str], *, now: datetime) -> list[Answer[ChurnResult]]:
+    def churn(self, user_keys: Sequence[str], *, now: datetime, asked: Explained = _PLAIN) -> list[Answer[ChurnResult]]:
         """How likely each person is to stop buying."""
+        return self._from_values("churn", "churn", user_keys, asked=asked, now=now)
 
-        def answer(model: Any, values: np.ndarray) -> list[ChurnResult]:
-            scores, reasons = model.score(values).tolist(), model.reasons(values)
-            return [ChurnResult(p, model.horizon_days, tuple(why)) for p, why in zip(scores, reasons, strict=True)]
-
-        return self._from_values("churn", "churn", user_keys, answer=answer, now=now)
-
-    def segments(self, user_keys: Sequence[str], *, now: datetime) -> list[Answer[SegmentResult]]:
+    def segments(
+        self, user_keys: Sequence[str], *, now: datetime, asked: Explained = _PLAIN
+    ) -> list[Answer[SegmentResult]]:
         """The group of customers each person is most like."""
+        return self._from_values("segments", "segments", user_keys, asked=asked, now=now)
 
-        def answer(model: Any, values: np.ndarray) -> list[SegmentResult]:
-            return [SegmentResult(a.segment, a.name, a.distance) for a in model.assign(values)]
-
-        return self._from_values("segments", "segments", user_keys, answer=answer, now=now)
-
-    def anomalies(self, user_keys: Sequence[str], *, now: datetime) -> list[Answer[AnomalyResult]]:
+    def anomalies(
+        self, user_keys: Sequence[str], *, now: datetime, asked: Explained = _PLAIN
+    ) -> list[Answer[AnomalyResult]]:
         """How unusual each person's activity is."""
+        return self._from_values("anomalies", "anomaly", user_keys, asked=asked, now=now)
 
-        def answer(model: Any, values: np.ndarray) -> list[AnomalyResult]:
-            limit, drivers = float(model.threshold), model.drivers(values)
-            scores = model.score(values).tolist()
-            return [AnomalyResult(s, limit, s > limit, tuple(d)) for s, d in zip(scores, drivers, strict=True)]
+    def similar(self, item_ids: Sequence[str], *, n: int) -> list[SimilarItems]:
+        """The `n` items most like each item. Nobody's data is asked for, so neither is consent."""
+        used = self.models.get("recommendation")
+        lists = [answering.similar(used.model, item, n=n) for item in item_ids]
+        names = self.names.of(r.item_id for found in lists for r in found)
+        maker = ModelUsed(used.name, used.version)
+        return [SimilarItems(i, maker, answering.items(r, names)) for i, r in zip(item_ids, lists, strict=True)]
 
-        return self._from_values("anomalies", "anomaly", user_keys, answer=answer, now=now)
-
-    def recommendations(self, user_keys: Sequence[str], *, n: int, now: datetime) -> list[Answer[tuple[Item, ...]]]:
-        """The `n` best items for each person: their own for those who allow it, the popular ones for everyone else."""
+    def recommendations(
+        self, user_keys: Sequence[str], *, now: datetime, asked: Ranked = _TEN
+    ) -> list[Answer[tuple[Item, ...]]]:
+        """The best items for each person: their own for those who allow it, the popular ones for everyone else."""
         used = self.models.get("recommendation")
         vectors = self.features.online_vectors(user_keys, service="recommendation", now=now)
-        name = used.model.features[0]
-        if name not in vectors.sequences:
-            used.require(tuple(vectors.sequences))
-        sequences = vectors.sequences[name]
-        outcomes = [_outcome_of_sequence(d, s) for d, s in zip(vectors.decisions, sequences, strict=True)]
-        lists, assigned = self._lists(user_keys, sequences, outcomes, used=used, n=n, now=now)
+        used.require(tuple(vectors.sequences))
+        read = used.model.features
+        histories = list(zip(*(vectors.sequences[name] for name in read), strict=True))
+        outcomes = [_outcome_of_history(d, h) for d, h in zip(vectors.decisions, histories, strict=True)]
+        among = self.shelves.among(asked.filters)
+        lists, assigned = self._lists(user_keys, histories, outcomes, used=used, asked=asked, among=among, now=now)
         popular = self.models.get("popularity") if Outcome.DENIED in outcomes else None
-        everyones = popular.model.top(n) if popular else []
-        names = self.names.of(r.item_id for row in [*lists.values(), everyones] for r in row)
+        everyones = answering.popular(popular.model, asked=asked, among=among) if popular else []
+        names = self.names.of(answering.mentioned([*(found.ranked for found in lists.values()), everyones]))
+        catalogue = None if among is None else self.shelves.stamp()
         ids = _new_ids(len(user_keys))
         answers, rows = [], []
         for i, decision in enumerate(vectors.decisions):
-            maker = popular if popular and outcomes[i] is Outcome.DENIED else used
-            items = tuple(_item(r, names) for r in lists.get(i, everyones))
-            answer = _answer(ids[i], maker, decision, outcomes[i], items, assigned.get(i))
-            evidence = Evidence(user_keys[i], decision.ledger_seq, (name,), None, None, sequences[i], n)
-            rows.append(record(answer, evidence, endpoint="recommendations", used=maker, at=now))
+            given = lists.get(i) or _List(popular or used, None, everyones)
+            result = answering.items(given.ranked, names, explain=asked.explain)
+            answer = _answer(ids[i], given.used, decision, outcomes[i], result, assigned.get(i))
+            evidence = Evidence(
+                user_keys[i], decision.ledger_seq, read, None, None, asked, histories[i], given.strategy, catalogue
+            )
+            rows.append(record(answer, evidence, endpoint="recommendations", used=given.used, at=now))
             answers.append(answer)
         self.keep(rows)
         return answers
@@ -127,38 +149,47 @@ class Predictor:
     def _lists(
         self,
         user_keys: Sequence[str],
-        sequences: Sequence[Sequence[str]],
+        histories: Sequence[History],
         outcomes: Sequence[Outcome],
         *,
         used: InUse,
-        n: int,
+        asked: Ranked,
+        among: frozenset[str] | None,
         now: datetime,
-    ) -> tuple[dict[int, Sequence[Any]], dict[int, Assignment]]:
-        """Ranked lists, by position, of the people who are not denied, and the assignments they were made with.
+    ) -> tuple[dict[int, _List], dict[int, Assignment]]:
+        """The lists, by position, of the people who are not denied, and how they were assigned.
 
-        Only people with a history are in the experiment: without one every strategy gives what is popular.
+        Only people with a history are in an experiment, for without one every list is what is popular. Whoever is in
+        the canary is not in the experiment on strategies, nor is anybody where the caller says the strategy.
         """
         known = [i for i, outcome in enumerate(outcomes) if outcome is Outcome.ANSWERED]
-        made = self.assignments.assign([user_keys[i] for i in known], flag=FLAG, now=now) if known else []
-        assigned = dict(zip(known, made, strict=True))
-        unknown = [i for i, outcome in enumerate(outcomes) if outcome is Outcome.NOT_FOUND]
-        arms: dict[str, list[int]] = {"buy_again": unknown} if unknown else {}
-        for i, assignment in assigned.items():
-            arms.setdefault(assignment.variant, []).append(i)
-        lists: dict[int, Sequence[Any]] = {}
-        for strategy, people in arms.items():
-            ranked = used.model.recommend([sequences[i] for i in people], n=n, strategy=strategy)
-            lists.update(zip(people, ranked, strict=True))
+        split = self.canary.split(used, [user_keys[i] for i in known], now=now)
+        assigned = {known[place]: one for place, one in split.assigned.items()}
+        free = [i for i in known if i not in assigned]
+        if asked.strategy is None and free:
+            made = self.assignments.assign([user_keys[i] for i in free], flag=FLAG, now=now)
+            assigned.update(zip(free, made, strict=True))
+        usual = asked.strategy or "buy_again"
+        arms: dict[tuple[Part, str], list[int]] = {}
+        if unknown := [i for i, outcome in enumerate(outcomes) if outcome is Outcome.NOT_FOUND]:
+            arms[Part(used, used), usual] = unknown
+        for part in split.parts:
+            for i in (known[place] for place in part.people):
+                strategy = assigned[i].variant if i in assigned and assigned[i].flag == FLAG else usual
+                arms.setdefault((part, strategy), []).append(i)
+        lists: dict[int, _List] = {}
+        for (part, strategy), people in arms.items():
+            theirs = [histories[i] for i in people]
+            rank = partial(answering.recommended, histories=theirs, strategy=strategy, asked=asked, among=among)
+            inside = all(i in assigned and assigned[i].flag == FLAG and assigned[i].exposed for i in people)
+            with self.measured(FLAG, strategy, len(people)) if inside else nullcontext():
+                maker, found = part.answered(rank, people=len(people), measured=self.measured)
+            self.shadow(used, rank)
+            lists.update((i, _List(maker, strategy, ranked)) for i, ranked in zip(people, found, strict=True))
         return lists, assigned
 
     def _from_values(
-        self,
-        endpoint: str,
-        name: str,
-        user_keys: Sequence[str],
-        *,
-        answer: Callable[[Any, np.ndarray], Sequence[Result]],
-        now: datetime,
+        self, endpoint: str, name: str, user_keys: Sequence[str], *, asked: Explained, now: datetime
     ) -> list[Answer[Any]]:
         """Answers of a model that reads one row of numbers a person; null for those without one."""
         used = self.models.get(name)
@@ -166,16 +197,41 @@ class Predictor:
         used.require(vectors.features)
         outcomes = _outcomes(vectors)
         known = [i for i, outcome in enumerate(outcomes) if outcome is Outcome.ANSWERED]
-        results = dict(zip(known, answer(used.model, vectors.values[known]), strict=True)) if known else {}
+        results: dict[int, tuple[InUse, Any]] = {}
+        split = self.canary.split(used, [user_keys[i] for i in known], now=now)
+        for part in split.parts if known else ():
+            people = [known[place] for place in part.people]
+            given = vectors.values if len(people) == len(outcomes) else vectors.values[people]
+            ask = partial(answering.FROM_VALUES[endpoint], values=given, asked=asked)
+            maker, found = part.answered(ask, people=len(people), measured=self.measured)
+            results.update((i, (maker, result)) for i, result in zip(people, found, strict=True))
+            self.shadow(used, partial(_judge, name, given))
+        assigned = {known[place]: one for place, one in split.assigned.items()}
         values, statuses, ids = vectors.values.tolist(), vectors.status.tolist(), _new_ids(len(user_keys))
         answers, rows = [], []
         for i, decision in enumerate(vectors.decisions):
-            made = _answer(ids[i], used, decision, outcomes[i], results.get(i))
-            evidence = Evidence(user_keys[i], decision.ledger_seq, vectors.features, values[i], statuses[i])
-            rows.append(record(made, evidence, endpoint=endpoint, used=used, at=now))
+            maker, result = results.get(i, (used, None))
+            made = _answer(ids[i], maker, decision, outcomes[i], result, assigned.get(i))
+            evidence = Evidence(user_keys[i], decision.ledger_seq, vectors.features, values[i], statuses[i], asked)
+            rows.append(record(made, evidence, endpoint=endpoint, used=maker, at=now))
             answers.append(made)
         self.keep(rows)
         return answers
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    """One person's ranked list, and which model made it by which strategy."""
+
+    used: InUse
+    strategy: str | None
+    ranked: Sequence[Any]
+
+
+def _judge(name: str, values: np.ndarray, model: Any) -> Sequence[Any]:
+    """What a model of numbers says of each row: a score, or a segment."""
+    found: Sequence[Any] = model.assign(values) if name == "segments" else model.score(values).tolist()
+    return found
 
 
 def _outcomes(vectors: Vectors) -> list[Outcome]:
@@ -193,10 +249,10 @@ def _outcomes(vectors: Vectors) -> list[Outcome]:
     return outcomes
 
 
-def _outcome_of_sequence(decision: Decision, sequence: Sequence[str]) -> Outcome:
+def _outcome_of_history(decision: Decision, history: History) -> Outcome:
     if not decision.allowed:
         return Outcome.DENIED
-    return Outcome.ANSWERED if sequence else Outcome.NOT_FOUND
+    return Outcome.ANSWERED if history[0] else Outcome.NOT_FOUND
 
 
 def _answer(
@@ -221,7 +277,3 @@ def _new_ids(count: int) -> list[str]:
     """That many random prediction ids, 32 hex characters each; one call to the system is cheaper than many."""
     drawn = os.urandom(16 * count).hex()
     return [drawn[i : i + 32] for i in range(0, 32 * count, 32)]
-
-
-def _item(ranked: Any, names: Mapping[str, str | None]) -> Item:
-    return Item(ranked.item_id, names.get(ranked.item_id), ranked.score, ranked.reason)

@@ -11,6 +11,7 @@ import ipaddress
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from experiments.flags import read_flags
+from experiments.flag_file import read_flags
 from settings.config import Settings, SettingsError
 from storage.detached import free_port
 from storage.errors import ProcessFailed
@@ -29,7 +30,7 @@ from storage.files import make_folder, write_atomically
 from storage.layout import Layout
 from storage.redis_server import ensure_running
 
-__all__ = ["Listening", "listening", "serve"]
+__all__ = ["Listening", "listening", "serve", "trust"]
 
 _START_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
@@ -54,20 +55,22 @@ def serve(settings: Settings, *, ready: Callable[[Listening], None] = lambda _: 
     """
     layout = Layout(settings.home)
     _check_host(settings)
+    _check_tls(settings)
     read_flags(settings.settings_dir / "flags.json")
     ensure_running(settings)
     state = make_folder(layout.run) / "serve.json"
     port = settings.port or free_port(settings.host)
     server = subprocess.Popen(
-        [*_COMMAND, "--host", settings.host, "--port", str(port), "--working-dir", str(_ROOT)],
+        [*_COMMAND, "--host", settings.host, "--port", str(port), "--working-dir", str(_ROOT), *_tls_options(settings)],
         env=_environment(settings, layout),
         cwd=_ROOT,
         start_new_session=True,
     )
     try:
         with _stop_on_signals(server) as told:
-            place = Listening(os.getpid(), port, f"http://{_bracketed(settings.host)}:{port}")
-            if not _comes_up(server, place):
+            scheme = "https" if settings.tls_certificate else "http"
+            place = Listening(os.getpid(), port, f"{scheme}://{_bracketed(settings.host)}:{port}")
+            if not _comes_up(server, place, trust=trust(settings)):
                 if told:
                     return 0
                 raise ProcessFailed(f"The service can't start on {place.url}: its output says why.")
@@ -113,6 +116,38 @@ def _check_host(settings: Settings) -> None:
         raise SettingsError(f"AAP_HOST={settings.host!r} is not an IP address: use 127.0.0.1, for example.") from None
 
 
+def trust(settings: Settings) -> ssl.SSLContext | None:
+    """What a client on this machine checks the service by: its own certificate, whatever name is in it."""
+    if settings.tls_certificate is None:
+        return None
+    context = ssl.create_default_context(cafile=str(settings.tls_certificate))
+    context.check_hostname = False  # we ask by address, and trust this certificate alone
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def _check_tls(settings: Settings) -> None:
+    """Raise `SettingsError` where certificate and key can't be used together."""
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None and key is None:
+        return
+    if certificate is None or key is None:
+        raise SettingsError("AAP_TLS_CERTIFICATE and AAP_TLS_KEY go together: set both, or neither.")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"AAP_TLS_CERTIFICATE={str(certificate)!r} with AAP_TLS_KEY={str(key)!r} can't be used ({error}): "
+            "name a PEM certificate chain and its PEM key."
+        ) from None
+
+
+def _tls_options(settings: Settings) -> list[str]:
+    if settings.tls_certificate is None:
+        return []
+    return ["--ssl-certfile", str(settings.tls_certificate), "--ssl-keyfile", str(settings.tls_key)]
+
+
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
@@ -135,12 +170,12 @@ def _stop_on_signals(server: subprocess.Popen[bytes]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _comes_up(server: subprocess.Popen[bytes], place: Listening) -> bool:
+def _comes_up(server: subprocess.Popen[bytes], place: Listening, *, trust: ssl.SSLContext | None) -> bool:
     """Wait until the service answers; False when its process ended first. Raises `ProcessFailed` after a while."""
     deadline = time.monotonic() + _START_TIMEOUT_S
     while server.poll() is None:
         try:
-            with urllib.request.urlopen(f"{place.url}/livez", timeout=2.0) as answer:
+            with urllib.request.urlopen(f"{place.url}/livez", timeout=2.0, context=trust) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             if time.monotonic() > deadline:

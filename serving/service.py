@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import ssl
+from collections.abc import Callable
 from typing import Any
 
 import bentoml
+import uvicorn.config
 
 from serving.app import build_app
 from serving.platform import Platform
@@ -62,10 +65,24 @@ class OurPagesOnly:
             await self._bentoml(scope, receive, send)
 
 
+def _tls_1_3_only(make_context: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLContext]:
+    """Neither BentoML nor uvicorn has a setting for the oldest protocol a client may speak."""
+
+    def make(*args: Any, **options: Any) -> ssl.SSLContext:
+        context = make_context(*args, **options)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        return context
+
+    return make
+
+
+uvicorn.config.create_ssl_context = _tls_1_3_only(uvicorn.config.create_ssl_context)
+
+
 @bentoml.asgi_app(application, path="/")
 @bentoml.service(
     name="aap",
-    workers=1,
+    workers=load_settings().workers,
     traffic={"timeout": 60},
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},

@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     redis_cluster: bool = Field(
         default=False, description="Whether the server of redis_url is a node of a Redis Cluster; the others are found."
     )
+    controller: str = Field(
+        default="The operator of this platform",
+        description="Who answers for the data, as receipts and certificates name it.",
+    )
     ledger_url: str | None = Field(default=None, description="SQLAlchemy URL of the consent ledger; SQLite by default.")
     mlflow_url: str | None = Field(default=None, description="MLflow tracking URI; SQLite under <home> by default.")
     engine: Literal["duckdb", "spark"] = Field(
@@ -67,6 +71,19 @@ class Settings(BaseSettings):
         default=0.01, ge=0, le=1, description="Share of served feature vectors kept to be recomputed and compared."
     )
     served_sample_days: int = Field(default=30, ge=1, description="Days a kept vector is kept.")
+    shadow: float = Field(
+        default=0.0, ge=0, le=1, description="Share of calls that challengers get a copy of, 0 to 1; none by default."
+    )
+    workers: int = Field(default=1, ge=1, le=64, description="Processes that answer, each with its own models.")
+    rate_limit: int = Field(default=1_000, ge=0, description="Calls a minute one API key may make; 0 for no limit.")
+    deadline_s: float = Field(default=10.0, gt=0, description="Seconds a call may take, its body's arrival included.")
+    max_waiting: int = Field(
+        default=256, ge=1, description="Calls in a worker at once; more are answered by 503 at once."
+    )
+    tls_certificate: Path | None = Field(
+        default=None, description="PEM certificate chain; with it the service speaks TLS 1.3 only."
+    )
+    tls_key: Path | None = Field(default=None, description="PEM key of the certificate.")
     log_json: bool = Field(default=False, description="Write logs as JSON lines.")
 
     def now(self) -> datetime:

@@ -40,6 +40,11 @@ class Layout:
         return self.home / "security" / "api_keys.db"
 
     @property
+    def audit(self) -> Path:
+        """Who did or tried what at the guarded doors (JSON lines)."""
+        return self.home / "security" / "audit"
+
+    @property
     def archive(self) -> Path:
         """Event archive: `<event type>/day=YYYY-MM-DD/*.parquet`."""
         return self.home / "archive"
@@ -80,6 +85,16 @@ class Layout:
         return self.home / "exposures"
 
     @property
+    def vitals(self) -> Path:
+        """How fast and how soundly each variant answers, as sums (Parquet)."""
+        return self.home / "vitals"
+
+    @property
+    def shadow(self) -> Path:
+        """How challengers differ from champions on copies of calls, as sums (Parquet)."""
+        return self.home / "shadow"
+
+    @property
     def predictions(self) -> Path:
         """Prediction records (Parquet)."""
         return self.home / "predictions"
@@ -88,6 +103,16 @@ class Layout:
     def served(self) -> Path:
         """Sample of the feature vectors that were served (Parquet)."""
         return self.home / "served"
+
+    @property
+    def tombstones(self) -> Path:
+        """Who was erased, as digests (SQLite)."""
+        return self.home / "privacy" / "tombstones.db"
+
+    @property
+    def certificates(self) -> Path:
+        """Signed certificates of erasures and corrections (JSON)."""
+        return self.home / "privacy" / "certificates"
 
     @property
     def run(self) -> Path:

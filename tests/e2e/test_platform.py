@@ -12,10 +12,14 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
+from feature_repo.retrieval import open_retrieval
 from models.registry import open_registry
 from models.roster import MODELS
 from pipelines.consistency import open_served
 from security.pseudonyms import load_pseudonyms
+from serving.catalogue import Shelves, catalogue_stamp
+from serving.errors import UnknownPrediction
+from serving.replay import find, replay
 from storage import redis_server
 from storage.layout import Layout
 from tests.e2e.conftest import Running
@@ -130,6 +134,41 @@ def test_ten_thousand_users_in_one_call_are_refused(running: Running) -> None:
     answer = running.client.post("/v1/churn", json={"user_ids": [f"u{i}" for i in range(10_000)]})
     assert answer.status_code in (413, 422)
     assert "10000" in answer.json()["error"].replace(",", "")
+
+
+def test_items_like_an_item_and_mixed_batches_are_answered(running: Running) -> None:
+    (items,) = running.ask("recommendations", "client-0", n=1)
+    item = items["result"][0]["item_id"]  # type: ignore[index]
+    found = running.client.post("/v1/similar-items", json={"item_ids": [item], "n": 5}).json()["answers"]
+    assert len(found[0]["result"]) == 5
+    assert item not in {like["item_id"] for like in found[0]["result"]}
+    asked = [{"endpoint": e, "user_ids": ["client-0"]} for e in (*PERSONAL, "recommendations")]
+    parts = running.client.post("/v1/score", json={"requests": asked}).json()["responses"]
+    assert [p["status"] for p in parts] == [200] * 4
+    assert all(p["answers"][0]["outcome"] == "answered" for p in parts)
+
+
+def test_every_kind_of_answer_is_replayed_bit_for_bit_from_its_record(running: Running) -> None:
+    asked = {"churn": {"explain": True}, "anomalies": {"explain": True}, "segments": {}, "recommendations": {"n": 7}}
+    ids = [
+        str(answer["prediction_id"])
+        for endpoint, options in asked.items()
+        for answer in running.ask(endpoint, "client-0", "client-2", "client-5", **options)
+    ]
+    layout, door = Layout(running.settings.home), open_retrieval(running.settings)
+    shelves = Shelves(door.catalogue, stamp=lambda: catalogue_stamp(layout))
+    registry = open_registry(running.settings)
+    deadline = time.monotonic() + 15
+    for prediction in ids:
+        while True:
+            try:
+                record = find(prediction, records=layout.predictions)
+                break
+            except UnknownPrediction:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        found = replay(record, registry=registry, consent=door, shelves=shelves, now=running.settings.now())
+        assert (found.same, found.why_not) == (True, None), found
 
 
 def test_without_a_key_nothing_is_answered(running: Running) -> None:

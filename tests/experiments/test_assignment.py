@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,10 +16,13 @@ import redis
 
 from consent import projection
 from consent.policy import Choice, Reason, Status, grants
+from consent.projection import assignments_key
 from consent.purposes import Purpose
-from experiments.assignment import PURPOSE, Assigner, assignment_key
+from experiments import ramp, stops
+from experiments.assignment import PURPOSE, Assigner
 from experiments.errors import MissingUser
-from experiments.exposures import Exposures
+from experiments.exposures import Exposures, erase_exposures, read_exposures
+from experiments.flag_file import Place
 from experiments.flags import Flags
 from settings.config import Settings
 from storage.redis_server import connect, stop
@@ -43,7 +47,28 @@ class Lab:
         self.flag(50, 50)
         self.flags = Flags(home / "flags.json", checked=home / "run" / "flags.json")
         self.exposures = Exposures(home / "exposures", every_s=60)
-        self.assigner = Assigner(client, flags=self.flags, exposures=self.exposures)
+        self.segments: dict[str, str] = {}
+        self.assigner = Assigner(
+            client,
+            flags=self.flags,
+            exposures=self.exposures,
+            segments_of=lambda people, _: [self.segments.get(p) for p in people],
+        )
+
+    def write(self, **entries: dict[str, Any]) -> None:
+        """Flags that split a and b in halves, with changes, known to the evaluator too."""
+        base = {
+            "state": "ENABLED",
+            "variants": {"a": "a", "b": "b"},
+            "defaultVariant": "a",
+            "targeting": {"fractional": [["a", 50], ["b", 50]]},
+        }
+        document = {"flags": {name: {**base, **changes} for name, changes in entries.items()}}
+        (self.home / "flags.json").write_text(json.dumps(document))
+        assert self.flags.refresh()
+        deadline = time.monotonic() + 10
+        while any(self.flags.bucket(name, user_key="k") is None for name in entries) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def flag(self, a: int, b: int, *, state: str = "ENABLED", variants: str = "ab") -> None:
         arms = [[v, w] for v, w in (("a", a), ("b", b)) if v in variants]
@@ -117,13 +142,13 @@ def test_without_consent_everyone_gets_the_default_and_nothing_is_kept(lab: Lab)
     assert {a.reason for a in answers[:10]} == {"consent_withdrawn"}
     assert {a.reason for a in answers[10:]} == {"consent_no_record"}
     assert lab.logged() == []
-    assert list(lab.client.scan_iter("*:x:*")) == []
+    assert list(lab.client.scan_iter("*:x")) == []
 
 
 def test_a_later_grant_starts_afresh(lab: Lab) -> None:
     lab.choose(*said_yes(PEOPLE[:1]))
     lab.arms(PEOPLE[:1])
-    kept = lab.client.get(assignment_key(PEOPLE[0], "x"))
+    kept = lab.client.get(assignments_key(PEOPLE[0]))
     again = NOW - timedelta(days=1)
     lab.choose(
         *said_yes(PEOPLE[:1]),
@@ -131,7 +156,7 @@ def test_a_later_grant_starts_afresh(lab: Lab) -> None:
         (PEOPLE[0], Status.GIVEN, again),
     )
     assert lab.reasons(PEOPLE[:1]) == {"split"}
-    assert lab.client.get(assignment_key(PEOPLE[0], "x")) != kept
+    assert lab.client.get(assignments_key(PEOPLE[0])) != kept
 
 
 def test_processes_that_assign_at_the_same_time_agree_and_log_once(lab: Lab) -> None:
@@ -164,6 +189,146 @@ def test_a_missing_user_is_refused(lab: Lab) -> None:
 def test_forgetting_a_person_leaves_no_assignment(lab: Lab) -> None:
     lab.choose(*said_yes())
     lab.arms()
-    assert lab.assigner.forget(PEOPLE[0]) == 1
-    assert lab.client.get(assignment_key(PEOPLE[0], "x")) is None
-    assert lab.client.get(assignment_key(PEOPLE[1], "x")) is not None
+    assert lab.assigner.forget(PEOPLE[0])
+    assert lab.client.get(assignments_key(PEOPLE[0])) is None
+    assert lab.client.get(assignments_key(PEOPLE[1])) is not None
+
+
+def test_a_withdrawal_takes_the_assignment_with_it(lab: Lab) -> None:
+    lab.choose(*said_yes(PEOPLE[:2]))
+    lab.arms(PEOPLE[:2])
+    lab.choose(*said_yes(PEOPLE[:1]), (PEOPLE[0], Status.WITHDRAWN, NOW - timedelta(days=1)))
+    assert lab.client.get(assignments_key(PEOPLE[0])) is None
+    assert lab.client.get(assignments_key(PEOPLE[1])) is not None
+
+
+def test_nobody_is_assigned_whose_consent_ended_between_the_look_and_the_assignment(lab: Lab) -> None:
+    lab.choose(*said_yes(PEOPLE[:1]))
+    bucket = lab.flags.bucket
+
+    def withdraws_meanwhile(name: str, **who: Any) -> str | None:
+        lab.choose(*said_yes(PEOPLE[:1]), (PEOPLE[0], Status.WITHDRAWN, NOW - timedelta(days=1)))
+        return bucket(name, **who)
+
+    lab.flags.bucket = withdraws_meanwhile  # type: ignore[method-assign]
+    assert lab.reasons(PEOPLE[:1]) == {"consent_changed"}
+    assert lab.client.get(assignments_key(PEOPLE[0])) is None
+    assert lab.logged() == []
+
+
+def test_a_person_named_twice_in_one_call_is_exposed_once(lab: Lab) -> None:
+    lab.choose(*said_yes(PEOPLE[:1]))
+    first, second = lab.assigner.assign([PEOPLE[0], PEOPLE[0]], flag="x", now=NOW)
+    assert (first.reason, second.reason) == ("split", "sticky")
+    assert first.variant == second.variant
+    assert len(lab.logged()) == 1
+
+
+def test_a_stopped_flag_gives_everybody_the_default_at_once_and_resumes_where_it_was(lab: Lab) -> None:
+    lab.choose(*said_yes())
+    first = lab.arms()
+    assert stops.stop(lab.client, "x", reason="it is slow", by="a person", now=NOW)
+    assert not stops.stop(lab.client, "x", reason="again", by="a person", now=NOW)
+    assert lab.reasons() == {"stopped"}
+    assert set(lab.arms()) == {"a"}
+    assert stops.stopped(lab.client, ["x", "y"])["x"].reason == "it is slow"
+    assert stops.resume(lab.client, "x")
+    assert lab.arms() == first
+    assert lab.reasons() == {"sticky"}
+
+
+def test_a_person_is_in_one_flag_of_a_layer_at_most_also_when_its_slots_move(lab: Lab) -> None:
+    lab.choose(*said_yes())
+    lab.write(
+        x={"metadata": {"layer": "page", "slots": "0-499"}}, y={"metadata": {"layer": "page", "slots": "500-999"}}
+    )
+
+    def inside(flag: str) -> set[str]:
+        answers = lab.assigner.assign(PEOPLE, flag=flag, now=NOW)
+        return {p for p, a in zip(PEOPLE, answers, strict=True) if a.reason in ("split", "sticky")}
+
+    in_x, in_y = inside("x"), inside("y")
+    assert in_x
+    assert in_x | in_y == set(PEOPLE)
+    assert not in_x & in_y
+    lab.write(x={"metadata": {"layer": "page", "slots": "0-0"}}, y={"metadata": {"layer": "page", "slots": "1-999"}})
+    assert inside("y") == in_y, "who is in x stays there, and so out of y"
+    assert inside("x") == in_x
+    assert sorted(p for p, _ in lab.logged()) == sorted(PEOPLE)
+
+
+def test_two_flags_of_a_layer_asked_for_at_the_same_time_never_both_get_a_person(lab: Lab) -> None:
+    lab.choose(*said_yes())
+    lab.write(
+        x={"metadata": {"layer": "page", "slots": "0-499"}}, y={"metadata": {"layer": "page", "slots": "500-999"}}
+    )
+    for flag in lab.flags.names():  # as if each process read another edition of the file: all slots for its own flag
+        object.__setattr__(lab.flags.get(flag), "place", Place("page", 0, 999))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: lab.assigner.assign(PEOPLE, flag="xy"[i % 2], now=NOW), range(16)))
+    assert sorted(p for p, _ in lab.logged()) == sorted(PEOPLE)
+
+
+def test_a_flag_for_a_segment_takes_in_only_people_known_to_be_in_it(lab: Lab) -> None:
+    rule = {"if": [{"in": [{"var": "segment"}, ["big spenders"]]}, {"fractional": [["a", 50], ["b", 50]]}]}
+    lab.choose(*said_yes())
+    lab.segments = dict.fromkeys(PEOPLE[:20], "big spenders") | dict.fromkeys(PEOPLE[20:30], "newcomers")
+    lab.write(x={"targeting": rule})
+    answers = lab.assigner.assign(PEOPLE, flag="x", now=NOW)
+    assert {a.variant for a in answers[:20]} == {"a", "b"}
+    assert {a.reason for a in answers[20:]} == {"other_segment"}
+    assert {p for p, _ in lab.logged()} == set(PEOPLE[:20])
+    lab.segments = {}
+    assert lab.reasons(PEOPLE[:20]) == {"sticky"}, "a person stays who moves to another segment"
+
+
+def test_a_flag_without_a_split_exposes_nobody(lab: Lab) -> None:
+    lab.choose(*said_yes())
+    lab.write(x={"targeting": {}})
+    assert lab.reasons() == {"no_split"}
+    assert lab.logged() == []
+
+
+def test_exposures_are_read_with_the_split_they_were_made_under_and_erased(lab: Lab) -> None:
+    lab.choose(*said_yes())
+    lab.arms()
+    lab.exposures.flush()
+    folder = lab.home / "exposures"
+    table = read_exposures(folder, flag="x", until=NOW)
+    assert sorted(table["user_key"].to_pylist()) == PEOPLE
+    assert set(table["split"].to_pylist()) == {"a:50,b:50"}
+    assert read_exposures(folder, flag="x", until=NOW - timedelta(seconds=1)).num_rows == 0
+    assert erase_exposures(folder, PEOPLE[3]) == 1
+    assert PEOPLE[3] not in read_exposures(folder, flag="x", until=NOW)["user_key"].to_pylist()
+    assert not [f for f in folder.rglob("*.parquet") if PEOPLE[3].encode() in f.read_bytes()]
+    assert erase_exposures(folder, PEOPLE[3]) == 0
+
+
+def test_a_growing_share_takes_in_more_and_more_people_and_lets_nobody_out(lab: Lab) -> None:
+    lab.choose(*said_yes())
+    lab.write(x={"metadata": {"ramp": "10,50,100", "ramp_hours": 1}})
+    shares, before = [], set()
+    for hour in range(4):
+        answers = lab.assigner.assign(PEOPLE, flag="x", now=NOW)
+        inside = {p for p, a in zip(PEOPLE, answers, strict=True) if a.exposed}
+        assert {a.reason for a in answers if not a.exposed} <= {"not_yet"}
+        assert before <= inside
+        before = inside
+        shares.append(len(inside) / len(PEOPLE))
+        ramp.advance(lab.client, lab.flags.get("x"), now=NOW + timedelta(hours=hour), may_grow=True)
+    assert shares[0] == shares[1] < 0.3, "the clock starts at the first watch"
+    assert 0.25 < shares[2] < 0.8
+    assert shares[3] == 1.0
+    assert len(lab.logged()) == len(PEOPLE)
+
+
+def test_a_share_grows_only_in_time_and_only_if_it_may(lab: Lab) -> None:
+    lab.write(x={"metadata": {"ramp": "10,50", "ramp_hours": 2}})
+    flag, hour = lab.flags.get("x"), timedelta(hours=1)
+
+    def after(hours: int, *, may_grow: bool = True) -> int:
+        return ramp.advance(lab.client, flag, now=NOW + hours * hour, may_grow=may_grow)[1].share
+
+    assert [after(0), after(1), after(2, may_grow=False), after(3), after(9)] == [10, 10, 10, 50, 50]
+    lab.client.set(ramp.ramp_key("x"), b"not a step")
+    assert ramp.step_of(flag, lab.client.get(ramp.ramp_key("x"))).share == 10, "what can't be read is the first step"

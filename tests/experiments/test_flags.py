@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from experiments.errors import FlagsUnusable, MissingUser, UnknownFlag
-from experiments.flags import Flags, read_flags
+from experiments.flag_file import read_flags, slot_in
+from experiments.flags import Flags
 
 OURS = Path(__file__).parents[2] / "settings" / "flags.json"
 
@@ -56,7 +57,18 @@ def test_the_flag_file_we_ship_splits_recommendations_in_halves() -> None:
         (flag(defaultVariant="c"), "defaultVariant 'c': choose one of a, b"),
         (flag(defaultVariant=...), "defaultVariant None"),
         (flag(colour="red"), "unknown fields colour"),
-        (flag(targeting={"if": [True, "a", "b"]}), "not a split"),
+        (flag(targeting={"if": [True, "a", "b"]}), "a rule other than for segments"),
+        (flag(targeting={"if": [{"in": [{"var": "age"}, ["old"]]}, {"fractional": [["a", 1]]}]}), "a rule other than"),
+        (flag(targeting={"starts_with": ["a", "b"]}), "not a split"),
+        (flag(targeting={"fractional": [["a", 1], ["a", 1]]}), "splits to 'a' twice"),
+        (flag(metadata={"layer": "page", "slots": "5-2"}), "slots '5-2'"),
+        (flag(metadata={"slots": "0-9"}), "slots but no layer"),
+        (flag(metadata={"ramp": "10,2"}), "ramp '10,2': write growing percentages"),
+        (flag(metadata={"ramp": "0,200"}), "ramp '0,200'"),
+        (flag(metadata={"ramp": 5}), "ramp 5"),
+        (flag(metadata={"ramp": "2", "ramp_hours": 0}), "ramp_hours 0"),
+        (flag(metadata={"layer": {"name": "page"}}), "strings, numbers and booleans"),
+        ({"flags": {"my flag": {}}}, "name that is empty or has a space"),
         (flag(targeting={"fractional": [["c", 1]]}), "splits to 'c'"),
         (flag(targeting={"fractional": [["a", -1], ["b", 2]]}), "the weight -1"),
         (flag(targeting={"fractional": [["a", 0], ["b", 0]]}), "sum to 0"),
@@ -66,6 +78,29 @@ def test_the_flag_file_we_ship_splits_recommendations_in_halves() -> None:
 def test_a_mistake_is_named_with_its_place(write: Callable[[Any], Path], document: Any, says: str) -> None:
     with pytest.raises(FlagsUnusable, match=says):
         read_flags(write(document))
+
+
+def in_layer(**slots: str) -> dict[str, Any]:
+    entries = {name: flag(metadata={"layer": "page", "slots": span})["flags"]["x"] for name, span in slots.items()}
+    return {"flags": entries}
+
+
+def test_flags_of_one_layer_may_not_share_a_slot_unless_one_is_disabled(write: Callable[[Any], Path]) -> None:
+    with pytest.raises(FlagsUnusable, match=r"'x' and 'y' .* share slots of layer 'page' \(0-499 and 499-999\)"):
+        read_flags(write(in_layer(x="0-499", y="499-999")))
+    disjoint = in_layer(x="0-499", y="500-999")
+    assert set(read_flags(write(disjoint))[1]) == {"x", "y"}
+    document = in_layer(x="0-499", y="0-499")
+    document["flags"]["y"]["state"] = "DISABLED"
+    assert set(read_flags(write(document))[1]) == {"x", "y"}
+
+
+def test_the_slots_of_a_layer_are_evenly_filled_and_unrelated_to_those_of_another() -> None:
+    people = [f"{i:032x}" for i in range(20_000)]
+    page, mail = ([slot_in(layer, user_key=p) for p in people] for layer in ("page", "mail"))
+    assert 0.48 < sum(s < 500 for s in page) / len(people) < 0.52
+    both = sum(a < 500 and b < 500 for a, b in zip(page, mail, strict=True))
+    assert 0.23 < both / len(people) < 0.27
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -105,4 +140,49 @@ def test_an_edit_is_taken_up_and_a_bad_edit_is_not(write: Callable[[Any], Path],
     while {flags.bucket("x", user_key=p) for p in people} != {"b"} and time.monotonic() < deadline:
         time.sleep(0.1)
     assert {flags.bucket("x", user_key=p) for p in people} == {"b"}
+    flags.close()
+
+
+def test_a_half_written_file_changes_nothing_and_its_problem_is_told_until_it_is_whole(
+    write: Callable[[Any], Path], tmp_path: Path
+) -> None:
+    whole = json.dumps(flag(variants={"a": "a", "b": "b", "c": "c"}))
+    path = write(flag())
+    flags = Flags(path, checked=tmp_path / "run" / "flags.json")
+    for length in range(0, len(whole), 7):
+        path.write_text(whole[:length])
+        assert not flags.refresh()
+        assert flags.get("x").variants == ("a", "b")
+        assert str(path) in (flags.problem or "")
+    path.write_text(whole)
+    assert flags.refresh()
+    assert flags.problem is None
+    assert flags.get("x").variants == ("a", "b", "c")
+    flags.close()
+
+
+def test_a_process_that_starts_while_the_file_has_a_mistake_takes_the_last_good_one(
+    write: Callable[[Any], Path], tmp_path: Path
+) -> None:
+    checked = tmp_path / "run" / "flags.json"
+    Flags(write(flag()), checked=checked).close()
+    later = Flags(write("{"), checked=checked)
+    assert later.get("x").variants == ("a", "b")
+    assert "is not JSON" in (later.problem or "")
+    assert {later.bucket("x", user_key=f"{i:032x}") for i in range(50)} == {"a", "b"}
+    later.close()
+
+
+def test_a_flag_the_evaluator_does_not_know_yet_buckets_nobody(write: Callable[[Any], Path], tmp_path: Path) -> None:
+    flags = Flags(write(flag()), checked=tmp_path / "run" / "flags.json")
+    entry = flag()["flags"]["x"]
+    write({"flags": {"x": entry, "new": entry}})
+    assert flags.refresh()
+    found = [flags.bucket("new", user_key="k")]
+    deadline = time.monotonic() + 10
+    while found[-1] is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+        found.append(flags.bucket("new", user_key="k"))
+    assert found[0] is None, "the evaluator looks at the file twice a second"
+    assert found[-1] in ("a", "b")
     flags.close()

@@ -116,7 +116,7 @@ def test_a_ratio_divides_amounts_of_its_own_purpose() -> None:
     ("features", "sequences", "named"),
     [
         (("fortune",), (), "fortune"),
-        (("product_last_500",), (), "product_last_500"),
+        (("product_last_1000",), (), "product_last_1000"),
         ((), ("basket_count_28d",), "basket_count"),
     ],
 )

@@ -100,6 +100,11 @@ def purchases(*, people: int, items: int, days: int, seed: int) -> pd.DataFrame:
     return lines_of_all
 
 
+def _aisle(number: str) -> str:
+    """One of ten, by the last digit of the item."""
+    return number[-1] if number.isdigit() else "x"
+
+
 def manifest(service: str, features: tuple[str, ...], *, as_of: datetime, rows: int, root: str) -> Manifest:
     """A manifest as the door would write, with made-up ledger values."""
     return Manifest(service, "test", ("train_ai_system",), features, as_of, 1, "00" * 32, rows, root)
@@ -128,6 +133,8 @@ class Shop:
                 "item_id": pa.array(kept["item_id"], pa.string()),
                 "occurred_at": pa.array(kept["occurred_at"], pa.timestamp("us", tz="UTC")),
                 "quantity": pa.array(kept["quantity"], pa.int64()),
+                "basket_id": pa.array(kept["basket"].astype(str), pa.string()),
+                "category": pa.array("aisle " + (kept["item_id"].str[-4:].map(_aisle)), pa.string()),
             }
         )
         root = hashlib.sha256(pd.util.hash_pandas_object(kept, index=False).to_numpy().tobytes()).hexdigest()

@@ -29,8 +29,8 @@ def answers(model, case):
         return model.assign(values) if model.name == "segments" else model.score(values).tolist()
     if model.name == "popularity":
         return model.top(20)
-    lists = [["item-0003", "item-0007", "item-0003"], [], ["never heard of"]]
-    return [model.recommend(lists, n=10, strategy=strategy) for strategy in ("buy_again", "discover")]
+    lists, baskets = [["item-0003", "item-0007", "item-0003"], [], ["never heard of"]], [["2", "2", "1"], [], ["1"]]
+    return [model.recommend(lists, baskets=baskets, n=10, strategy=strategy) for strategy in ("buy_again", "discover")]
 
 
 def empty(data):

@@ -11,6 +11,7 @@ from sklearn.ensemble import IsolationForest
 
 from models.anomaly_trial import mad_rule
 from models.churn import churn_labels
+from models.churn_reasons import sentences
 from models.errors import BadParameters, TooFewRows
 from models.evaluation import Evaluation, Interval
 from models.forest import Forest
@@ -111,12 +112,22 @@ def test_segment_names_say_what_differs_even_of_an_unknown_feature_and_when_two_
     assert len(set(names)) == 4
 
 
-def test_churn_reasons_name_features_that_push_the_score_up(fitted, cases):
-    model, values = fitted["churn"], cases["churn"].held_out.values
-    riskiest = int(model.score(values).argmax())
-    reasons = model.reasons(values)[riskiest]
-    assert reasons
-    assert set(reasons) <= set(model.features)
+def test_churn_reasons_say_what_the_riskiest_person_did(fitted, cases):
+    model, held_out = fitted["churn"], cases["churn"].held_out
+    riskiest = int(model.score(held_out.values).argmax())
+    reasons = model.reasons(held_out.values)[riskiest]
+    away = held_out.data["days_since_last_purchase"].iloc[riskiest]
+    assert 1 <= len(reasons) <= 3
+    assert any(reason.startswith(f"last visit {away:.0f} days ago") for reason in reasons)
+
+
+def test_reasons_add_up_columns_of_one_topic_and_leave_out_what_holds_somebody_back():
+    values = {"amount_sum_28d": 12.0, "amount_sum_90d": 270.0, "tenure_days": 300.0, "store_distinct_90d": 3.0}
+    names, pushes = tuple(values), np.array([0.2, 0.2, 0.3, -0.5])
+    assert sentences(names, pushes, values, most=3) == [
+        "spend fell from 84 to 12 in four weeks",
+        "customer for 300 days",
+    ]
 
 
 def train_and_judge(kind, small, *, days, parameters):

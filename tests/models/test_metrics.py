@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
@@ -17,14 +19,18 @@ from sklearn.metrics import (
 from models.metrics import (
     adjusted_rand,
     auc,
+    average_popularity,
     average_precision,
     brier,
+    coverage,
     expected_calibration_error,
     ndcg_at_k,
     paired_bootstrap,
     recall_at_k,
+    reliability,
     silhouettes,
 )
+from models.platt import platt
 
 scores_and_labels = st.integers(2, 60).flatmap(
     lambda n: st.tuples(
@@ -125,3 +131,32 @@ def test_the_bootstrap_is_a_function_of_its_seed(seed):
     sample = np.arange(20.0)
     intervals = {paired_bootstrap(lambda d: float(sample[d].mean()), units=20, seed=seed, draws=50) for _ in range(2)}
     assert len(intervals) == 1
+
+
+def test_coverage_and_popularity_are_of_what_is_shown():
+    lists = [["a", "b"], ["a", "c"], []]
+    assert coverage(lists, catalogue_size=6) == 3 / 6
+    popularity = {"a": 0.5, "b": 0.1}
+    by_hand = sum(sum(popularity.get(i, 0.0) for i in row) / len(row) for row in lists if row) / 2
+    assert average_popularity(lists, popularity=popularity) == pytest.approx(by_hand)
+
+
+def test_the_reliability_curve_is_scikit_learns_of_equal_counts():
+    generator = np.random.default_rng(4)
+    said = generator.random(1_000)
+    labels = generator.random(1_000) < said**2
+    happened, mean = calibration_curve(labels, said, n_bins=10, strategy="quantile")
+    ours = reliability(labels, said, bins=10)
+    assert ours[0] == pytest.approx(mean)
+    assert ours[1] == pytest.approx(happened)
+    assert ours[2].sum() == 1_000
+
+
+def test_platt_scaling_finds_the_slope_and_intercept_that_were_put_in():
+    generator = np.random.default_rng(5)
+    margin = generator.normal(size=20_000)
+    labels = (generator.random(20_000) < 1 / (1 + np.exp(-(0.7 * margin - 0.4)))).astype(float)
+    found = LogisticRegression(C=np.inf).fit(margin[:, None], labels)
+    assert platt(margin, labels) == pytest.approx((found.coef_[0, 0], found.intercept_[0]), abs=1e-3)
+    assert platt(margin, np.ones(20_000)) == (1.0, 0.0)
+    assert platt(-margin, labels) == (1.0, 0.0)

@@ -48,6 +48,19 @@ def test_promoting_moves_the_champion_to_previous_and_rolling_back_swaps_them(re
     assert (registry.champion("popularity").version, registry.previous("popularity").version) == (1, 3)
 
 
+def test_a_version_is_made_the_challenger_and_let_go_without_touching_the_champion(registry, fitted):
+    put(registry, fitted["popularity"], count=2)
+    registry.promote("popularity", 1)
+    assert registry.challenger("popularity") is None
+    registry.challenge("popularity", 2)
+    assert (registry.challenger("popularity").version, registry.champion("popularity").version) == (2, 1)
+    with pytest.raises(UnknownVersion, match="no version 9"):
+        registry.challenge("popularity", 9)
+    for _ in range(2):
+        registry.challenge("popularity", None)
+        assert registry.challenger("popularity") is None
+
+
 def test_promoting_the_champion_again_keeps_the_way_back(registry, fitted):
     put(registry, fitted["popularity"], count=2)
     for version in (1, 2, 2):
@@ -149,3 +162,12 @@ def test_the_code_revision_is_that_of_the_checkout_or_nothing(tmp_path):
     assert code_revision(tmp_path) is None
     found = code_revision(Path(__file__).parent)
     assert found is None or len(found.removesuffix("+changes")) == 40
+
+
+def test_why_the_service_refuses_a_version_is_kept_until_it_answers_with_it(registry, fitted):
+    version = put(registry, fitted["popularity"])
+    assert version.refusal is None
+    registry.note_serving(version, refusal="File model.json was changed")
+    assert registry.version("popularity", 1).refusal == "File model.json was changed"
+    registry.note_serving(registry.version("popularity", 1), refusal=None)
+    assert registry.version("popularity", 1).refusal is None

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute
 import pytest
 from implicit.cpu.als import AlternatingLeastSquares
 from scipy.sparse import csr_matrix
 
-from models.errors import UnknownStrategy
+from feature_repo.frame import Interactions
+from models.errors import SchemaMismatch, UnknownStrategy
 from models.factors import ItemFactors
+from models.habits import Habits
+from models.history import History
+from models.lessons import shelf_at
+from models.listing import Wishes
 from models.purchases import Purchases, fewest_buyers
 from models.ranking import top_indices
 from tests.models.shop import Shop
@@ -32,32 +42,148 @@ def test_an_empty_or_unknown_sequence_gets_what_is_popular(fitted):
     model = fitted["recommendation"]
     for nobody in ([], ["never sold"]):
         for strategy in ("buy_again", "discover"):
-            (found,) = model.recommend([nobody], n=5, strategy=strategy)
+            (found,) = model.recommend([nobody], baskets=[["1"] * len(nobody)], n=5, strategy=strategy)
             assert [r.reason for r in found] == ["popular"] * 5
             assert [r.score for r in found] == sorted((r.score for r in found), reverse=True)
 
 
-def test_discover_never_shows_what_the_person_bought(fitted, cases):
-    model, history = fitted["recommendation"], Purchases.of(cases["recommendation"].train).sequences(limit=500)
-    sequences = list(history.values())[:50]
-    for sequence, found in zip(sequences, model.recommend(sequences, n=10, strategy="discover"), strict=True):
-        assert not {r.item_id for r in found} & set(sequence)
+def lines_of(cases, people=40):
+    """The last lines of some people: items, and the baskets they were in."""
+    before = Purchases.of(cases["recommendation"].train)
+    items, baskets = before.sequences(limit=500), before.basket_sequences(limit=500)
+    keys = list(items)[:people]
+    return [items[key] for key in keys], [baskets[key] for key in keys]
+
+
+def test_discover_never_shows_what_the_person_bought_and_says_what_it_goes_with(fitted, cases):
+    items, baskets = lines_of(cases)
+    for bought, found in zip(
+        items, fitted["recommendation"].recommend(items, baskets=baskets, n=10, strategy="discover"), strict=True
+    ):
+        assert not {r.item_id for r in found} & set(bought)
         assert {r.reason for r in found} == {"similar_taste"}
+        assert {r.because for r in found} <= set(bought)
 
 
-def test_buy_again_starts_with_habits_and_says_so(fitted):
-    sequence = ["item-0005"] * 9 + ["item-0009"]
-    (found,) = fitted["recommendation"].recommend([sequence], n=10, strategy="buy_again")
-    assert (found[0].item_id, found[0].reason) == ("item-0005", "bought_before")
-    assert any(r.reason == "similar_taste" for r in found)
+def test_buy_again_starts_with_habits_and_says_how_strong_they_are(fitted):
+    items = ["item-0009", *["item-0005"] * 6]
+    baskets = [str(number) for number in range(7, 0, -1)]
+    (found,) = fitted["recommendation"].recommend([items], baskets=[baskets], n=10, strategy="buy_again")
+    habit = next(r for r in found if r.item_id == "item-0005")
+    assert (habit.reason, habit.times, habit.visits_ago) == ("bought_before", 6, 1)
+    assert habit.explain({}) == "Bought in 6 visits, last 2 visits ago."
+    assert {r.reason for r in found} == {"bought_before", "similar_taste"}
 
 
 def test_a_persons_list_does_not_depend_on_the_batch(fitted, cases):
-    model, history = fitted["recommendation"], Purchases.of(cases["recommendation"].train).sequences(limit=500)
-    sequences = list(history.values())[:30]
+    model, (items, baskets) = fitted["recommendation"], lines_of(cases)
     for strategy in ("buy_again", "discover"):
-        together = model.recommend(sequences, n=10, strategy=strategy)
-        assert together == [model.recommend([s], n=10, strategy=strategy)[0] for s in sequences]
+        together = model.recommend(items, baskets=baskets, n=10, strategy=strategy)
+        assert together == [
+            model.recommend([i], baskets=[b], n=10, strategy=strategy)[0] for i, b in zip(items, baskets, strict=True)
+        ]
+
+
+def test_scores_are_chances_and_the_best_come_first(fitted, cases):
+    items, baskets = lines_of(cases)
+    for found in fitted["recommendation"].recommend(items, baskets=baskets, n=10):
+        scores = [r.score for r in found]
+        assert scores == sorted(scores, reverse=True)
+        assert all(0 < score < 1 for score in scores)
+
+
+@pytest.mark.parametrize("strategy", ["buy_again", "discover"])
+def test_wishes_are_kept_to_and_the_list_is_still_full(strategy, fitted, cases):
+    model, (items, baskets) = fitted["recommendation"], lines_of(cases)
+    plain = model.recommend(items, baskets=baskets, n=10, strategy=strategy)
+    gone = tuple({r.item_id for found in plain for r in found[:1]})
+    for wishes, fits in (
+        (Wishes(without=gone), lambda found: not {r.item_id for r in found} & set(gone)),
+        (Wishes(most_a_category=2), lambda found: max(Counter(r.item_id[-1] for r in found).values()) <= 2),
+    ):
+        lists = model.recommend(items, baskets=baskets, n=10, strategy=strategy, wishes=wishes)
+        assert all(len(found) == 10 and fits(found) for found in lists)
+    wanted = Wishes(category="aisle 3")
+    lists = model.recommend(items, baskets=baskets, n=5, strategy=strategy, wishes=wanted)
+    assert all(found and {r.item_id[-1] for r in found} == {"3"} for found in lists)
+
+
+def test_wishes_hold_for_somebody_unknown_too(fitted):
+    model = fitted["recommendation"]
+    (found,) = model.recommend([[]], baskets=[[]], n=3)
+    (other,) = model.recommend([[]], baskets=[[]], n=3, wishes=Wishes(without=(found[0].item_id,)))
+    assert [r.item_id for r in other][:2] == [r.item_id for r in found[1:]]
+    (nothing,) = model.recommend([[]], baskets=[[]], n=3, wishes=Wishes(category="no such aisle"))
+    assert nothing == []
+
+
+def test_items_and_baskets_of_different_length_are_refused(fitted):
+    with pytest.raises(SchemaMismatch, match="as many baskets as items"):
+        fitted["recommendation"].recommend([["item-0001", "item-0002"]], baskets=[["1"]], n=3)
+
+
+def test_visits_are_counted_back_from_the_newest_basket():
+    items, baskets = [["c", "b", "a", "a"], [], ["a"]], [["9", "9", "7", "3"], [], ["1"]]
+    history = History.of_sequences(items, baskets, codes={"a": 0, "b": 1})
+    assert history.item.tolist() == [-1, 1, 0, 0, 0]
+    assert history.visit.tolist() == [0, 0, 1, 2, 0]
+    assert history.visits.tolist() == [3, 0, 1]
+
+
+def test_history_from_purchases_is_what_the_sequences_would_have_said(cases):
+    bought = Purchases.of(cases["recommendation"].train)
+    codes = {item: i for i, item in enumerate(bought.item_ids)}
+    until = int(np.median(bought.moments))
+    seen = History.of_purchases(bought, position=np.arange(len(codes)), limit=50, until=until)
+    for person in range(30):
+        lines = np.flatnonzero((bought.users == person) & (bought.moments <= until))[::-1][:50]
+        items, baskets = [bought.item_ids[i] for i in bought.items[lines]], [str(b) for b in bought.baskets[lines]]
+        told = History.of_sequences([items], [baskets], codes=codes)
+        mine = seen.person == person
+        assert (seen.item[mine].tolist(), seen.visit[mine].tolist()) == (told.item.tolist(), told.visit.tolist())
+
+
+def test_habits_count_visits_as_a_reader_would():
+    history = History.of_sequences(
+        [["a", "b", "a", "a", "b", "a"]], [["9", "9", "8", "6", "5", "1"]], codes={"a": 0, "b": 1}
+    )
+    habits = Habits.of(history, items=2)
+    told = {name: column.tolist() for name, column in habits.columns.items()}
+    assert habits.key.tolist() == [0, 1]
+    assert (told["times"], told["lines"]) == ([4.0, 2.0], [4.0, 2.0])
+    assert (told["visits_since_last"], told["visits_since_first"]) == ([0.0, 0.0], [4.0, 3.0])
+    assert told["share"] == [4 / 5, 2 / 5]
+    assert told["gap_mean"] == [(1 + 1 + 2) / 3, 3.0]
+    assert (told["gap_median"], told["gap_newest"]) == ([1.0, 3.0], [1.0, 3.0])
+    assert told["recent_2"] == pytest.approx([1 + 0.5**0.5 + 0.5**1 + 0.5**2, 1 + 0.5**1.5])
+    assert {name: column.tolist() for name, column in habits.person.items()} == {
+        "visits": [5.0],
+        "items": [2.0],
+        "lines_a_visit": [6 / 5],
+        "lines_an_item": [3.0],
+    }
+
+
+def test_a_lesson_is_made_of_nothing_later_than_its_cut(shop, cases):
+    parameters = dataclasses.replace(cases["recommendation"].parameters, cuts=1)
+    table = cases["recommendation"].train.table
+    cut = table["occurred_at"].to_pandas().max() - pd.Timedelta(days=parameters.horizon_days)
+    for_others = pa.compute.less_equal(table["occurred_at"], pa.scalar(cut, table.schema.field("occurred_at").type))
+    blind, seen = Purchases.of(Interactions(table.filter(for_others), None)), Purchases.of(Interactions(table, None))
+    shelves = []
+    for bought in (blind, seen):
+        kept = np.array([bought.item_ids.index(f"item-{i:04d}") for i in range(40)])
+        category = bought.categories_of(kept)[1]
+        shelf = shelf_at(
+            bought, kept=kept, category=category, until=int(cut.value // 1000), parameters=parameters, seed=1
+        )
+        position = np.full(len(bought.item_ids), -1)
+        position[kept] = np.arange(40)
+        history = History.of_purchases(bought, position=position, limit=500, until=int(cut.value // 1000))
+        keys = np.array(bought.user_keys)[np.unique(history.person)]
+        shelves.append((keys.tolist(), shelf.candidates(history, again=20, new=10).values))
+    assert shelves[0][0] == shelves[1][0]
+    assert np.array_equal(shelves[0][1], shelves[1][1], equal_nan=True)
 
 
 def test_similar_items_leave_out_the_item_itself(fitted):
@@ -70,7 +196,7 @@ def test_similar_items_leave_out_the_item_itself(fitted):
 
 def test_an_unknown_strategy_is_refused_by_name(fitted):
     with pytest.raises(UnknownStrategy, match=r"'psychic'; choose one of: buy_again, discover"):
-        fitted["recommendation"].recommend([[]], n=1, strategy="psychic")
+        fitted["recommendation"].recommend([[]], baskets=[[]], n=1, strategy="psychic")
 
 
 def test_popular_items_are_in_order_of_their_buyers(fitted, cases):

@@ -49,7 +49,8 @@ def test_a_retrain_that_was_killed_goes_on_from_the_step_it_was_in_under_the_sam
     assert result.resumed
     assert (result.run_id, result.as_of) == (state["run_id"], state["as_of"])
     assert result.steps["features"].seconds == state["steps"]["features"]["seconds"], "not done again"
-    assert set(result.steps) == {"import", "consistency", "features", "drift", *(f"train {name}" for name in MODELS)}
+    trained = [f"train {name}" for name in MODELS]
+    assert set(result.steps) == {"import", "consistency", "features", "drift", *trained, "experiments"}
     assert Path(result.summary).is_file()
     assert not _steps_done(shop), "nothing is left to resume"
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import redis
 import uvicorn
 
@@ -23,6 +24,8 @@ from consent.policy import Decision
 from consent.projection import consent_key, decisions
 from consent.purposes import Purpose
 from feature_repo.frame import Status, Vectors
+from models.errors import UnknownStrategy
+from models.listing import Wishes
 from models.popularity import Popularity
 from models.ranking import Recommendation
 from security.pseudonyms import load_pseudonyms
@@ -68,7 +71,10 @@ class Shelves:
             elif user in self.rows:
                 status[i], values[i] = Status.PRESENT, self.rows[user]
         bought = [self.purchases.get(u, []) if d.allowed else [] for u, d in zip(user_keys, made, strict=True)]
-        return Vectors(self.features, values, status, tuple(made), {"items_last_50": bought})
+        return Vectors(self.features, values, status, tuple(made), {"items_last_50": bought, "baskets_last_50": bought})
+
+    def catalogue(self) -> pa.Table:
+        return pa.table({"item_id": ["bread", "milk", "tea"], "department": ["bakery", "dairy", "drinks"]})
 
     def item_names(self, item_ids: Sequence[str]) -> dict[str, str]:
         return {i: i.title() for i in item_ids if i != "nameless"}
@@ -78,15 +84,30 @@ class Shelves:
 class Habits:
     """Recommends what was bought (`buy_again`) or what was not (`discover`)."""
 
-    features: tuple[str, ...] = ("items_last_50",)
+    features: tuple[str, ...] = ("items_last_50", "baskets_last_50")
 
-    def recommend(self, sequences: Sequence[Sequence[str]], *, n: int, strategy: str) -> list[list[Recommendation]]:
-        items = ["bread", "milk", "tea"]
+    def recommend(
+        self,
+        sequences: Sequence[Sequence[str]],
+        *,
+        baskets: Sequence[Sequence[str]],
+        n: int,
+        strategy: str,
+        wishes: Wishes | None = None,
+    ) -> list[list[Recommendation]]:
+        wishes = wishes or Wishes()
+        among = {"bread", "milk", "tea"} if wishes.among is None else wishes.among
+        items = [i for i in ("bread", "milk", "tea") if i in among and i not in wishes.without]
         lists = []
         for bought in sequences:
+            if strategy not in ("buy_again", "discover"):
+                raise UnknownStrategy(f"No strategy {strategy!r}; choose one of: buy_again, discover.")
             ranked = [i for i in items if (i in bought) == (strategy == "buy_again")] if bought else items
             lists.append([Recommendation(i, 1.0, strategy if bought else "popular") for i in ranked[:n]])
         return lists
+
+    def similar(self, item_id: str, n: int) -> list[Recommendation]:
+        return [Recommendation(i, 0.5, "similar_item") for i in ("bread", "milk", "tea") if i != item_id][:n]
 
 
 @dataclass
@@ -128,6 +149,8 @@ class Shop:
     """A registry of models that can be promoted, broken and taken away."""
 
     champions: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    before: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    refusals: dict[tuple[str, int], str] = field(default_factory=dict)
     down: bool = False
 
     @classmethod
@@ -144,11 +167,19 @@ class Shop:
         number = self.champions[name][0]
         return Version(name, number, {"artifact_digests": f"{name}{number}"})
 
+    def previous(self, name: str) -> Version | None:
+        return Version(name, self.before[name][0]) if name in self.before else None
+
     def load(self, version: Version) -> Any:
-        model = self.champions[version.name][1]
+        model = dict([self.champions[version.name], *filter(None, [self.before.get(version.name)])])[version.version]
         if isinstance(model, Exception):
             raise model
         return model
+
+    def note_serving(self, version: Version, /, *, refusal: str | None) -> None:
+        self.refusals.pop((version.name, version.version), None)
+        if refusal:
+            self.refusals[version.name, version.version] = refusal
 
 
 @contextmanager
@@ -156,7 +187,7 @@ def calling(platform: Platform) -> Iterator[httpx.Client]:
     """A caller of a real HTTP server that serves `platform`, in a thread."""
     port = free_port("127.0.0.1")
     app = build_app(lambda: platform)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, server_header=False))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started and thread.is_alive():

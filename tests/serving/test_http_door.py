@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -180,6 +181,7 @@ def test_redis_down_is_said_and_answers_come_back_by_themselves(
         "ready": True,
         "models": dict.fromkeys(("recommendation", "churn", "segments", "anomaly", "popularity"), "1"),
         "missing": {},
+        "warnings": {},
     }
 
 
@@ -237,7 +239,13 @@ def test_the_page_describes_every_endpoint_and_loads_nothing_from_elsewhere(clie
     assert set(document["paths"]) == {
         *(f"/v1/{e}" for e in ENDPOINTS),
         "/v1/consent",
+        "/v1/consent/receipts",
+        "/v1/consent/signals",
+        "/v1/privacy/exports",
+        "/v1/privacy/erasures",
         "/v1/events",
+        "/v1/score",
+        "/v1/similar-items",
         "/livez",
         "/readyz",
     }
@@ -258,7 +266,10 @@ def test_the_page_needs_a_key_where_other_machines_can_ask(street: Street, keys:
             assert client.get(path, headers={"X-API-Key": keys[Scope.PREDICT]}).status_code == 200
 
 
-def test_metrics_count_calls_answers_and_denials_and_name_nobody(client: httpx.Client, street: Street) -> None:
+def test_metrics_count_calls_answers_and_denials_and_name_nobody(
+    client: httpx.Client, street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)  # BentoML sets it in a process that imported it
     for _ in range(3):
         client.post("/v1/segments", json=ONE)
     client.post("/v1/segments", json={})
@@ -269,3 +280,20 @@ def test_metrics_count_calls_answers_and_denials_and_name_nobody(client: httpx.C
     assert 'aap_request_seconds_bucket{endpoint="segments",le="0.001",variant="none",version="1"}' in page
     assert "u-17" not in page
     assert street.key("u-17") not in page
+
+
+def test_health_names_a_mistake_in_the_flag_file_while_the_last_good_one_is_in_force(
+    client: httpx.Client, platform: Platform, street: Street, tmp_path: Path
+) -> None:
+    assert client.get("/readyz").json()["warnings"] == {}
+    held = platform.flags._source
+    broken = tmp_path / "half.json"
+    broken.write_text(held.read_text()[:100])
+    platform.flags._source = broken
+    platform.flags.refresh()
+    found = client.get("/readyz")
+    assert found.status_code == 200
+    assert "half.json is not JSON" in found.json()["warnings"]["flags"]
+    platform.flags._source = held
+    platform.flags.refresh()
+    assert client.get("/readyz").json()["warnings"] == {}

@@ -96,3 +96,31 @@ def test_the_thread_takes_up_a_new_champion_by_itself(shop: Shop) -> None:
         time.sleep(0.01)
     models.stop()
     assert models.versions()["churn"] == "2"
+
+
+def test_the_registry_is_told_why_a_version_is_refused_and_when_it_goes_live_after_all(
+    shop: Shop, models: ModelsInUse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.champions["churn"] = (2, CorruptArtifact("File model.ubj was changed."))
+    models.refresh()
+    assert shop.refusals == {("churn", 2): "File model.ubj was changed"}
+    shop.champions["churn"] = (2, Spend())
+    models.refresh()
+    assert models.get("churn").version == "1", "it is not tried again at once"
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    models.refresh()
+    assert models.get("churn").version == "2", "its files were restored"
+    assert shop.refusals == {}
+
+
+def test_a_process_that_starts_with_a_bad_champion_answers_with_the_one_before(shop: Shop) -> None:
+    shop.before["churn"] = (1, Spend())
+    shop.champions["churn"] = (2, Spend(shift=float("nan")))
+    told: list[tuple[str, str, bool]] = []
+    fresh = ModelsInUse(lambda: shop, names=["churn"], told=lambda *what: told.append(what))
+    fresh.refresh()
+    assert fresh.get("churn").version == "1"
+    assert told == [("churn", "2", False), ("churn", "1", True)]
+    fresh.refresh()
+    assert fresh.get("churn").version == "1"

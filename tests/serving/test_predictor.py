@@ -16,6 +16,7 @@ from consent.purposes import Purpose
 from serving.errors import FeaturesDiffer, NoModel
 from serving.platform import Platform
 from serving.predictor import FLAG, Predictor
+from serving.requests import Context, Explained, Filters, Ranked
 from tests.serving.shop_window import FEATURES, Street
 
 PROFILED, IMPROVE = Purpose.PERSONALIZE_PROFILED, Purpose.FUNCTIONAL_SERVICE_IMPROVE
@@ -76,7 +77,10 @@ def test_segments_and_anomalies_answer_in_their_own_terms(
     assert (segment.segment, segment.name, segment.distance) == (1, "big", 0.5)
     assert anomaly is not None
     assert (anomaly.score, anomaly.threshold, anomaly.is_anomaly) == (0.8, 0.5, True)
-    assert anomaly.drivers == (FEATURES[0],)
+    assert anomaly.drivers is None
+    explained = predictor.anomalies([key], asked=Explained(explain=True), now=now)[0].result
+    assert explained is not None
+    assert explained.drivers == (FEATURES[0],)
 
 
 def test_recommendations_are_popular_for_who_said_no_and_personal_for_who_said_yes(
@@ -86,7 +90,7 @@ def test_recommendations_are_popular_for_who_said_no_and_personal_for_who_said_y
     choose("new", PROFILED)
     people = [street.key(u) for u in ("yes", "no", "new")]
     street.shelves.purchases = {people[0]: ["tea"], people[1]: ["bread"]}
-    yes, no, new = predictor.recommendations(people, n=2, now=now)
+    yes, no, new = predictor.recommendations(people, asked=Ranked(2), now=now)
     assert yes.result is not None
     assert [(i.item_id, i.name) for i in yes.result] == [("tea", "Tea")]
     assert no.result is not None
@@ -112,8 +116,8 @@ def test_the_variant_chooses_the_strategy_and_is_exposed_once(
         choose(user, PROFILED, IMPROVE)
     people = [street.key(u) for u in ids]
     street.shelves.purchases = {p: ["tea"] for p in people}
-    first = predictor.recommendations(people, n=3, now=now)
-    again = predictor.recommendations(people[::-1], n=3, now=now)[::-1]
+    first = predictor.recommendations(people, asked=Ranked(3), now=now)
+    again = predictor.recommendations(people[::-1], asked=Ranked(3), now=now)[::-1]
     shown = {"buy_again": ["tea"], "discover": ["bread", "milk"]}
     for before, after in zip(first, again, strict=True):
         assert before.experiment is not None
@@ -135,7 +139,9 @@ def test_an_answer_does_not_depend_on_who_else_is_asked_about(
     street.shelves.rows = {p: [40.0, 1.0] for p in people}
     alone, together = (predictor.churn(p, now=now)[0].result for p in (people[:1], people))
     assert alone == together
-    alone_items, together_items = (predictor.recommendations(p, n=3, now=now)[0].result for p in (people[:1], people))
+    alone_items, together_items = (
+        predictor.recommendations(p, asked=Ranked(3), now=now)[0].result for p in (people[:1], people)
+    )
     assert alone_items == together_items
 
 
@@ -146,7 +152,7 @@ def test_what_a_person_who_said_no_did_changes_no_byte_of_any_answer(
     yes, no = street.key("yes"), street.key("no")
 
     def answers() -> bytes:
-        found = [*predictor.churn([yes, no], now=now), *predictor.recommendations([yes, no], n=3, now=now)]
+        found = [*predictor.churn([yes, no], now=now), *predictor.recommendations([yes, no], asked=Ranked(3), now=now)]
         return msgspec.json.encode([(a.consent, a.outcome, a.result) for a in found])
 
     street.shelves.rows, street.shelves.purchases = {yes: [40.0, 1.0]}, {yes: ["tea"]}
@@ -176,7 +182,7 @@ def test_a_prediction_can_be_made_again_from_its_record(
     choose("yes", RETENTION, PROFILED)
     key = street.key("yes")
     street.shelves.rows[key], street.shelves.purchases[key] = [33.3, 2.0], ["tea"]
-    churn, items = predictor.churn([key], now=now)[0], predictor.recommendations([key], n=2, now=now)[0]
+    churn, items = predictor.churn([key], now=now)[0], predictor.recommendations([key], asked=Ranked(2), now=now)[0]
     rows = {row["prediction_id"]: row for row in records(platform)}
     row = rows[churn.prediction_id]
     model = street.shop.champions["churn"][1]
@@ -187,7 +193,8 @@ def test_a_prediction_can_be_made_again_from_its_record(
     assert len(row["model_sha256"]) == 64
     assert msgspec.json.decode(row["answer"])["probability"] == model.score(np.array([row["values"]]))[0]
     row = rows[items.prediction_id]
-    assert (row["sequence"], row["n"], row["variant"], row["flag"]) == (["tea"], 2, "buy_again", FLAG)
+    assert (row["sequences"], row["variant"], row["flag"]) == ([["tea"], ["tea"]], "buy_again", FLAG)
+    assert (row["asked"], row["strategy"]) == ('{"n":2}', "buy_again")
     assert row["answer"].encode() == msgspec.json.encode(items.result)
 
 
@@ -197,15 +204,42 @@ def test_a_denied_answer_is_recorded_without_the_person(
     key = street.key("no")
     street.shelves.rows[key], street.shelves.purchases[key] = [99.0, 9.0], ["bread"]
     predictor.churn([key], now=now)
-    predictor.recommendations([key], n=1, now=now)
+    predictor.recommendations([key], asked=Ranked(1), now=now)
     found = records(platform)
     assert len(found) == 2
     assert {r["consent_reason"] for r in found} == {"no_record"}
     assert key not in str(found)
-    assert all(r["values"] is None and r["sequence"] is None for r in found)
+    assert all(r["values"] is None and r["sequences"] is None for r in found)
 
 
 def test_a_grant_that_expired_denies(street: Street, predictor: Predictor, choose: Callable[..., None]) -> None:
     choose("yes", RETENTION, at=street.settings.now() - timedelta(days=500))
     answer = predictor.churn([street.key("yes")], now=street.settings.now())[0]
     assert (answer.outcome, answer.consent.reason) == ("denied", "expired")
+
+
+def test_filters_context_and_strategy_shape_the_list(
+    street: Street, predictor: Predictor, choose: Callable[..., None], now: datetime
+) -> None:
+    choose("yes", PROFILED)
+    yes, no = street.key("yes"), street.key("no")
+    street.shelves.purchases[yes] = ["tea"]
+
+    def shown(user: str, **asked: Any) -> list[str]:
+        (answer,) = predictor.recommendations([user], asked=Ranked(**asked), now=now)
+        assert answer.result is not None
+        return [i.item_id for i in answer.result]
+
+    assert shown(yes, strategy="discover") == ["bread", "milk"]
+    assert shown(yes, n=1, strategy="discover", filters=Filters(departments=("dairy", "drinks"))) == ["milk"]
+    assert shown(yes, strategy="discover", filters=Filters(exclude_items=("bread",))) == ["milk"]
+    assert shown(yes, strategy="discover", filters=Filters(departments=("dairy",), categories=("none",))) == []
+    assert shown(yes, strategy="discover", context=Context(basket=("bread",))) == ["milk"]
+    assert shown(no, n=1, context=Context(basket=("milk",)), filters=Filters(exclude_items=("nameless",))) == ["tea"]
+    answers = predictor.recommendations([yes], asked=Ranked(strategy="discover"), now=now)
+    assert answers[0].experiment is None, "who asks for a strategy is not in the experiment"
+
+
+def test_items_like_an_item_need_nobodys_consent(predictor: Predictor) -> None:
+    tea, _ = predictor.similar(["tea", "milk"], n=1)
+    assert (tea.item_id, [i.name for i in tea.result], tea.model.name) == ("tea", ["Bread"], "recommendation")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -15,8 +17,8 @@ import httpx
 import pytest
 
 from security.api_keys import ApiKeys, Scope
-from serving.run import Listening, listening
-from settings.config import Settings
+from serving.run import Listening, listening, serve, trust
+from settings.config import Settings, SettingsError
 from storage.layout import Layout
 from storage.redis_server import connect, stop
 
@@ -30,12 +32,17 @@ COMMAND = (
 class Service:
     """One running service and where it is."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, **settings: str) -> None:
         self.settings = Settings(home=home)
+        home.mkdir(exist_ok=True)
         self.output = home / "output.log"
         with self.output.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", COMMAND, str(home)], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, "-c", COMMAND, str(home)],
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **settings},
             )
         self.place = self._wait()
 
@@ -136,6 +143,63 @@ def test_it_ends_gracefully_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not (Layout(tmp_path).run / "serve.json").exists()
     assert "Traceback" not in service.output.read_text()
     stop(service.settings)
+
+
+def test_a_call_that_has_begun_when_it_is_told_to_stop_is_answered(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    keys = ApiKeys(Layout(tmp_path).api_keys)
+    key = keys.create("test", scopes=[Scope.CONSENT], now=service.settings.now())
+    body = b'{"user_id": "1", "purpose": "marketing.retention", "choice": "grant"}'
+    with socket.create_connection(("127.0.0.1", service.place.port), timeout=30) as caller:
+        head = f"POST /v1/consent HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n"
+        caller.sendall(f"{head}Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        assert caller.recv(65_536).startswith(b"HTTP/1.1 100"), "the call has begun once its body is asked for"
+        caller.sendall(body[:20])
+        os.kill(service.place.pid, signal.SIGTERM)
+        time.sleep(0.7)
+        caller.sendall(body[20:])
+        answer = caller.recv(65_536)
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+    assert b'"ledger_seq":1' in answer
+    assert service.process.wait(30) == 0
+    stop(service.settings)
+
+
+def test_with_a_certificate_it_speaks_tls_1_3_and_nothing_older(tmp_path: Path) -> None:
+    certificate, private = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    options = ("-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=aap.test")
+    subprocess.run(
+        ["openssl", "req", *options, "-keyout", private, "-out", certificate], check=True, capture_output=True
+    )
+    named = {"AAP_TLS_CERTIFICATE": str(certificate), "AAP_TLS_KEY": str(private)}
+    service = Service(tmp_path / "home", **named)
+    trusted = trust(Settings(home=tmp_path, tls_certificate=certificate, tls_key=private))
+    assert trusted is not None
+    assert service.place.url.startswith("https://127.0.0.1:")
+    with httpx.Client(base_url=service.place.url, verify=trusted) as client:
+        response = client.get("/livez")
+        assert response.json() == {"alive": True}
+        assert response.headers["strict-transport-security"].startswith("max-age=")
+    trusted.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        socket.create_connection(("127.0.0.1", service.place.port), timeout=10) as plain,
+        pytest.raises(ssl.SSLError, match="protocol"),
+    ):
+        trusted.wrap_socket(plain)
+    service.process.terminate()
+    service.process.wait(30)
+    stop(service.settings)
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [({"tls_certificate": "missing.pem"}, "go together"), ({"tls_certificate": "a.pem", "tls_key": "b.pem"}, "a.pem")],
+)
+def test_a_certificate_that_cannot_be_used_is_said_before_anything_starts(
+    tmp_path: Path, named: dict[str, str], says: str
+) -> None:
+    with pytest.raises(SettingsError, match=says):
+        serve(Settings.model_validate({"home": tmp_path, **named}))
 
 
 def test_a_mistake_in_the_flags_is_said_before_anything_starts(tmp_path: Path) -> None:

@@ -1,0 +1,197 @@
+"""`aap bench serve`: what an answer costs beside a no-op in the same stack, a bare one, and MLflow's own server.
+
+Every contender runs in a process of its own and they take turns, with 1 and with 16 connections. Churn is asked with
+features from Redis, consent, key, rate limit, metrics and record, and MLflow's server is given the very features that
+ours has to look up, and the same trees. Processor time of the servers is measured too: on a busy machine it says more
+than the clock.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks.corner_shop import Served, served, trained_shop
+from benchmarks.load import Connection, Figures, Target, json_body, measure, run_loop
+from benchmarks.machine import describe
+from models.registry import open_registry
+from settings.config import Settings
+from storage.detached import free_port
+from storage.redis_server import connect
+
+__all__ = ["ServeReport", "Soak", "run"]
+
+_CONNECTIONS = (1, 16)
+_START_S = 120.0
+_FIGURES = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Soak:
+    """Half of the top load for a while: latencies, and the memory of the service before and after."""
+
+    requests: int
+    p50_ms: float
+    p99_ms: float
+    rss_start_mb: float
+    rss_end_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServeReport:
+    """Latencies, answers a second and processor time a request, by contender and number of connections."""
+
+    machine: str
+    contenders: dict[str, _FIGURES]
+    soak: Soak | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        soak = {} if self.soak is None else {"soak": asdict(self.soak)}
+        return {**self.contenders, **soak, "machine": self.machine}
+
+
+def run(*, rounds: int = 5, requests: int = 400, soak: int = 0, customers: int = 300) -> ServeReport:
+    """Measure; about three minutes. `requests` is what each contender answers a round on one connection.
+
+    With `soak`, that many requests more at half of the top load.
+    """
+    with trained_shop(customers=customers) as settings, ExitStack() as running:
+        ours = running.enter_context(served(settings, customers=customers, AAP_RATE_LIMIT="1000000000"))
+        targets = {
+            **_ours(ours),
+            "mounted_noop": running.enter_context(_mounted_noop(settings.home)),
+            "fastapi_noop": running.enter_context(_bare_noop(settings.home)),
+            "mlflow": running.enter_context(_mlflow(settings)),
+        }
+        with connect(settings) as client:
+            machine = describe(client)
+        contenders = run_loop(lambda: _take_turns(targets, rounds=rounds, requests=requests))
+        top = contenders["churn"]["c16"]["rps"]
+        soaked = run_loop(lambda: _soak(targets["churn"], requests=soak, rate=top / 2)) if soak else None
+        return ServeReport(machine, contenders, soaked)
+
+
+def _ours(service: Served) -> dict[str, Target]:
+    def target(path: str, body: Any) -> Target:
+        return Target(service.port, path, json_body(body), service.process, service.headers)
+
+    hundred = [f"c{i}" for i in range(100)]
+    return {
+        "churn": target("/v1/churn", {"user_ids": ["c7"]}),
+        "churn_100_users": target("/v1/churn", {"user_ids": hundred}),
+        "recommendations": target("/v1/recommendations", {"user_ids": ["c7"], "n": 10}),
+    }
+
+
+async def _take_turns(targets: dict[str, Target], *, rounds: int, requests: int) -> dict[str, _FIGURES]:
+    figures = {(name, c): Figures() for name in targets for c in _CONNECTIONS}
+    for turn in range(rounds + 1):
+        for (name, connections), found in figures.items():
+            dear = name in ("mlflow", "churn_100_users")
+            count = (requests if connections == 1 else 4 * requests) // (4 if dear else 1)
+            # The first turn warms every contender up and isn't counted.
+            into, many = (found, count) if turn else (Figures(), max(50, count // 4))
+            await measure(targets[name], into, connections=connections, count=many)
+    return {name: {f"c{c}": figures[name, c].to_dict() for c in _CONNECTIONS} for name in targets}
+
+
+async def _soak(target: Target, *, requests: int, rate: float, connections: int = 8) -> Soak:
+    """Requests at an even pace, each timed from when it was due, so that a stall counts for all that wait behind it."""
+    import asyncio
+
+    assert target.process is not None
+    request, taken, before = target.request(), iter(range(requests)), _memory_mb(target.process)
+    seconds: list[float] = []
+    start = time.perf_counter()
+
+    async def one() -> None:
+        connection = Connection(target.port)
+        for number in taken:
+            due = start + number / rate
+            if (early := due - time.perf_counter()) > 0:
+                await asyncio.sleep(early)
+            await connection.ask(request)
+            seconds.append(time.perf_counter() - due)
+        await connection.close()
+
+    await asyncio.gather(*(one() for _ in range(connections)))
+    p50, p99 = (round(1_000 * float(np.percentile(seconds, q)), 4) for q in (50, 99))
+    return Soak(requests, p50, p99, before, _memory_mb(target.process))
+
+
+def _memory_mb(process: psutil.Process) -> float:
+    return round(sum(p.memory_info().rss for p in (process, *process.children(recursive=True))) / 2**20, 1)
+
+
+@contextmanager
+def _mounted_noop(folder: Path) -> Iterator[Target]:
+    port = free_port()
+    root = str(Path(__file__).parents[1])
+    words = ("-m", "bentoml", "serve", "--quiet", "benchmarks.noop:Noop", "--working-dir", root)
+    with _server([*words, "--host", "127.0.0.1", "--port", str(port)], folder=folder, port=port) as process:
+        yield Target(port, "/noop", json_body({"user_ids": ["c7"]}), process)
+
+
+@contextmanager
+def _bare_noop(folder: Path) -> Iterator[Target]:
+    port = free_port()
+    words = ("-m", "uvicorn", "benchmarks.noop:app", "--no-access-log", "--host", "127.0.0.1", "--port", str(port))
+    with _server(words, folder=folder, port=port) as process:
+        yield Target(port, "/noop", json_body({"user_ids": ["c7"]}), process)
+
+
+@contextmanager
+def _mlflow(settings: Settings) -> Iterator[Target]:
+    """`mlflow models serve` on the champion's trees, asked with one row of features."""
+    import mlflow.xgboost
+
+    registry = open_registry(settings)
+    champion = registry.champion("churn")
+    assert champion is not None
+    model: Any = registry.load(champion)
+    place = settings.home / "mlflow-churn"
+    mlflow.xgboost.save_model(model.booster, str(place), model_format="ubj")
+    row = np.linspace(0.0, 5.0, len(model.features)).tolist()
+    body = json_body({"dataframe_split": {"columns": list(model.features), "data": [row]}})
+    port = free_port()
+    words = ("-m", "mlflow", "models", "serve", "-m", str(place), "--env-manager", "local", "--workers", "1")
+    with _server([*words, "--host", "127.0.0.1", "--port", str(port)], folder=settings.home, port=port) as process:
+        yield Target(port, "/invocations", body, process)
+
+
+@contextmanager
+def _server(words: Sequence[str], *, folder: Path, port: int) -> Iterator[psutil.Process]:
+    import socket
+
+    environment = {**os.environ, "BENTOML_HOME": str(folder / "bentoml"), "OMP_NUM_THREADS": "1"}
+    with (folder / "peers.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, *words], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + _START_S
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"A peer did not start: {(folder / 'peers.log').read_text()[-500:]}") from None
+                time.sleep(0.2)
+        yield psutil.Process(process.pid)
+    finally:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.terminate()
+        process.terminate()
+        process.wait(30)

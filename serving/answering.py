@@ -1,0 +1,133 @@
+"""From what a model is given to what it says: pure functions, the same for an answer and for its replay.
+
+A person's result never depends on who else is asked about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from models.listing import Wishes
+from serving.answers import AnomalyResult, ChurnResult, Item, SegmentResult
+from serving.requests import Explained, Ranked
+
+__all__ = [
+    "FROM_VALUES",
+    "History",
+    "anomalies",
+    "churn",
+    "items",
+    "mentioned",
+    "popular",
+    "recommended",
+    "segments",
+    "similar",
+]
+
+History = Sequence[Sequence[str]]
+"""What one person bought, newest first, line by line: the items, and the basket each was in."""
+
+_NOW = "now"
+"""The basket that is being filled."""
+
+
+class RankedItem(Protocol):
+    """What is needed of `models.ranking.Recommendation`."""
+
+    @property
+    def item_id(self) -> str: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def because(self) -> str | None: ...
+    def explain(self, names: Mapping[str, str | None]) -> str: ...
+
+
+R = TypeVar("R", bound=RankedItem)
+
+
+def churn(model: Any, values: np.ndarray, *, asked: Explained) -> list[ChurnResult]:
+    """One result a row of `values`."""
+    scores: list[float] = model.score(values).tolist()
+    if not asked.explain:
+        return [ChurnResult(p, model.horizon_days) for p in scores]
+    reasons = model.reasons(values)
+    return [ChurnResult(p, model.horizon_days, tuple(why)) for p, why in zip(scores, reasons, strict=True)]
+
+
+def segments(model: Any, values: np.ndarray, *, asked: Explained) -> list[SegmentResult]:
+    """One result a row of `values`; a segment's name says what it is, so there is nothing more to explain."""
+    return [SegmentResult(a.segment, a.name, a.distance) for a in model.assign(values)]
+
+
+def anomalies(model: Any, values: np.ndarray, *, asked: Explained) -> list[AnomalyResult]:
+    """One result a row of `values`."""
+    limit, scores = float(model.threshold), model.score(values).tolist()
+    if not asked.explain:
+        return [AnomalyResult(s, limit, s > limit) for s in scores]
+    return [AnomalyResult(s, limit, s > limit, tuple(d)) for s, d in zip(scores, model.drivers(values), strict=True)]
+
+
+FROM_VALUES: Mapping[str, Callable[..., Sequence[Any]]] = {
+    "churn": churn,
+    "segments": segments,
+    "anomalies": anomalies,
+}
+"""By endpoint, for the models that read one row of numbers a person."""
+
+
+def recommended(
+    model: Any, histories: Sequence[History], *, strategy: str, asked: Ranked, among: Collection[str] | None = None
+) -> list[list[Any]]:
+    """A ranked list a person; only items of `among` if given, and never what is excluded or in the basket."""
+    basket = asked.context.basket
+    lists: list[list[Any]] = model.recommend(
+        [[*basket, *items] for items, _ in histories],
+        baskets=[[*[_NOW] * len(basket), *baskets] for _, baskets in histories],
+        n=asked.n,
+        strategy=strategy,
+        wishes=Wishes(
+            without=(*asked.filters.exclude_items, *basket), among=among, most_a_category=asked.most_a_category
+        ),
+    )
+    return lists
+
+
+def popular(model: Any, *, asked: Ranked, among: Collection[str] | None = None) -> list[Any]:
+    """The most popular items, for people who are answered from nothing about them."""
+    return _first_allowed(model.top, asked=asked, among=among)
+
+
+def similar(model: Any, item_id: str, *, n: int) -> list[Any]:
+    """The items most like `item_id`, best first; none for an unknown one."""
+    found: list[Any] = model.similar(item_id, n=n)
+    return found
+
+
+def items(ranked: Sequence[RankedItem], names: Mapping[str, str | None], *, explain: bool = False) -> tuple[Item, ...]:
+    """Ranked items as they are shown."""
+    return tuple(
+        Item(r.item_id, names.get(r.item_id), r.score, r.reason, r.explain(names) if explain else None) for r in ranked
+    )
+
+
+def mentioned(lists: Iterable[Sequence[RankedItem]]) -> Iterator[str]:
+    """The items whose names it takes to show these."""
+    return (i for ranked in lists for r in ranked for i in (r.item_id, r.because) if i is not None)
+
+
+def _first_allowed(rank: Callable[[int], list[R]], *, asked: Ranked, among: Collection[str] | None) -> list[R]:
+    """The first `asked.n` items of a ranking that may be shown; the ranking is asked for more until there are enough."""
+    hidden = {*asked.filters.exclude_items, *asked.context.basket}
+    ask_for = asked.n + len(hidden) if among is None else 4 * asked.n + len(hidden)
+    while True:
+        ranked = rank(ask_for)
+        kept = [r for r in ranked if r.item_id not in hidden and (among is None or r.item_id in among)]
+        if len(kept) >= asked.n or len(ranked) < ask_for:
+            return kept[: asked.n]
+        ask_for *= 4

@@ -1,0 +1,168 @@
+"""The doors under pressure: limits, floods, slow and hostile callers, and what is written down about them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from security.api_keys import ApiKeys, Scope
+from security.audit import read_audit
+from serving.platform import Platform
+from storage.layout import Layout
+from tests.serving.shop_window import Street, calling
+
+ONE = {"user_ids": ["u-17"]}
+
+
+@pytest.fixture
+def serve(street: Street, keys: dict[Scope, str]) -> Callable[..., Any]:
+    """The service under other settings, and a client of it."""
+
+    @contextmanager
+    def run(**settings: Any) -> Iterator[httpx.Client]:
+        changed = street.settings.model_copy(update=settings)
+        platform = Platform(changed, open_features=lambda _: street.shelves, open_registry=lambda _: street.shop)
+        platform.models.refresh()
+        with calling(platform) as client:
+            client.headers["Authorization"] = f"Bearer {keys[Scope.PREDICT]}"
+            yield client
+
+    return run
+
+
+def test_a_client_that_used_up_its_calls_is_told_when_to_come_back(serve: Callable[..., Any]) -> None:
+    with serve(rate_limit=5) as client:
+        found = [client.post("/v1/churn", json=ONE) for _ in range(6)]
+        assert [r.status_code for r in found] == [200] * 5 + [429]
+        assert found[0].headers["ratelimit-policy"] == '"minute";q=5;w=60'
+        assert found[0].headers["ratelimit"].startswith('"minute";r=4;t=')
+        assert 1 <= int(found[-1].headers["retry-after"]) <= 12
+        assert "5 calls a minute" in found[-1].json()["error"]
+
+
+def test_every_answer_carries_the_security_headers(client: httpx.Client) -> None:
+    for response in (client.post("/v1/churn", json=ONE), client.get("/nowhere"), client.get("/livez")):
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["x-frame-options"] == "DENY"
+        assert response.headers["cache-control"] == "no-store"
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert "server" not in response.headers
+    assert "script-src 'self'" in client.get("/docs").headers["content-security-policy"]
+
+
+def test_more_calls_than_can_wait_are_turned_away_at_once_and_the_others_answered(
+    serve: Callable[..., Any], street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = street.shelves.online_vectors
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        time.sleep(0.3)
+        return answer(*args, **options)
+
+    monkeypatch.setattr(street.shelves, "online_vectors", slowly)
+    with serve(max_waiting=4, rate_limit=0) as client:
+
+        async def flood() -> list[httpx.Response]:
+            async with httpx.AsyncClient(base_url=client.base_url, headers=client.headers, timeout=30) as many:
+                return list(await asyncio.gather(*(many.post("/v1/churn", json=ONE) for _ in range(40))))
+
+        found = asyncio.run(flood())
+        answered = [r for r in found if r.status_code == 200]
+        refused = [r for r in found if r.status_code == 503]
+        assert len(answered) + len(refused) == 40
+        assert len(answered) >= 4
+        assert len(refused) >= 20
+        assert {r.headers["retry-after"] for r in refused} == {"1"}
+        assert client.post("/v1/churn", json=ONE).status_code == 200, "afterwards there is room again"
+
+
+def test_an_answer_that_takes_too_long_is_given_up(
+    serve: Callable[..., Any], street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = street.shelves.online_vectors
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        time.sleep(0.5)
+        return answer(*args, **options)
+
+    with serve(deadline_s=0.2) as client:
+        monkeypatch.setattr(street.shelves, "online_vectors", slowly)
+        response = client.post("/v1/churn", json=ONE)
+        assert response.status_code == 503
+        assert "longer than a call may take" in response.json()["error"]
+
+
+def test_a_body_that_trickles_in_is_not_waited_for(serve: Callable[..., Any]) -> None:
+    with serve(deadline_s=0.3) as client:
+        assert client.base_url.port is not None
+        with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as slow:
+            head = f"POST /v1/churn HTTP/1.1\r\nHost: x\r\nAuthorization: {client.headers['authorization']}\r\n"
+            slow.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 22\r\n\r\n{{".encode())
+            assert slow.recv(4096).startswith(b"HTTP/1.1 408")
+        assert client.post("/v1/churn", json=ONE).status_code == 200
+
+
+def test_a_length_that_is_too_large_is_refused_before_anything_is_read(client: httpx.Client) -> None:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=10) as caller:
+        head = f"POST /v1/churn HTTP/1.1\r\nHost: x\r\nAuthorization: {client.headers['authorization']}\r\n"
+        caller.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n".encode())
+        assert caller.recv(4096).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 20_000, b'{"user_ids": ' + b'{"a":' * 9_000, b'{"events": [' + b'{"a":' * 9_000]
+)
+def test_deep_nesting_is_refused(client: httpx.Client, keys: dict[Scope, str], body: bytes) -> None:
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {keys[Scope.ADMIN]}"}
+    for path in ("/v1/churn", "/v1/events", "/v1/score"):
+        response = client.post(path, content=body, headers=headers)
+        assert response.status_code in (400, 413, 422)
+        assert set(response.json()) == {"error"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/docs/..%2f..%2fetc%2fpasswd", "/docs/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/docs/.env"]
+)
+def test_no_path_leads_out_of_the_pages(client: httpx.Client, path: str) -> None:
+    response = client.get(path)
+    assert response.status_code == 404
+    assert "root:" not in response.text
+
+
+def test_what_a_caller_sends_cannot_forge_a_line_of_the_log(
+    client: httpx.Client, keys: dict[Scope, str], caplog: pytest.LogCaptureFixture, platform: Platform
+) -> None:
+    forged = "u\r\n2026-01-01 ERROR everything is lost"
+    for path in ("/v1/churn", "/v1/consent", f"/{forged}"):
+        client.post(path.replace("\r\n", "%0d%0a"), json={"user_ids": [forged], "purpose": forged})
+    client.post("/v1/churn", json=ONE, headers={"Content-Type": "text/x; everything is lost"})
+    platform.audit.flush()
+    written = "".join(f.read_text() for f in platform.layout.audit.glob("*.jsonl"))
+    assert "everything is lost" not in caplog.text + written
+
+
+def test_what_was_refused_and_what_was_chosen_is_in_the_audit_log_and_names_nobody(
+    client: httpx.Client, street: Street, platform: Platform, keys: dict[Scope, str]
+) -> None:
+    known = {k.name: k.id for k in ApiKeys(Layout(street.settings.home).api_keys).list()}
+    body = {"user_id": "u-17", "purpose": "marketing.retention", "choice": "withdraw"}
+    client.post("/v1/consent", json=body, headers={"Authorization": f"Bearer {keys[Scope.CONSENT]}"})
+    client.post("/v1/consent", json=body)
+    client.post("/v1/churn", json=ONE, headers={"Authorization": "Bearer aap_guess"})
+    platform.audit.flush()
+    found = {(e["action"], e["by"], e["outcome"]) for e in read_audit(platform.layout.audit, days=1)}
+    assert found == {
+        ("withdraw marketing.retention", known["consent"], "done"),
+        ("use scope consent", known["predict"], "refused"),
+        ("call", "no valid key", "refused"),
+    }
+    written = "".join(f.read_text() for f in platform.layout.audit.glob("*.jsonl"))
+    assert "u-17" not in written
+    assert street.key("u-17") not in written

@@ -1,0 +1,94 @@
+"""Lanes: calls that wait together are answered together, and nobody can tell."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from serving.lanes import Lane
+
+
+class Desk:
+    """Answers slowly enough for calls to gather, and remembers what it was asked at once."""
+
+    def __init__(self) -> None:
+        self.open, self.asked = threading.Event(), []  # type: ignore[var-annotated]
+
+    def answer(self, about: list[str], options: str) -> Sequence[str]:
+        self.asked.append((tuple(about), options))
+        self.open.wait(5)
+        if "bad" in about:
+            raise ValueError("a bad one")
+        return [f"{options}{one}" for one in about]
+
+
+async def gathered(lane: Lane[str, str], desk: Desk, *calls: tuple[list[str], str]) -> list[object]:
+    """The answers of calls of which all but the first arrive while the first is answered."""
+    tasks = [asyncio.create_task(lane.ask(about, options)) for about, options in calls]
+    while not desk.asked or len(lane._waiting) < len(calls) - 1:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    desk.open.set()
+    return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_calls_that_wait_are_answered_at_once_and_each_gets_its_own(desk: Desk) -> None:
+    lane = Lane("test", desk.answer)
+    found = asyncio.run(gathered(lane, desk, (["a"], "x"), (["b", "c"], "x"), (["d"], "x"), (["e"], "y")))
+    assert found == [["xa"], ["xb", "xc"], ["xd"], ["ye"]]
+    assert desk.asked == [(("a",), "x"), (("b", "c", "d"), "x"), (("e",), "y")]
+    lane.stop()
+
+
+def test_ones_failure_is_not_the_others(desk: Desk) -> None:
+    lane = Lane("test", desk.answer)
+    first, bad, good = asyncio.run(gathered(lane, desk, (["a"], "x"), (["bad"], "x"), (["c"], "x")))
+    assert (first, good) == (["xa"], ["xc"])
+    assert isinstance(bad, ValueError)
+    lane.stop()
+
+
+def test_no_more_are_asked_about_at_once_than_agreed(desk: Desk) -> None:
+    lane = Lane("test", desk.answer, most=2)
+    asyncio.run(gathered(lane, desk, (["a"], "x"), (["b"], "x"), (["c"], "x"), (["d", "e", "f"], "x")))
+    assert [about for about, _ in desk.asked] == [("a",), ("b", "c"), ("d", "e", "f")]
+    lane.stop()
+
+
+def test_a_call_that_was_given_up_is_not_answered(desk: Desk) -> None:
+    lane = Lane("test", desk.answer)
+
+    async def scene() -> None:
+        first, given_up = (asyncio.create_task(lane.ask([who], "x")) for who in "ab")
+        while not desk.asked or not lane._waiting:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        given_up.cancel()
+        await asyncio.sleep(0)
+        desk.open.set()
+        await first
+        assert await lane.ask(["c"], "x") == ["xc"]
+
+    asyncio.run(scene())
+    assert [about for about, _ in desk.asked] == [("a",), ("c",)]
+    lane.stop()
+
+
+def test_stopping_answers_what_waits_first(desk: Desk) -> None:
+    lane = Lane("test", desk.answer)
+
+    async def scene() -> list[object]:
+        tasks = [asyncio.create_task(lane.ask([who], "x")) for who in "ab"]
+        while not desk.asked or not lane._waiting:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        desk.open.set()
+        await asyncio.to_thread(lane.stop)
+        return list(await asyncio.gather(*tasks))
+
+    assert asyncio.run(scene()) == [["xa"], ["xb"]]
