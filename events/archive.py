@@ -33,6 +33,10 @@ _AT_ONCE = 8
 """Footers read side by side: on S3 each is a request of its own."""
 
 
+_EACH_ITS_OWN = ("id", "user_key", "occurred_at", "available_at")
+"""Columns whose values hardly repeat, which a dictionary would only make longer."""
+
+
 class Archive:
     """The archive in one folder: `<type>/day=YYYY-MM-DD/<batch>.parquet`."""
 
@@ -77,10 +81,22 @@ class Archive:
         `batch` names the files; a batch of the same name is replaced, so that a repeated write adds nothing. Raises
         `DiskFull` with the archive as it was.
         """
-        with explain_full_disk(self.folder.uri), self._staging(batch) as staging:
+        with self._batch(batch, tables) as staging:
             for event, table in tables.items():
                 _write(connection, table, event=event, to=staging / event)
-            before = {f.name for event in tables for f in self.files(event) if f"/{batch}-" in f.name}
+
+    def append_tables(self, tables: Mapping[str, pa.Table], *, batch: str) -> None:
+        """The same of tables in memory, without DuckDB: a quarter of the work for a batch of 40,000 events."""
+        with self._batch(batch, tables) as staging:
+            for event, table in tables.items():
+                _write_table(table, event=event, to=staging / event)
+
+    @contextmanager
+    def _batch(self, batch: str, events: Collection[str]) -> Iterator[Path]:
+        """A folder whose files, when all are written, are moved to where those of an earlier batch of the name were."""
+        with explain_full_disk(self.folder.uri), self._staging(batch) as staging:
+            yield staging
+            before = {f.name for event in events for f in self.files(event) if f"/{batch}-" in f.name}
             for written in sorted(staging.glob("*/day=*/*.parquet")):
                 day = written.parent.relative_to(staging).as_posix()
                 name = f"{day}/{batch}-{written.name.removeprefix('part-')}"
@@ -182,6 +198,22 @@ def _write(connection: duckdb.DuckDBPyConnection, table: str, *, event: str, to:
         f"ORDER BY occurred_at) TO '{_escaped(to)}' "
         f"(FORMAT parquet, COMPRESSION zstd, PARTITION_BY (day), FILENAME_PATTERN 'part-{{i}}')"
     )
+
+
+def _write_table(table: pa.Table, *, event: str, to: Path) -> None:
+    """As `_write`: a file a day, by the moment of the event."""
+    declared = event_type(event).arrow
+    rows = table.select(declared.names).cast(declared).sort_by("occurred_at")
+    dates = rows["occurred_at"].cast(pa.timestamp("us")).cast(pa.date32()).combine_chunks()
+    first = 0
+    for day, count in zip(*map(pa.Array.to_pylist, pc.value_counts(dates).flatten()), strict=True):
+        place = to / f"day={day.isoformat()}"
+        place.mkdir(parents=True)
+        pq.write_table(
+            rows.slice(first, count), place / "part-0.parquet", compression="zstd", compression_level=1,
+            use_dictionary=[name for name in declared.names if name not in _EACH_ITS_OWN], store_schema=False,
+        )  # fmt: skip
+        first += count
 
 
 def _footer(folder: Folder, name: str) -> pq.FileMetaData:
