@@ -80,7 +80,7 @@ def test_a_second_retrain_at_the_same_time_says_so_and_leaves(shop: Settings) ->
         with pytest.raises(LockHeld, match="retrain"):
             retrain(shop, as_of=shop.now())
         environment = {**os.environ, "AAP_HOME": str(shop.home), "PYTHONPATH": str(Path(__file__).parents[2])}
-        second = subprocess.run([*_AAP, "retrain"], env=environment, capture_output=True, text=True, timeout=60)
+        second = subprocess.run([*_AAP, "retrain"], env=environment, capture_output=True, text=True, timeout=180)
     assert second.returncode != 0
     assert second.stderr.startswith("Error:")
     assert "Traceback" not in second.stderr
