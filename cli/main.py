@@ -32,7 +32,7 @@ __all__ = ["ENTRIES", "Entry", "app", "main", "sentence"]
 _OURS = frozenset(
     {
         *("settings", "storage", "security", "consent", "events", "feature_repo"),
-        *("models", "experiments", "serving", "pipelines", "cli", "benchmarks"),
+        *("models", "experiments", "privacy", "serving", "pipelines", "cli", "benchmarks"),
     }
 )
 
@@ -87,6 +87,11 @@ ENTRIES: Mapping[str, Entry] = {
         Entry("keys", "cli.keys", "app", "Serve", "Create and revoke the API keys of applications."),
         Entry("replay", "cli.replay", "replay", "Serve", "Make an answer again from its record, bit for bit."),
         Entry("consent", "cli.consent", "app", "Consent", "Grant, withdraw and look up consent; verify the ledger."),
+        Entry("export", "cli.person", "export", "Consent", "Hand over everything held of a person."),
+        Entry("import-person", "cli.person", "import_person", "Consent", "Take in one person's export."),
+        Entry("rectify", "cli.person", "rectify", "Consent", "Correct a past event of a person."),
+        Entry("erase", "cli.erase", "erase", "Consent", "Erase a person everywhere, with a signed certificate."),
+        Entry("retention", "cli.retention", "retention", "Consent", "Delete what no purpose may use any more."),
         Entry("bench", "cli.bench", "app", "Look", "Measure the platform beside its peers."),
     )
 }

@@ -298,6 +298,26 @@ def live_quality(
     table("model", "version", "variant", "judged", "waiting", "measured", rows=rows, numbers=["judged", "waiting"])
 
 
+@app.command("trained-on")
+def trained_on(user: Annotated[str, typer.Argument(help="The person's id, as your systems know it.")]) -> None:
+    """Say which versions were trained on a person. One that doesn't say on whom counts as trained on them."""
+    from models.registry import open_registry
+    from models.roster import MODELS
+    from security.pseudonyms import load_pseudonyms
+
+    settings = load_settings()
+    registry, key = open_registry(settings), load_pseudonyms(Layout(settings.home)).user_key(user)
+    rows = [
+        (v.name, v.version, ", ".join(v.aliases) or None, "to be replaced" if v.tainted else None)
+        for name in MODELS
+        for v in registry.trained_on(name, key)
+    ]
+    if rows:
+        table("model", "version", "alias", "marked", rows=rows, numbers=["version"])
+    else:
+        console.print("No version was trained on this person.")
+
+
 def _said(measured: dict[str, float | None]) -> str:
     return ", ".join(f"{name} {'–' if value is None else f'{value:.4f}'}" for name, value in measured.items())
 

@@ -75,6 +75,7 @@ class Churn(Model[TrainingFrame, ChurnParameters]):
 
     name: ClassVar[str] = "churn"
     service: ClassVar[str] = "churn"
+    predicts: ClassVar[tuple[str, ...]] = ("churned", "probability", "reasons")
     parameters_type: ClassVar[type] = ChurnParameters
     label: ClassVar[str | None] = LABEL
 

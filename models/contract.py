@@ -63,6 +63,8 @@ class Model(ABC, Generic[Data, Settings]):
     name: ClassVar[str]
     service: ClassVar[str]
     """The feature service whose purpose the model is trained and used for."""
+    predicts: ClassVar[tuple[str, ...]]
+    """The names of its label, if it has one, and of everything it answers with; `models.declared` reads them."""
     parameters_type: ClassVar[type]
     """Frozen dataclass of this model's section of training.yaml."""
 

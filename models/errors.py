@@ -3,6 +3,7 @@
 ModelError
 ├── BadParameters      training.yaml says something that can't be used
 ├── UnknownModel       no model has this name
+├── UnusableModel      a model declared with no purpose, or to tell what nobody may tell
 ├── TooFewRows         not enough to learn from, or to judge on
 ├── OneClassOnly       every label is the same
 ├── Leak               what was to be learned from knows the future
@@ -32,6 +33,7 @@ __all__ = [
     "UnknownModel",
     "UnknownStrategy",
     "UnknownVersion",
+    "UnusableModel",
     "UnusableTable",
 ]
 
@@ -49,6 +51,10 @@ class UnknownModel(ModelError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class UnusableModel(ModelError, ValueError):
+    """A model with no purpose behind it, or that would tell what this platform refuses to know."""
 
 
 class TooFewRows(ModelError, ValueError):

@@ -43,6 +43,7 @@ class Popularity(Model[Interactions, PopularityParameters]):
 
     name: ClassVar[str] = "popularity"
     service: ClassVar[str] = "recommendation"
+    predicts: ClassVar[tuple[str, ...]] = ("item_id", "score")
     parameters_type: ClassVar[type] = PopularityParameters
 
     features: tuple[str, ...]

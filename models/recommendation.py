@@ -64,6 +64,7 @@ class RecommendationModel(Model[Interactions, RecommendationParameters]):
 
     name: ClassVar[str] = "recommendation"
     service: ClassVar[str] = "recommendation"
+    predicts: ClassVar[tuple[str, ...]] = ("item_id", "score", "reason")
     parameters_type: ClassVar[type] = RecommendationParameters
 
     features: tuple[str, ...]

@@ -57,6 +57,7 @@ class Segments(Model[TrainingFrame, SegmentsParameters]):
 
     name: ClassVar[str] = "segments"
     service: ClassVar[str] = "segments"
+    predicts: ClassVar[tuple[str, ...]] = ("segment", "segment_name", "distance")
     parameters_type: ClassVar[type] = SegmentsParameters
 
     features: tuple[str, ...]

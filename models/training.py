@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from feature_repo.frame import Manifest
+from models import lineage
 from models.contract import AnyModel, Retrieval
 from models.errors import CorruptArtifact
 from models.evaluation import Evaluation
@@ -79,6 +80,7 @@ def train(
         run.log_params({**settings.flat(name), "seed": chosen, "cut": split.cut.isoformat()})
         run.log_dict(data.manifest.to_dict(), path="manifest.json")
         run.log_dict(past.manifest.to_dict(), path="manifest_of_evaluation.json")
+        run.log_bytes(lineage.pack(data.user_keys), path=lineage.FILE)
         run.log_evaluation(evaluation)
         tags = _tags(model, data.manifest, seed=chosen, revision=revision) | {"headline": evaluation.headline}
         version = registry.register(model, run=run, tags=tags)

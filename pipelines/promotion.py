@@ -57,7 +57,8 @@ def train_and_decide(
     )
     decision = decide(
         trained.evaluation,
-        before.metrics if before else None,
+        # One that was trained on somebody erased has to go, so it is no bar to what replaces it.
+        before.metrics if before and not before.tainted else None,
         features=trained.model.features,
         rules=settings.gate,
     )

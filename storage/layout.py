@@ -110,6 +110,16 @@ class Layout:
         return self.home / "alerts"
 
     @property
+    def tombstones(self) -> Path:
+        """Who was erased, as digests (SQLite)."""
+        return self.home / "privacy" / "tombstones.db"
+
+    @property
+    def certificates(self) -> Path:
+        """Signed certificates of erasures and corrections (JSON)."""
+        return self.home / "privacy" / "certificates"
+
+    @property
     def run(self) -> Path:
         """Lock files and the state of background processes."""
         return self.home / "run"
