@@ -17,7 +17,7 @@ __all__ = ["live"]
 def live(
     workers: Annotated[int, typer.Option(help="Worker processes; at most 4 share the log.", min=1, max=4)] = 1,
     drain_every: Annotated[float, typer.Option(help="Seconds between two writes to the archive.", min=0.5)] = 10.0,
-    watch: Annotated[bool, typer.Option(help="Score events, sessions and people for anomalies.")] = True,
+    watch: Annotated[bool, typer.Option(help="Score events, sessions and people for anomalies.")] = False,
 ) -> None:
     """Fold live events into the online features as they come, and write them to the archive. Ctrl-C ends it."""
     from pipelines.live import run

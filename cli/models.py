@@ -189,7 +189,7 @@ def alerts(
     if rows:
         table("time", "kind", "who", "about", "score", "above", "driven by", rows=rows, numbers=["score", "above"])
     else:
-        console.print("No alerts; `aap live` gives them once the anomaly models have champions.")
+        console.print("No alerts; `aap live --watch` gives them once the anomaly models have champions.")
 
 
 @app.command()

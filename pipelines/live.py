@@ -44,7 +44,7 @@ def run(
     *,
     workers: int = 1,
     drain_every_s: float = _DRAIN_S,
-    watch_too: bool = True,
+    watch_too: bool = False,
     stop: Event | None = None,
 ) -> None:
     """Keep `workers` workers going and the archive written, until `stop` is set. A worker that dies is replaced.
