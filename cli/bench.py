@@ -214,6 +214,26 @@ def build(
     console.print(f"{report.growth} × the CPU an event at {copies} × the events. {report.machine}", highlight=False)
 
 
+@app.command()
+def withdraw(
+    withdrawals: Annotated[int, typer.Option(min=1, max=300, help="People who withdraw, one after another.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Withdrawing under load: how long until it is acknowledged, and whether anything uses the data afterwards."""
+    from benchmarks.withdraw import run
+
+    with err.status("Training a shop, then withdrawing under load…"):
+        report = run(withdrawals=withdrawals)
+    found = report.to_dict()
+    if as_json:
+        _print_json(found)
+        return
+    machine = found.pop("machine")
+    table("what", "figure", rows=found.items(), numbers=["figure"])
+    console.print(machine, highlight=False)
+
+
+@app.command()
 def swap(
     swaps: Annotated[int, typer.Option(min=1, help="Promotions.")] = 20,
     requests: Annotated[int, typer.Option(min=100, help="Calls answered meanwhile, at least.")] = 10_000,

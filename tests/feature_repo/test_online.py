@@ -186,7 +186,7 @@ def test_a_timetable_that_is_gone_or_damaged_makes_the_values_expired_not_wrong(
 def test_last_bought_products_come_newest_first_and_only_to_who_allows_it(room: StoreRoom) -> None:
     profile = Purpose.PERSONALIZE_PROFILING
     room.put_online(profile)
-    (bought,) = room.read(profile, "customer-0", "refuser").sequences
+    bought, _baskets = room.read(profile, "customer-0", "refuser").sequences
     meant = room.shop.events(columns="item_id, occurred_at, source, id, user_key, available_at")
     known = (e for e in meant if e[4] == room.key("customer-0") and e[1] >= ASKED and e[5] <= AS_OF)
     mine = sorted(known, key=lambda e: (e[2], e[3]))

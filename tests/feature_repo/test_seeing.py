@@ -105,7 +105,7 @@ def test_the_commands_show_it_and_end_with_one_object(room: StoreRoom) -> None:
     _, every = told("list")
     by_name = {f["name"]: f for f in every["features"]}  # type: ignore[attr-defined]
     assert by_name["days_since_last_coupon"]["missing_share"] == pytest.approx(1 / 9)
-    assert by_name["product_last_500"]["missing_share"] is None
+    assert by_name["product_last_1000"]["missing_share"] is None
 
 
 def test_what_is_not_built_is_said(room: StoreRoom) -> None:
