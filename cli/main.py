@@ -87,6 +87,7 @@ ENTRIES: Mapping[str, Entry] = {
         Entry("keys", "cli.keys", "app", "Serve", "Create and revoke the API keys of applications."),
         Entry("replay", "cli.replay", "replay", "Serve", "Make an answer again from its record, bit for bit."),
         Entry("consent", "cli.consent", "app", "Consent", "Grant, withdraw and look up consent; verify the ledger."),
+        Entry("console", "cli.look", "look", "Look", "How everything is, on one page in the browser."),
         Entry("bench", "cli.bench", "app", "Look", "Measure the platform beside its peers."),
     )
 }
