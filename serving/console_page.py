@@ -27,16 +27,17 @@ a{color:var(--blue)}a:focus-visible,[tabindex]:focus-visible{outline:3px solid v
 .skip{position:absolute;left:-99rem}.skip:focus{left:1rem;top:.5rem;background:var(--paper);padding:.4rem .8rem}
 nav ul{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;list-style:none;margin-bottom:1rem}
 section{background:var(--card);border:1px solid var(--edge);border-radius:.6rem;padding:1rem;margin:0 0 1rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.94rem}
+.wide{overflow-x:auto}table{border-collapse:collapse;min-width:min(100%,30rem);font-size:.94rem}
 caption{text-align:left;padding:.2rem 0 .4rem}
-th,td{padding:.35rem .9rem .35rem 0;border-bottom:1px solid var(--edge);text-align:left;vertical-align:top}
+th,td{padding:.35rem 1.3rem .35rem 0;border-bottom:1px solid var(--edge);text-align:left;vertical-align:top}
 thead th{color:var(--soft);font-weight:600;white-space:nowrap}tbody th{font-weight:600}
-tbody tr:last-child>*{border-bottom:0}td:last-child{padding-right:0}
+tbody tr:last-child>*{border-bottom:0}tr>:last-child{padding-right:0}td svg{min-width:7rem;margin-top:.35rem}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .good{color:var(--good)}.bad{color:var(--bad)}ul.why{margin:0;padding-left:1.1rem}
 svg{max-width:100%;height:auto;display:block}.part{fill:var(--blue)}.rest{fill:var(--rest)}.band{fill:var(--band)}
 .line{fill:none;stroke:var(--blue);stroke-width:2}.zero{stroke:var(--soft);stroke-dasharray:4 4}
 .tick{fill:var(--soft);font-size:12px}footer{padding-bottom:2rem}
+@media (max-width:34rem){th,td{padding-right:.7rem}section{padding:.8rem}}
 @media (prefers-reduced-motion:no-preference){html{scroll-behavior:smooth}}
 """
 _HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()

@@ -39,8 +39,8 @@ def lift(curve: Curve, *, name: str, of: str) -> str:
     lower = [f"{x(d):.1f},{y(low):.1f}" for d, _, low, _ in reversed(looks)]
     middle = [f"{x(d):.1f},{y(mid):.1f}" for d, mid, _, _ in looks]
     marks = "".join(
-        f'<text class="tick" text-anchor="end" x="{_LEFT - 8}" y="{y(v) + 4:.1f}">{v:+.0%}</text>'
-        for v in (reach, 0.0, -reach)
+        f'<text class="tick" text-anchor="end" x="{_LEFT - 8}" y="{y(v) + 4:.1f}">{label}</text>'
+        for v, label in ((reach, f"+{reach:.0%}"), (0.0, "0%"), (-reach, f"−{reach:.0%}"))
     )
     drawn = (
         f'<polygon class="band" points="{" ".join(upper + lower)}"/>'
