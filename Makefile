@@ -7,7 +7,7 @@ MADE   := $(VENV)/.made-from-lock
 PYTEST ?= $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint format types layers env up down lock clean
+.PHONY: help demo test test-full leaks lint format types layers env up down lock clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -20,6 +20,9 @@ test: lint types layers ## Check style, types and layers, then run the tests
 
 test-full: lint types layers ## The same, with the tests that take long: Spark, and the whole demo data
 	@$(PYTEST)
+
+leaks: env ## Plant deliberate leaks, one at a time, and see whether the tests catch each
+	@$(BIN)/python -m tests.noninterference.plant
 
 lint: env ## Check style and formatting (ruff)
 	@$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -50,6 +51,61 @@ def consent(people: People = 100_000, as_json: Json = False) -> None:
     headings = ("people", "with p50 ms", "without p50 ms", "added %")
     table(*headings, rows=rows, numbers=headings)
     console.print(report.machine, highlight=False)
+
+
+@app.command()
+def anomaly(
+    file: Annotated[Path, typer.Argument(help="A CSV or Parquet table.", exists=True, dir_okay=False)],
+    label: Annotated[str, typer.Option(help="The column that is 1 for an anomaly, else 0.")],
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Finding the labelled rows of a table: the isolation forest beside the median-absolute-deviation rule."""
+    from benchmarks.anomaly import run
+
+    with counted("Scoring") as told:
+        told(1)
+        found = run(file, label=label, seed=seed)
+    if as_json:
+        _print_json(found.to_dict())
+        return
+    rows = [(name, of["auc"], of["ap"]) for name, of in (("forest", found.forest), ("MAD rule", found.mad_rule))]
+    table("way", "ROC AUC", "average precision", rows=rows, numbers=["ROC AUC", "average precision"])
+    gain, low, high = found.gain_auc
+    about = f"{found.rows:,} rows, {found.marked:,} marked, {len(found.features)} features"
+    console.print(f"Gain in ROC AUC {gain:+.4f} [{low:+.4f}, {high:+.4f}]; {about}.", highlight=False)
+    console.print(found.machine, highlight=False)
+
+
+@app.command()
+def models(
+    home: Annotated[
+        Path | None,
+        typer.Option(help="Fit on this home's data; [dim]else on the demo's shop, everybody agreeing[/].",
+                     show_default=False, file_okay=False, exists=True),
+    ] = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Fitting the four models on all data, and answering one person."""
+    from contextlib import nullcontext
+
+    from benchmarks.models import run
+    from feature_repo.retrieval import open_retrieval
+    from pipelines.all_data import CUT, everyone_agrees
+    from pipelines.promotion import training_settings
+
+    def tell(stage: str) -> None:
+        err.print(f"[dim]{stage}[/]", highlight=False)
+
+    with everyone_agrees(tell) if home is None else nullcontext(load_settings(home)) as settings:
+        costs = run(open_retrieval(settings), settings=training_settings(settings), cut=CUT, progress=tell)
+    found = costs.to_dict()
+    if as_json:
+        _print_json(found)
+        return
+    rows = [(what, name, value) for what, of in found.items() if isinstance(of, dict) for name, value in of.items()]
+    table("what", "of", "figure", rows=[*rows, ("peak", "GB", costs.peak_gb)], numbers=["figure"])
+    console.print(costs.machine, highlight=False)
 
 
 @app.command()

@@ -1,111 +1,166 @@
-"""`aap consent`: what people allow."""
+"""`aap consent`: what people allow. How it is proved is in `consent_proof`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import console, print_error, table
-from settings.config import load_settings
+from cli import consent_proof
+from cli.console import console, print_json, table
+from settings.config import Settings, load_settings
 from storage.layout import Layout
+
+if TYPE_CHECKING:
+    from consent.choices import ConsentDesk
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Grant, withdraw and look up consent; verify the ledger.", no_args_is_help=True)
+consent_proof.add_to(app)
 
 _User = Annotated[str, typer.Argument(help="The person's id, as your systems know it.")]
 _PurposeName = Annotated[str, typer.Argument(help="One purpose; `aap consent purposes` lists them.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command()
 def purposes() -> None:
-    """List the purposes there are, what each means and what it rests on."""
+    """List the purposes there are: what each means, what it rests on, how long, for whom."""
     from consent.purposes import Purpose, spec
 
-    rows = [(p.value, spec(p).explanation, spec(p).legal_basis.replace("_", " ")) for p in Purpose]
-    table("purpose", "meaning", "basis", rows=rows)
+    rows = []
+    for p in Purpose:
+        s = spec(p)
+        who = f"{s.age.alone_from}+" + (", younger with a guardian" if s.age.guardian else "")
+        basis = s.legal_basis.replace("_", " ") + (", stopped by GPC" if s.stopped_by_gpc else "")
+        rows.append((p.value, s.explanation, basis, f"{s.retention.days} days", who))
+    table("purpose", "meaning", "basis", "kept", "from age", rows=rows)
 
 
 @app.command()
 def grant(
-    user: _User, purpose: _PurposeName, notice: Annotated[str, typer.Option(help="Notice they read.")] = "1"
+    user: _User,
+    purpose: _PurposeName,
+    notice: Annotated[str, typer.Option(help="Version of the notice they read.")] = "1",
+    age: Annotated[int | None, typer.Option(help="Their age, if you know that they are young.", min=0)] = None,
+    guardian: Annotated[
+        bool, typer.Option("--guardian", help="Said by somebody with parental responsibility.")
+    ] = False,
 ) -> None:
     """Record that a person allows one purpose."""
-    _record(user, purpose, "given", notice=notice)
+    from consent.ages import check_age
+    from consent.purposes import parse_purpose
+
+    check_age(parse_purpose(purpose), age=age, by_guardian=guardian)
+    _record(user, purpose, "given", notice=notice, said_by="a guardian" if guardian else "the person")
 
 
 @app.command()
 def withdraw(user: _User, purpose: _PurposeName) -> None:
     """Record that a person no longer allows one purpose; in force for every reader when this returns."""
-    _record(user, purpose, "withdrawn", notice="1")
+    _record(user, purpose, "withdrawn", notice="1", said_by="the person")
 
 
 @app.command()
-def show(user: _User) -> None:
-    """Show what a person allows now, purpose by purpose, with the reason."""
+def gpc(user: _User, state: Annotated[str, typer.Argument(help="on or off.")]) -> None:
+    """Set or lift a person's Global Privacy Control: while it is on, no marketing and no sharing, whatever was granted."""
+    if state not in ("on", "off"):
+        raise typer.BadParameter(f"{state!r} is neither on nor off.")
+    settings, desk, key = _open(user)
+    now = settings.now()
+    desk.set_gpc(key, on=state == "on", said_by="the person", indicated_at=now, received_at=now)
+    console.print(
+        f"Global Privacy Control: {state}." + (" What it stopped has to be granted anew." if state == "off" else "")
+    )
+
+
+@app.command()
+def notice(
+    version: Annotated[str, typer.Argument(help="The new notice's version.")],
+    text: Annotated[Path, typer.Argument(help="File with its text.", exists=True, dir_okay=False)],
+    material: Annotated[
+        bool,
+        typer.Option("--material", help="It differs materially: whoever agreed under an older one is asked again."),
+    ] = False,
+    purpose: Annotated[list[str] | None, typer.Option(help="Purpose it is about; all by default.")] = None,
+) -> None:
+    """Publish the notice that people are shown from now on."""
     from consent.choices import open_desk
-    from consent.purposes import Purpose
-    from security.pseudonyms import load_pseudonyms
+    from consent.notices import Notice
+    from consent.purposes import Purpose, parse_purpose
 
     settings = load_settings()
-    key, desk, now = load_pseudonyms(Layout(settings.home)).user_key(user), open_desk(settings), settings.now()
+    about = tuple(parse_purpose(p) for p in purpose) if purpose else tuple(Purpose)
+    digest, now = sha256(text.read_bytes()).hexdigest(), settings.now()
+    people = open_desk(settings).publish(Notice(version, about, digest, now, material), now=now)
+    what = "older grants have ended" if material else "older grants stand"
+    console.print(f"Notice {version} is published, SHA-256 {digest}: {what}; {people:,} people brought up to date.")
+
+
+@app.command()
+def show(user: _User, as_json: _Json = False) -> None:
+    """Show what a person allows now, purpose by purpose, with the reason."""
+    from consent.purposes import Purpose
+
+    settings, desk, key = _open(user)
+    now = settings.now()
     decisions = [desk.decision(key, p, now=now) for p in Purpose]
+    if as_json:
+        print_json(
+            {d.purpose: {"allowed": d.allowed, "reason": d.reason, "ledger_seq": d.ledger_seq} for d in decisions}
+        )
+        return
     table("purpose", "allowed", "reason", rows=[(d.purpose, "yes" if d.allowed else "no", d.reason) for d in decisions])
 
 
 @app.command()
-def history(user: _User) -> None:
+def history(user: _User, as_json: _Json = False) -> None:
     """Show everything a person chose, in the order it was recorded."""
-    from consent.choices import open_ledger
-    from security.pseudonyms import load_pseudonyms
+    from consent.records import fields_of
 
-    settings = load_settings()
-    records = open_ledger(settings).history(load_pseudonyms(Layout(settings.home)).user_key(user))
+    _, desk, key = _open(user)
+    records = desk.ledger.history(key)
+    if as_json:
+        print_json({"records": [fields_of(r.seq, r.entry, r.received_at) for r in records]})
+        return
     rows = [
         (
             r.seq,
             r.entry.purpose,
             r.entry.status,
             f"{r.entry.indicated_at:%Y-%m-%d %H:%M}",
+            r.entry.notice_version,
             r.entry.said_by,
             r.entry.method,
         )
         for r in records
     ]
-    table("no.", "purpose", "status", "indicated", "by", "how", rows=rows, numbers=["no."])
+    table("no.", "purpose", "status", "indicated", "notice", "by", "how", rows=rows, numbers=["no."])
 
 
-@app.command()
-def verify() -> None:
-    """Check that no record of the ledger was changed or removed, and print its checkpoint."""
-    from consent.choices import open_ledger
-
-    ledger = open_ledger(load_settings())
-    altered = ledger.first_altered()
-    if altered is not None:
-        print_error(
-            f"Record {altered} of the consent ledger was changed or is missing; restore the ledger from a backup."
-        )
-        raise typer.Exit(1)
-    checkpoint = ledger.checkpoint()
-    console.print(f"{checkpoint.size:,} records, none changed. Merkle root {checkpoint.root}", soft_wrap=True)
-
-
-def _record(user: str, purpose: str, status: str, *, notice: str) -> None:
+def _open(user: str) -> tuple[Settings, ConsentDesk, str]:
     from consent.choices import open_desk
-    from consent.policy import Status
-    from consent.purposes import parse_purpose
     from security.pseudonyms import load_pseudonyms
 
     settings = load_settings()
+    return settings, open_desk(settings), load_pseudonyms(Layout(settings.home)).user_key(user)
+
+
+def _record(user: str, purpose: str, status: str, *, notice: str, said_by: str) -> None:
+    from consent.policy import Status
+    from consent.purposes import parse_purpose
+
     named = parse_purpose(purpose)
+    settings, desk, key = _open(user)
     now = settings.now()
-    position = open_desk(settings).record(
-        load_pseudonyms(Layout(settings.home)).user_key(user),
+    position = desk.record(
+        key,
         named,
         Status(status),
-        said_by="the person",
+        said_by=said_by,
         method="command line",
         indicated_at=now,
         received_at=now,

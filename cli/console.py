@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from settings.config import Settings
 
-__all__ = ["Report", "configure_logs", "console", "counted", "err", "print_error", "progress", "table"]
+__all__ = ["Report", "configure_logs", "console", "counted", "err", "print_error", "print_json", "progress", "table"]
 
 # A pipe has no width of its own; wide enough there that a table's rows stay one line each.
 _PIPE_WIDTH = 200
@@ -88,6 +88,13 @@ def table(
 def print_error(sentence: str) -> None:
     """One sentence on standard error, never wrapped, never interpreted as markup."""
     err.print(f"[bold red]Error:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
+
+
+def print_json(content: object) -> None:
+    """One JSON document on one line of standard output; what JSON has no word for becomes text."""
+    import json
+
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
 
 
 def configure_logs(settings: Settings) -> None:

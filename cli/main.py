@@ -32,7 +32,7 @@ __all__ = ["ENTRIES", "Entry", "app", "main", "sentence"]
 _OURS = frozenset(
     {
         *("settings", "storage", "security", "consent", "events", "feature_repo"),
-        *("models", "experiments", "serving", "pipelines", "cli", "benchmarks"),
+        *("models", "experiments", "privacy", "serving", "pipelines", "cli", "benchmarks"),
     }
 )
 
@@ -82,12 +82,20 @@ ENTRIES: Mapping[str, Entry] = {
         Entry("train", "cli.train", "train", "Models", "Train one model, or all, beside their baselines."),
         Entry("models", "cli.models", "app", "Models", "List model versions; promote or roll back."),
         Entry("retrain", "cli.retrain", "retrain", "Models", "The weekly job: import, features, drift, train, gate."),
+        Entry("job", "cli.job", "job", "Models", "Run the daily or the monthly job once."),
+        Entry("schedule", "cli.schedule", "schedule", "Models", "Print the jobs for cron, systemd or Kubernetes."),
+        Entry("tune", "cli.tune", "tune", "Models", "Search for better training settings, on earlier days only."),
         Entry("serve", "cli.serve", "serve", "Serve", "Run the prediction service in this terminal."),
         Entry("experiment", "cli.experiment", "app", "Serve", "List experiments, read them out, stop and resume them."),
         Entry("keys", "cli.keys", "app", "Serve", "Create and revoke the API keys of applications."),
         Entry("replay", "cli.replay", "replay", "Serve", "Make an answer again from its record, bit for bit."),
         Entry("consent", "cli.consent", "app", "Consent", "Grant, withdraw and look up consent; verify the ledger."),
         Entry("console", "cli.look", "look", "Look", "How everything is, on one page in the browser."),
+        Entry("export", "cli.person", "export", "Consent", "Hand over everything held of a person."),
+        Entry("import-person", "cli.person", "import_person", "Consent", "Take in one person's export."),
+        Entry("rectify", "cli.person", "rectify", "Consent", "Correct a past event of a person."),
+        Entry("erase", "cli.erase", "erase", "Consent", "Erase a person everywhere, with a signed certificate."),
+        Entry("retention", "cli.retention", "retention", "Consent", "Delete what no purpose may use any more."),
         Entry("bench", "cli.bench", "app", "Look", "Measure the platform beside its peers."),
     )
 }

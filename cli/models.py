@@ -15,7 +15,9 @@ from settings.config import load_settings
 from storage.layout import Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from matplotlib.figure import Figure
 
     from models.registry import ModelVersion, Registry
     from settings.config import Settings
@@ -167,6 +169,30 @@ def rollback(model: _Model) -> None:
 
 
 @app.command()
+def alerts(
+    most: Annotated[int, typer.Option(min=1, help="How many, the newest.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array, on the last line.")] = False,
+) -> None:
+    """List what `aap live` found unusual, newest first; people by their pseudonyms."""
+    from pipelines.alerts import read
+    from storage.layout import Layout
+
+    found = read(Layout(load_settings().home).alerts, most=most)
+    if as_json:
+        typer.echo(json.dumps(found, default=str))
+        return
+    rows = [
+        (f"{a['time']:%Y-%m-%d %H:%M:%S}", a["kind"], a["user_key"][:8], a["about"], f"{a['score']:.3f}",
+         f"{a['threshold']:.3f}", ", ".join(a["drivers"]))
+        for a in found
+    ]  # fmt: skip
+    if rows:
+        table("time", "kind", "who", "about", "score", "above", "driven by", rows=rows, numbers=["score", "above"])
+    else:
+        console.print("No alerts; `aap live` gives them once the anomaly models have champions.")
+
+
+@app.command()
 def report(
     home: Annotated[
         Path | None,
@@ -183,13 +209,17 @@ def report(
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Only these; [dim]all[/].", show_default=False)] = None,
     weeks: Annotated[int, typer.Option(min=0, help="Judge churn at so many weekly cuts before as well.")] = 0,
+    price: Annotated[bool, typer.Option(help="Tell how each model does as fewer people agree.")] = True,
+    plots: Annotated[
+        Path | None, typer.Option(help="Put the plots of the price of consent here.", file_okay=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, on the last line.")] = False,
 ) -> None:
     """Judge every model at one fixed cut beside every baseline, on all data; nothing is registered."""
     from feature_repo.retrieval import open_retrieval
-    from models.report import REPORTED, report as judge
+    from models.report import REPORTED, report as judge, with_price
     from models.roster import model_class
-    from pipelines.all_data import CUT
+    from pipelines.all_data import CUT, who_said_yes
     from pipelines.promotion import training_settings
 
     chosen = [model_class(name).name for name in model or REPORTED]
@@ -201,14 +231,13 @@ def report(
             err.print(f"[dim]{stage}[/]", highlight=False)
 
         with _home(home, tell) as settings:
-            found = judge(
-                open_retrieval(settings),
-                settings=training_settings(settings),
-                cut=cut.replace(tzinfo=UTC) if cut else CUT,
-                models=chosen,
-                weeks=weeks,
-                progress=tell,
-            )
+            door, training = open_retrieval(settings), training_settings(settings)
+            at = cut.replace(tzinfo=UTC) if cut else CUT
+            found = judge(door, settings=training, cut=at, models=chosen, weeks=weeks, progress=tell)
+            if price:
+                yes = None if home else who_said_yes(settings, at=at)
+                drawn = with_price(found, door, settings=training, cut=at, consented=yes, progress=tell)
+                _save(drawn, plots)
     for name, told in found.items():
         _print_report(name, told)
     if as_json:
@@ -221,6 +250,15 @@ def _home(home: Path | None, tell: Callable[[str], None]) -> AbstractContextMana
     return everyone_agrees(tell) if home is None else nullcontext(load_settings(home))
 
 
+def _save(drawn: Mapping[str, Figure], folder: Path | None) -> None:
+    """Write each plot as PNG into `folder`, if one is named."""
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in drawn.items():
+        figure.savefig(folder / f"price-of-consent-{name}.png")
+
+
 def _print_report(name: str, told: dict[str, Any]) -> None:
     """A model's figures, a line a part, with its baselines."""
     parts = {f"{name} {key}": part for key, part in told.items() if isinstance(part, dict) and "interval" in part}
@@ -231,6 +269,10 @@ def _print_report(name: str, told: dict[str, Any]) -> None:
         for rival, theirs in found["baselines"].items():
             shown = theirs.items() if isinstance(theirs, dict) else [("", theirs)]
             rows += [(f"  {rival}", metric, f"{value:.4f}") for metric, value in shown]
+    for people, theirs in told.get("price", {}).items():
+        if isinstance(theirs, dict):
+            of = f"  {people} %" if people.isdigit() else f"  {people}"
+            rows += [(of, metric, "too few" if value is None else f"{value:.4f}") for metric, value in theirs.items()]
     table("model", "metric", "figure", rows=rows, numbers=["figure"])
 
 
@@ -254,6 +296,26 @@ def live_quality(
         return
     rows = [(q.model, q.version, q.variant, q.answers, q.waiting, _said(q.measured)) for q in found]
     table("model", "version", "variant", "judged", "waiting", "measured", rows=rows, numbers=["judged", "waiting"])
+
+
+@app.command("trained-on")
+def trained_on(user: Annotated[str, typer.Argument(help="The person's id, as your systems know it.")]) -> None:
+    """Say which versions were trained on a person. One that doesn't say on whom counts as trained on them."""
+    from models.registry import open_registry
+    from models.roster import MODELS
+    from security.pseudonyms import load_pseudonyms
+
+    settings = load_settings()
+    registry, key = open_registry(settings), load_pseudonyms(Layout(settings.home)).user_key(user)
+    rows = [
+        (v.name, v.version, ", ".join(v.aliases) or None, "to be replaced" if v.tainted else None)
+        for name in MODELS
+        for v in registry.trained_on(name, key)
+    ]
+    if rows:
+        table("model", "version", "alias", "marked", rows=rows, numbers=["version"])
+    else:
+        console.print("No version was trained on this person.")
 
 
 def _said(measured: dict[str, float | None]) -> str:

@@ -12,10 +12,14 @@ from datetime import datetime
 import redis
 
 from consent import projection
-from consent.errors import NotYetInForce
+from consent.errors import NotYetInForce, UnusableChoice
 from consent.ledger import Entry, Ledger, Record
+from consent.notices import Notice, superseded_at
 from consent.policy import Decision, Status, decide
-from consent.purposes import Purpose
+from consent.purposes import Purpose, spec
+from consent.records import GPC_METHOD
+from consent.signing import load_signer
+from consent.tombstones import open_tombstones
 from settings.config import Settings
 from storage.layout import Layout
 from storage.redis_server import connect
@@ -47,9 +51,13 @@ class ConsentDesk:
     ) -> int:
         """Record one choice about one purpose and return the ledger position; returning is the acknowledgement.
 
-        Raises `NotYetInForce` when the ledger has it but Redis could not be written: `catch_up` finishes it.
+        Raises `UnusableChoice` for a grant that would count for nothing (its notice was replaced, or the person's Global
+        Privacy Control is set), and `NotYetInForce` when the ledger has it but Redis could not be written: `catch_up`
+        finishes it.
         """
         entry = Entry(subject, purpose, status, indicated_at, said_by, method, notice_version)
+        if status.permits:
+            self._check_grant(entry)
         self.record_many([entry], received_at=received_at)
         return self.ledger.size()
 
@@ -58,6 +66,21 @@ class ConsentDesk:
         made = self.ledger.append(entries, received_at=received_at)
         self._project({e.subject for e in entries}, now=received_at)
         return made
+
+    def set_gpc(self, subject: str, *, on: bool, said_by: str, indicated_at: datetime, received_at: datetime) -> None:
+        """Set or lift a person's Global Privacy Control: while it is set, nothing permits the purposes it stops.
+
+        Raises `NotYetInForce` as `record` does.
+        """
+        status = Status.WITHDRAWN if on else Status.UNKNOWN
+        stopped = [p for p in Purpose if spec(p).stopped_by_gpc]
+        entries = [Entry(subject, p, status, indicated_at, said_by, GPC_METHOD) for p in stopped]
+        self.record_many(entries, received_at=received_at)
+
+    def publish(self, notice: Notice, *, now: datetime) -> int:
+        """Publish a notice; where it is material, what was granted under older ones ends now. Returns people projected."""
+        self.ledger.publish(notice)
+        return self.catch_up(now=now, everyone=True)
 
     def catch_up(self, *, now: datetime, everyone: bool = False) -> int:
         """Project what the ledger has and Redis may not; returns the number of people written.
@@ -85,6 +108,19 @@ class ConsentDesk:
         found, otherwise = standing[purpose]
         return decide(found, purpose=purpose, otherwise=otherwise, now=now, ledger_seq=seq)
 
+    def _check_grant(self, entry: Entry) -> None:
+        purpose = entry.purpose
+        replaced = superseded_at(self.ledger.notices(), purpose, entry.notice_version)
+        if replaced is not None and replaced <= entry.indicated_at:
+            raise UnusableChoice(
+                f"{purpose} can't be granted under notice {entry.notice_version!r}: it was replaced on {replaced:%Y-%m-%d}; "
+                "show the person the one in force and name its version."
+            )
+        if spec(purpose).stopped_by_gpc and self.ledger.gpc_is_set(entry.subject, at=entry.indicated_at):
+            raise UnusableChoice(
+                f"{purpose} can't be granted while the person's Global Privacy Control is set: they can lift it first."
+            )
+
     def _project(self, subjects: set[str], *, now: datetime) -> None:
         if not subjects:
             return
@@ -100,8 +136,12 @@ class ConsentDesk:
 
 
 def open_ledger(settings: Settings) -> Ledger:
-    """The ledger these settings name."""
-    return Ledger(settings.ledger_url) if settings.ledger_url else Ledger.at(Layout(settings.home).ledger)
+    """The ledger these settings name, signed with this home's key."""
+    layout = Layout(settings.home)
+    signer, tombstones = load_signer(layout), open_tombstones(layout)
+    if settings.ledger_url:
+        return Ledger(settings.ledger_url, signer=signer, tombstones=tombstones)
+    return Ledger.at(layout.ledger, signer=signer, tombstones=tombstones)
 
 
 def open_desk(settings: Settings) -> ConsentDesk:

@@ -1,7 +1,8 @@
 """The consent ledger: an append-only list of choices, one record a subject × purpose × change.
 
 The ledger says what was chosen; `consent.policy` says what follows. Records are numbered from 1 without gaps and each has
-a Merkle leaf, so a checkpoint (size, root) fixes everything before it. The database itself refuses UPDATE and DELETE.
+a Merkle leaf, so a checkpoint (size, root) fixes everything before it; with a signer, every append is vouched for by
+signed tree heads (`consent.tree_heads`). The database itself refuses UPDATE and DELETE. `consent.verification` checks it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ import sqlalchemy as sa
 
 from consent import merkle
 from consent.errors import LedgerUnavailable, UnusableChoice
-from consent.policy import LONGEST_GRANT, Choice, Grant, Reason, decide, grants
+from consent.notices import NOTICES, Notice, notice_of, row_of_notice, superseded_at
+from consent.policy import LONGEST_GRANT, Choice, Grant, Reason, Status, decide, grants
 from consent.purposes import Purpose
 from consent.records import (
     CHOICE,
+    GPC_METHOD,
     METADATA,
     RECORDS,
-    SQLITE_APPEND_ONLY,
     Entry,
     Record,
+    append_only,
     canonical,
     choice_of,
     fields_of,
@@ -34,6 +37,9 @@ from consent.records import (
     record_of,
     row_of,
 )
+from consent.signing import PublicKey, Signer
+from consent.tombstones import Tombstones
+from consent.tree_heads import HEADS, TreeHead, frontier_at, head_of, heads_for, leaves_after
 
 __all__ = ["Checkpoint", "Entry", "Ledger", "Record"]
 
@@ -51,23 +57,28 @@ class Checkpoint:
 class Ledger:
     """The ledger in one SQL database (SQLite by default, any SQLAlchemy URL)."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, signer: Signer | None = None, tombstones: Tombstones | None = None) -> None:
         self._engine = _engine(url)
+        self._signer, self._tombstones = signer, tombstones
         if self._engine.dialect.name == "sqlite":
             # SQLAlchemy must not open transactions by itself: appends take the write lock first (BEGIN IMMEDIATE).
             sa.event.listen(self._engine, "connect", _sqlite_pragmas)
         with _unavailable(url):
             METADATA.create_all(self._engine)
-            if self._engine.dialect.name == "sqlite":
-                with self._engine.begin() as connection:
-                    for statement in SQLITE_APPEND_ONLY:
-                        connection.execute(sa.text(statement))
+            with self._engine.begin() as connection:
+                for statement in append_only(self._engine.dialect.name):
+                    connection.exec_driver_sql(statement)
 
     @classmethod
-    def at(cls, path: Path) -> Ledger:
+    def at(cls, path: Path, *, signer: Signer | None = None, tombstones: Tombstones | None = None) -> Ledger:
         """The ledger in the SQLite file at `path`, made if missing."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        return cls(f"sqlite:///{path}")
+        return cls(f"sqlite:///{path}", signer=signer, tombstones=tombstones)
+
+    @property
+    def public_key(self) -> PublicKey | None:
+        """What the tree heads are checked with; None for a ledger that nobody signs."""
+        return None if self._signer is None else self._signer.public
 
     def append(self, entries: Sequence[Entry], *, received_at: datetime) -> list[Record]:
         """Append `entries` in order and return the records made; a choice already recorded is left out.
@@ -92,7 +103,51 @@ class Ledger:
                 )
             if made:
                 connection.execute(sa.insert(RECORDS), [row_of(r) for r in made])
+                self._sign(connection, made, signed_at=received_at)
         return made
+
+    def publish(self, notice: Notice) -> None:
+        """Add a notice; raises `UnusableChoice` when there is one of that version."""
+        signature = None if self._signer is None else self._signer.sign("notice", notice.content())
+        try:
+            with _unavailable(str(self._engine.url)), self._exclusive() as connection:
+                if connection.execute(sa.select(NOTICES).where(NOTICES.c.version == notice.version)).first():
+                    raise UnusableChoice(
+                        f"Notice {notice.version!r} is published already: give the new one another version."
+                    )
+                connection.execute(sa.insert(NOTICES), row_of_notice(notice, signature=signature))
+        except sa.exc.IntegrityError:
+            raise UnusableChoice(f"Notice {notice.version!r} is published already: choose another version.") from None
+
+    def notices(self) -> list[Notice]:
+        """Every published notice, the oldest first; raises `LedgerUnavailable` for one that this platform didn't sign."""
+        with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
+            rows = connection.execute(sa.select(NOTICES).order_by(NOTICES.c.published_at)).all()
+        found = [notice_of(row) for row in rows]
+        for row, notice in zip(rows, found, strict=True):
+            signed = bytes(row.signature or b"")
+            if self._signer and not self._signer.public.signed("notice", notice.content(), signature=signed):
+                raise LedgerUnavailable(
+                    f"Notice {notice.version!r} of the consent ledger was altered: restore the ledger."
+                )
+        return found
+
+    def tree_heads(self) -> list[TreeHead]:
+        """Every signed tree head, the smallest first."""
+        with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
+            return [head_of(row) for row in connection.execute(sa.select(HEADS).order_by(HEADS.c.size))]
+
+    def head(self) -> TreeHead | None:
+        """The newest signed tree head."""
+        with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
+            row = connection.execute(sa.select(HEADS).order_by(HEADS.c.size.desc()).limit(1)).first()
+        return None if row is None else head_of(row)
+
+    def leaves(self, *, up_to: int | None = None) -> list[bytes]:
+        """The Merkle leaves of the first `up_to` records, by default of all."""
+        query = sa.select(RECORDS.c.leaf).order_by(RECORDS.c.seq).limit(up_to)
+        with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
+            return [bytes(leaf) for leaf in connection.execute(query).scalars()]
 
     def history(self, subject: str) -> list[Record]:
         """Everything `subject` chose, in ledger order."""
@@ -102,6 +157,10 @@ class Ledger:
         """All records with `seq > after`, in order."""
         return self._select(RECORDS.c.seq > after)
 
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All records as they lie in the database, in the order of their numbers; for `consent.verification`."""
+        return (dict(row._mapping) for row in self._rows(sa.true()))
+
     def size(self) -> int:
         """Number of records."""
         with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
@@ -109,8 +168,7 @@ class Ledger:
 
     def checkpoint(self) -> Checkpoint:
         """Size and Merkle root now."""
-        with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
-            leaves = connection.execute(sa.select(RECORDS.c.leaf).order_by(RECORDS.c.seq)).scalars().all()
+        leaves = self.leaves()
         return Checkpoint(len(leaves), merkle.root(leaves).hex())
 
     def first_altered(self) -> int | None:
@@ -121,6 +179,12 @@ class Ledger:
             if told["seq"] != expected or merkle.leaf_hash(canonical(told)) != leaf:
                 return expected
         return None
+
+    def gpc_is_set(self, subject: str, *, at: datetime) -> bool:
+        """Whether the person's Global Privacy Control was set at `at`, and not lifted since."""
+        told = [r.entry for r in self.history(subject) if r.entry.method == GPC_METHOD and r.entry.indicated_at <= at]
+        newest = max(told, key=lambda e: (e.indicated_at, e.status is not Status.UNKNOWN), default=None)
+        return newest is not None and newest.status is not Status.UNKNOWN
 
     def standing(
         self,
@@ -135,11 +199,17 @@ class Ledger:
         """
         where = sa.true() if subjects is None else RECORDS.c.subject.in_(list(subjects))
         choices: dict[str, dict[Purpose, list[Choice]]] = defaultdict(dict)
+        notices = self.notices()
         for row in self._rows(where, CHOICE):
             choice = choice_of(row)
             of_subject = choices[choice.subject]  # one choice about anything makes a subject known
             if choice.purpose in purposes:
+                if notices:
+                    choice = replace(choice, superseded_at=superseded_at(notices, choice.purpose, row.notice_version))
                 of_subject.setdefault(choice.purpose, []).append(choice)
+        for subject, at in self._tombstones.erased(choices).items() if self._tombstones else ():
+            for purpose in purposes:  # whatever this copy of the ledger says
+                choices[subject].setdefault(purpose, []).append(Choice(subject, purpose, Status.WITHDRAWN, at))
         return {
             subject: {p: _standing(by_purpose.get(p, ()), subject, p, in_force_at) for p in purposes}
             for subject, by_purpose in choices.items()
@@ -153,6 +223,18 @@ class Ledger:
     ) -> Sequence[sa.Row[Any]]:
         with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
             return connection.execute(sa.select(*columns).where(where).order_by(RECORDS.c.seq)).all()
+
+    def _sign(self, connection: sa.Connection, made: Sequence[Record], *, signed_at: datetime) -> None:
+        """Tree heads over what was appended; the tree goes on from the last head that kept it."""
+        if self._signer is None:
+            return
+        kept = sa.select(HEADS).where(HEADS.c.frontier.is_not(None)).order_by(HEADS.c.size.desc()).limit(1)
+        frontier = frontier_at(connection.execute(kept).first())
+        for leaf in leaves_after(connection, frontier.size, before=made[0].seq):
+            frontier.append(leaf)
+        leaves = (record.leaf for record in made)
+        rows = heads_for(leaves, frontier=frontier, signer=self._signer, signed_at=signed_at, count=len(made))
+        connection.execute(sa.insert(HEADS), list(rows))
 
     @contextmanager
     def _exclusive(self) -> Iterator[sa.Connection]:

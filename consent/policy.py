@@ -10,7 +10,7 @@ counts as granted from the beginning of time until they object; a person we know
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -69,6 +69,9 @@ class Reason(StrEnum):
     OBJECTED = "objected"
     NO_SUBJECT = "no_subject"
     UNAVAILABLE = "consent_unavailable"
+    # Only ever appended: the projection in Redis holds a reason's place in this list.
+    GPC = "global_privacy_control"
+    NOTICE_CHANGED = "notice_changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,10 @@ class Choice:
     status: Status
     indicated_at: datetime
     expires_at: datetime | None = None
+    signal: bool = False
+    """Whether it is the Global Privacy Control being set (or, with status *unknown*, lifted) and no answer to a question."""
+    superseded_at: datetime | None = None
+    """When the notice it was given under was replaced by one that differs materially; from then on it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,31 +114,41 @@ def grants(choices: Iterable[Choice], *, subject: str, purpose: Purpose) -> tupl
     """The grants of one person for one purpose, oldest first, and the reason that holds outside of them now.
 
     The order of `choices` does not matter; a duplicate changes nothing; at one moment a withdrawal wins over a grant, and
-    of two grants the one that ends sooner.
+    of two grants the one that ends sooner. While the Global Privacy Control is set nothing said permits; lifting it brings
+    nothing back.
     """
     ours = sorted(
         {c for c in choices if c.subject == subject and c.purpose is purpose},
-        key=lambda c: (c.indicated_at, not c.status.permits, -(c.expires_at or FOREVER).timestamp(), c.status),
+        key=lambda c: (c.indicated_at, not c.status.permits, -_end(c).timestamp(), c.signal, c.status),
     )
     by_interest = not spec(purpose).needs_consent
     start: datetime | None = BEGINNING if by_interest else None
     end, why = FOREVER, Reason.OBJECTED if by_interest else Reason.NOT_GRANTED
+    runs_out, controlled = Reason.EXPIRED, False
     done: list[Grant] = []
     for choice in ours:
         at = choice.indicated_at
         if start is not None and end <= at:
-            done.append(Grant(subject, purpose, start, end, Reason.EXPIRED))
-            start, why = None, Reason.EXPIRED
-        if choice.status.permits:
+            done.append(Grant(subject, purpose, start, end, runs_out))
+            start, why = None, runs_out
+        if choice.signal:
+            controlled = choice.status is not Status.UNKNOWN
+        outdated = not by_interest and choice.superseded_at is not None and choice.superseded_at <= at
+        if choice.status.permits and (controlled or outdated):
+            why = why if start is not None else Reason.GPC if controlled else Reason.NOTICE_CHANGED
+        elif choice.status.permits:
             start = at if start is None else start
-            end = FOREVER if by_interest else min(choice.expires_at or at + LONGEST_GRANT, at + LONGEST_GRANT)
+            end = FOREVER if by_interest else _end(choice)
+            runs_out = Reason.NOTICE_CHANGED if end == choice.superseded_at else Reason.EXPIRED
         else:
-            why = _why(choice.status, objection=by_interest)
+            why = Reason.GPC if controlled else _why(choice.status, objection=by_interest)
             if start is not None and start < at:
                 done.append(Grant(subject, purpose, start, at, why))
             start = None
     if start is not None:
-        done.append(Grant(subject, purpose, start, end, Reason.OBJECTED if by_interest else Reason.EXPIRED))
+        done.append(Grant(subject, purpose, start, end, Reason.OBJECTED if by_interest else runs_out))
+    elif done and why in (Reason.GPC, Reason.NOTICE_CHANGED):
+        done[-1] = replace(done[-1], why_ended=why)  # why the yes that came later counts for nothing
     return done, why
 
 
@@ -155,6 +172,12 @@ def decide(found: Iterable[Grant], *, purpose: Purpose, otherwise: Reason, now: 
 def unavailable(purpose: Purpose) -> Decision:
     """Denied because nobody can say: the ledger or its projection can't be read."""
     return Decision(False, purpose, Reason.UNAVAILABLE, -1)
+
+
+def _end(choice: Choice) -> datetime:
+    """When a grant made by `choice` ends, if nobody ends it sooner."""
+    latest = choice.indicated_at + LONGEST_GRANT
+    return min(choice.expires_at or latest, latest, choice.superseded_at or FOREVER)
 
 
 def _why(status: Status, *, objection: bool) -> Reason:

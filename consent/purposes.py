@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-__all__ = ["DataCategory", "LegalBasis", "Purpose", "PurposeSpec", "UnknownPurpose", "parse_purpose", "spec"]
+__all__ = ["AgeRule", "DataCategory", "LegalBasis", "Purpose", "PurposeSpec", "UnknownPurpose", "parse_purpose", "spec"]
 
 
 class Purpose(StrEnum):
@@ -46,6 +46,16 @@ class DataCategory(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class AgeRule:
+    """Who may say yes, by age. The platform stores no age: a door that knows one checks it with `consent.ages`."""
+
+    alone_from: int = 16
+    """The age from which a person says yes alone: GDPR article 8(1), before any state's lower one."""
+    guardian: bool = True
+    """Whether somebody with parental responsibility may say yes for a younger person."""
+
+
+@dataclass(frozen=True, slots=True)
 class PurposeSpec:
     """What a purpose means to a person, and what it may touch."""
 
@@ -53,6 +63,11 @@ class PurposeSpec:
     legal_basis: LegalBasis
     retention: timedelta
     categories: frozenset[DataCategory]
+    age: AgeRule = AgeRule()
+    special_categories: bool = False
+    """Whether it may touch what GDPR article 9 protects (health, faith, …). No purpose may: no event has a field for it."""
+    stopped_by_gpc: bool = False
+    """Whether the Global Privacy Control (`Sec-GPC: 1`) says no to it, whatever was granted."""
 
     @property
     def needs_consent(self) -> bool:
@@ -66,6 +81,8 @@ class UnknownPurpose(ValueError):
 
 _SHOPPING = frozenset({DataCategory.BEHAVIOUR, DataCategory.PURCHASE, DataCategory.CAMPAIGN})
 _YEAR = timedelta(days=365)
+_ADULTS = AgeRule(alone_from=18, guardian=False)
+"""No advertising made from a profile to minors, whoever agrees: Digital Services Act, article 28(2)."""
 
 _SPECS: dict[Purpose, PurposeSpec] = {
     Purpose.PERSONALIZE_PROFILING: PurposeSpec(
@@ -75,7 +92,12 @@ _SPECS: dict[Purpose, PurposeSpec] = {
         "Use your profile to choose what you are shown.", LegalBasis.CONSENT, _YEAR, _SHOPPING
     ),
     Purpose.MARKETING_RETENTION: PurposeSpec(
-        "Notice when you may be about to leave and make you an offer.", LegalBasis.CONSENT, _YEAR, _SHOPPING
+        "Notice when you may be about to leave and make you an offer.",
+        LegalBasis.CONSENT,
+        _YEAR,
+        _SHOPPING,
+        age=_ADULTS,
+        stopped_by_gpc=True,
     ),
     Purpose.ANALYTICS_REPORTING: PurposeSpec(
         "Count and describe groups of customers.",
@@ -99,7 +121,12 @@ _SPECS: dict[Purpose, PurposeSpec] = {
         frozenset({DataCategory.BEHAVIOUR, DataCategory.PURCHASE, DataCategory.DEVICE}),
     ),
     Purpose.THIRD_PARTY_SHARING: PurposeSpec(
-        "Give data about you to another company.", LegalBasis.CONSENT, _YEAR, frozenset()
+        "Give data about you to another company.",
+        LegalBasis.CONSENT,
+        _YEAR,
+        frozenset(),
+        age=_ADULTS,
+        stopped_by_gpc=True,
     ),
 }
 

@@ -17,11 +17,12 @@ from consent.purposes import Purpose
 
 __all__ = [
     "CHOICE",
+    "GPC_METHOD",
     "METADATA",
     "RECORDS",
-    "SQLITE_APPEND_ONLY",
     "Entry",
     "Record",
+    "append_only",
     "canonical",
     "choice_of",
     "fields_of",
@@ -32,6 +33,9 @@ __all__ = [
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+GPC_METHOD = "Sec-GPC"
+"""How a record of the Global Privacy Control was indicated: *withdrawn* when it was set, *unknown* when it was lifted."""
 
 METADATA = sa.MetaData()
 RECORDS = sa.Table(
@@ -51,21 +55,45 @@ RECORDS = sa.Table(
     sa.Column("leaf", sa.LargeBinary(32), nullable=False),
     sa.UniqueConstraint("subject", "purpose", "status", "indicated_at", name="a_choice_is_recorded_once"),
 )
-CHOICE = tuple(RECORDS.c[name] for name in ("seq", "subject", "purpose", "status", "indicated_at", "expires_at"))
+CHOICE = tuple(
+    RECORDS.c[name]
+    for name in ("seq", "subject", "purpose", "status", "indicated_at", "expires_at", "method", "notice_version")
+)
 """What the policy needs of a record."""
 _PURPOSES = {p.value: p for p in Purpose}
 _STATUSES = {s.value: s for s in Status}
-SQLITE_APPEND_ONLY = (
-    "CREATE TRIGGER IF NOT EXISTS consent_no_update BEFORE UPDATE ON consent_records "
-    "BEGIN SELECT RAISE(ABORT, 'the consent ledger is append-only'); END",
-    "CREATE TRIGGER IF NOT EXISTS consent_no_delete BEFORE DELETE ON consent_records "
-    "BEGIN SELECT RAISE(ABORT, 'the consent ledger is append-only'); END",
-    # INSERT OR REPLACE deletes without asking the trigger above; so a record may only be the next one, and a new one.
+_REFUSAL = "the consent ledger is append-only"
+# INSERT OR REPLACE deletes without asking the trigger on DELETE; so a record may only be the next one, and a new one.
+_NO_REPLACE = (
     "CREATE TRIGGER IF NOT EXISTS consent_no_replace BEFORE INSERT ON consent_records "
     "WHEN NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM consent_records) OR EXISTS (SELECT 1 FROM consent_records "
     "WHERE subject = NEW.subject AND purpose = NEW.purpose AND status = NEW.status AND indicated_at = NEW.indicated_at) "
-    "BEGIN SELECT RAISE(ABORT, 'the consent ledger is append-only'); END",
+    f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
 )
+
+
+def append_only(dialect: str) -> list[str]:
+    """The statements that make a database of this kind refuse to change or delete anything of the ledger."""
+    tables = sorted(METADATA.tables)
+    if dialect == "sqlite":
+        names = {t: "consent" if t == RECORDS.name else t for t in tables}
+        return [_NO_REPLACE] + [
+            f"CREATE TRIGGER IF NOT EXISTS {names[t]}_no_{what.lower()} BEFORE {what} ON {t} "
+            f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
+            for t in tables
+            for what in ("UPDATE", "DELETE")
+        ]
+    if dialect == "postgresql":
+        refuse = (
+            "CREATE OR REPLACE FUNCTION consent_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN RAISE EXCEPTION '{_REFUSAL}'; END $$"
+        )
+        return [refuse] + [
+            f"CREATE OR REPLACE TRIGGER {t}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {t} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION consent_append_only()"
+            for t in tables
+        ]
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +156,7 @@ def choice_of(row: sa.Row[Any]) -> Choice:
     except ValueError as error:
         raise LedgerUnavailable(f"Record {row.seq} of the consent ledger was altered: {error}.") from None
     expires_at = None if row.expires_at is None else _moment(row.expires_at)
-    return Choice(row.subject, purpose, status, _moment(row.indicated_at), expires_at)
+    return Choice(row.subject, purpose, status, _moment(row.indicated_at), expires_at, row.method == GPC_METHOD)
 
 
 def record_of(row: sa.Row[Any]) -> Record:

@@ -1,14 +1,15 @@
 """The archive: every accepted event, in append-only Parquet files partitioned by type and day.
 
 A batch appears whole or not at all: it is written to a staging folder first and moved into place file by file at the
-end. Files are never rewritten except to erase a person. It lies on a local disk or in an S3 bucket.
+end. Files are only ever rewritten to take something out: a person, or what is past its time. It lies on a local disk or
+in an S3 bucket.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +31,10 @@ __all__ = ["Archive"]
 
 _AT_ONCE = 8
 """Footers read side by side: on S3 each is a request of its own."""
+
+
+_EACH_ITS_OWN = ("id", "user_key", "occurred_at", "available_at")
+"""Columns whose values hardly repeat, which a dictionary would only make longer."""
 
 
 class Archive:
@@ -76,10 +81,22 @@ class Archive:
         `batch` names the files; a batch of the same name is replaced, so that a repeated write adds nothing. Raises
         `DiskFull` with the archive as it was.
         """
-        with explain_full_disk(self.folder.uri), self._staging(batch) as staging:
+        with self._batch(batch, tables) as staging:
             for event, table in tables.items():
                 _write(connection, table, event=event, to=staging / event)
-            before = {f.name for event in tables for f in self.files(event) if f"/{batch}-" in f.name}
+
+    def append_tables(self, tables: Mapping[str, pa.Table], *, batch: str) -> None:
+        """The same of tables in memory, without DuckDB: a quarter of the work for a batch of 40,000 events."""
+        with self._batch(batch, tables) as staging:
+            for event, table in tables.items():
+                _write_table(table, event=event, to=staging / event)
+
+    @contextmanager
+    def _batch(self, batch: str, events: Collection[str]) -> Iterator[Path]:
+        """A folder whose files, when all are written, are moved to where those of an earlier batch of the name were."""
+        with explain_full_disk(self.folder.uri), self._staging(batch) as staging:
+            yield staging
+            before = {f.name for event in events for f in self.files(event) if f"/{batch}-" in f.name}
             for written in sorted(staging.glob("*/day=*/*.parquet")):
                 day = written.parent.relative_to(staging).as_posix()
                 name = f"{day}/{batch}-{written.name.removeprefix('part-')}"
@@ -91,19 +108,53 @@ class Archive:
         """Number of events of one type, from the files' footers."""
         return sum(footer.num_rows for footer in self._footers(self.files(event)))
 
-    def erase(self, user_key: str) -> int:
-        """Delete every event of one person; returns how many there were."""
-        erased = 0
-        for file in self.files():
-            table = pq.read_table(self.folder.open(file.name), partitioning=None)
-            keep = table.filter(pc.field("user_key") != user_key)
-            if keep.num_rows == table.num_rows:
+    def of(self, user_key: str) -> dict[str, pa.Table]:
+        """One person's events by type, in the order they occurred; types without any are left out."""
+        found = {}
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            for event in self.types():
+                names = ", ".join(event_type(event).arrow.names)
+                rows = connection.execute(
+                    f"SELECT {names} FROM {self.sql(event, on=connection)} WHERE user_key = ? "
+                    "ORDER BY occurred_at, source, id",
+                    [user_key],
+                ).to_arrow_table()
+                if rows.num_rows:
+                    found[event] = rows.cast(event_type(event).arrow)
+        return found
+
+    def erase(self, user_key: str) -> dict[StoredFile, StoredFile]:
+        """Delete every event of one person; returns the files that held any, each with what it is now."""
+        self.clear_staging()
+        return self.rewrite(lambda _, table: table.filter(pc.field("user_key") != user_key))
+
+    def rewrite(
+        self, kept: Callable[[StoredFile, pa.Table], pa.Table], *, files: Sequence[StoredFile] | None = None
+    ) -> dict[StoredFile, StoredFile]:
+        """Leave in each file (or each of `files`) only the rows that `kept` gives of them; a file that loses none is not
+        touched. Returns the files that did lose some, each with what it is now. One that holds nothing any more stays.
+        """
+        before: dict[str, StoredFile] = {}
+        for file in self.files() if files is None else files:
+            table = self.read(file)
+            left = kept(file, table)
+            if left.num_rows == table.num_rows:
                 continue
-            erased += table.num_rows - keep.num_rows
             rewritten = pa.BufferOutputStream()
-            pq.write_table(keep, rewritten, compression="zstd")
+            pq.write_table(left, rewritten, compression="zstd")
             self.folder.write(file.name, rewritten.getvalue())
-        return erased
+            before[file.name] = file
+        return {before[f.name]: f for f in self.files() if f.name in before} if before else {}
+
+    def read(self, file: StoredFile) -> pa.Table:
+        """All rows of one file."""
+        return pq.read_table(self.folder.open(file.name), partitioning=None)
+
+    def clear_staging(self) -> None:
+        """Delete what an import that was killed has left behind. No import may be running."""
+        if self.folder.path is not None:
+            shutil.rmtree(self.folder.path / ".staging", ignore_errors=True)
 
     def later_than(self, moment: datetime) -> frozenset[str]:
         """The files, by name, with an event that had not occurred or was not available yet at `moment`.
@@ -149,6 +200,22 @@ def _write(connection: duckdb.DuckDBPyConnection, table: str, *, event: str, to:
     )
 
 
+def _write_table(table: pa.Table, *, event: str, to: Path) -> None:
+    """As `_write`: a file a day, by the moment of the event."""
+    declared = event_type(event).arrow
+    rows = table.select(declared.names).cast(declared).sort_by("occurred_at")
+    dates = rows["occurred_at"].cast(pa.timestamp("us")).cast(pa.date32()).combine_chunks()
+    first = 0
+    for day, count in zip(*map(pa.Array.to_pylist, pc.value_counts(dates).flatten()), strict=True):
+        place = to / f"day={day.isoformat()}"
+        place.mkdir(parents=True)
+        pq.write_table(
+            rows.slice(first, count), place / "part-0.parquet", compression="zstd", compression_level=1,
+            use_dictionary=[name for name in declared.names if name not in _EACH_ITS_OWN], store_schema=False,
+        )  # fmt: skip
+        first += count
+
+
 def _footer(folder: Folder, name: str) -> pq.FileMetaData:
     try:
         with folder.open(name) as file:
@@ -162,6 +229,8 @@ def _footer(folder: Folder, name: str) -> pq.FileMetaData:
 
 def _latest(footer: pq.FileMetaData) -> datetime:
     """When the last of a file's events was known; the end of time where its footer doesn't say."""
+    if not footer.num_rows:  # all its events were erased
+        return datetime.min.replace(tzinfo=UTC)
     groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
     columns = [g.column(i) for g in groups for i in range(g.num_columns)]
     told = [c.statistics for c in columns if c.path_in_schema in ("occurred_at", "available_at")]

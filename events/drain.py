@@ -89,23 +89,19 @@ def drain(
 def _drain(log: EventLog, batch: Batch, archive: Archive, since: dict[str, dict[str, float]], done: Drained) -> None:
     tables: dict[str, pa.Table] = {}
     unsure, name = log.imported_since(batch), f"log-{batch.partition}-{batch.first.decode()}"
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
-        for event, ours in sorted(batch.events.items()):
-            begun, nobody = since[event], float("inf")
-            begins = np.array([begun.get(key, nobody) for key in ours.user_keys])
-            kept = ours.chosen(begins <= ours.occurred)
-            done.refused += len(ours) - len(kept)
-            table = _table(kept)
-            if unsure or (kept.available - kept.occurred > LATE_US).any():
-                table = _unknown(connection, table, event, archive=archive, name=name)
-                done.duplicates += len(kept) - len(table)
-            if len(table):
-                tables[event] = table
-                done.archived[event] += len(table)
-        for event, table in tables.items():
-            connection.register(f"taken_{event}", table)
-        archive.append(connection, {event: f"taken_{event}" for event in tables}, batch=name)
+    for event, ours in sorted(batch.events.items()):
+        begun, nobody = since[event], float("inf")
+        begins = np.array([begun.get(key, nobody) for key in ours.user_keys])
+        kept = ours.chosen(begins <= ours.occurred)
+        done.refused += len(ours) - len(kept)
+        table = _table(kept)
+        if unsure or (kept.available - kept.occurred > LATE_US).any():
+            table = _unknown(table, event, archive=archive, name=name)
+            done.duplicates += len(kept) - len(table)
+        if len(table):
+            tables[event] = table
+            done.archived[event] += len(table)
+    archive.append_tables(tables, batch=name)
 
 
 def _table(events: EventColumns) -> pa.Table:
@@ -121,13 +117,13 @@ def _table(events: EventColumns) -> pa.Table:
     return pa.table({f.name: pa.array(columns[f.name], f.type) for f in declared.arrow})
 
 
-def _unknown(
-    connection: duckdb.DuckDBPyConnection, table: pa.Table, event: str, *, archive: Archive, name: str
-) -> pa.Table:
+def _unknown(table: pa.Table, event: str, *, archive: Archive, name: str) -> pa.Table:
     """What of `table` the archive doesn't have already, the files of a drain of the same name left aside."""
-    connection.register("asked", table)
-    others = [f for f in archive.files(event) if f"/{name}-" not in f.name]
-    known = archive.sql(event, on=connection, files=others)
-    return connection.execute(
-        f"SELECT * FROM asked ANTI JOIN {known} known ON known.source = asked.source AND known.id = asked.id"
-    ).to_arrow_table()
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+        connection.register("asked", table)
+        others = [f for f in archive.files(event) if f"/{name}-" not in f.name]
+        known = archive.sql(event, on=connection, files=others)
+        return connection.execute(
+            f"SELECT * FROM asked ANTI JOIN {known} known ON known.source = asked.source AND known.id = asked.id"
+        ).to_arrow_table()

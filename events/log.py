@@ -203,6 +203,16 @@ class RedisStreamLog:
         """How many events were ever appended to a partition."""
         return int(self._redis.get(key_of(partition, "total")) or 0)  # type: ignore[arg-type]
 
+    def of(self, user_key: str) -> list[LoggedEvent]:
+        """One person's events that are not both archived and folded yet, in no order."""
+        partition = _partition(user_key)
+        found: list[LoggedEvent] = []
+        batch = self.read(partition, after=BEGINNING, most=100)
+        while batch.entries:
+            found += [e for columns in batch.events.values() for e in columns.events() if e.user_key == user_key]
+            batch = self.read(partition, after=batch.last, most=100)
+        return found
+
     def waiting(self) -> int:
         """Events not archived yet."""
         archived: list[Any] = [self._redis.hget(key_of(p, "archived"), "total") for p in range(PARTITIONS)]

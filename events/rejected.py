@@ -52,6 +52,7 @@ class RejectedLog:
         self.folder = path.parent
         self.folder.mkdir(parents=True, exist_ok=True)
         self._engine = sa.create_engine(f"sqlite:///{path}")
+        sa.event.listen(self._engine, "connect", _overwrite_what_is_deleted)
         _metadata.create_all(self._engine)
 
     def add(self, entries: Sequence[Rejected]) -> int:
@@ -100,6 +101,10 @@ class RejectedLog:
                 sa.delete(_rejected).where(_rejected.c.number == sa.bindparam("n")), [{"n": n} for n in numbers]
             )
 
+    def of(self, user_key: str) -> Sequence[Rejected]:
+        """Every entry of one person."""
+        return [_entry(row) for row in self._rows(_rejected.c.user_key == user_key)]
+
     def erase(self, user_key: str) -> int:
         """Delete every entry of one person; returns how many there were."""
         with self._engine.begin() as connection:
@@ -113,3 +118,7 @@ class RejectedLog:
 def _entry(row: sa.Row[Any]) -> Rejected:
     at = datetime.fromisoformat(row.rejected_at).astimezone(UTC)
     return Rejected(row.door, row.event, row.reason, row.user_key, json.loads(row.payload), at, row.number)
+
+
+def _overwrite_what_is_deleted(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA secure_delete = ON")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from consent.forbidden import Topic, forbidden_topic
 from consent.purposes import DataCategory, Purpose, spec
 from events.errors import UnknownEventType, UnusableEventType
 
@@ -87,6 +88,12 @@ class EventType:
         taken = set(ENVELOPE.names) & set(names)
         if taken or len(set(names)) < len(names):
             raise UnusableEventType(f"Event type {self.name!r} has a field named twice or like the envelope: {names}.")
+        for f in self.fields:
+            told = f.category is DataCategory.DEMOGRAPHIC  # by the person themselves, and called what it is
+            if found := forbidden_topic(f.name, topics=[t for t in Topic if not (told and t is Topic.DEMOGRAPHIC)]):
+                raise UnusableEventType(
+                    f"Event type {self.name!r} can't have the field {f.name!r}: {found[1]!r} is about {found[0]}."
+                )
 
     @property
     def categories(self) -> frozenset[DataCategory]:

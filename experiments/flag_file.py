@@ -19,7 +19,12 @@ from typing import Any
 
 from experiments.errors import FlagsUnusable
 
-__all__ = ["SLOTS", "Flag", "Place", "read_flags", "slot_in"]
+__all__ = ["CHALLENGER", "SLOTS", "VERSION", "Flag", "Place", "read_flags", "slot_in"]
+
+VERSION = "_version"
+"""A flag whose name ends so says who is answered by the challenger of the model that it begins with."""
+
+CHAMPION, CHALLENGER = "champion", "challenger"
 
 SLOTS = 1_000
 """How many slots a layer has."""
@@ -102,6 +107,10 @@ def _flag(name: str, entry: Any, *, where: str) -> Flag:
         raise FlagsUnusable(f"{where} has a variant whose name is empty or has a space: use letters, digits and _.")
     if default not in variants:
         raise FlagsUnusable(f"{where} has defaultVariant {default!r}: choose one of {', '.join(variants)}.")
+    if name.endswith(VERSION) and (set(variants) != {CHAMPION, CHALLENGER} or default != CHAMPION):
+        raise FlagsUnusable(
+            f"{where} is about a model's version: its variants are {CHAMPION} and {CHALLENGER}, the default {CHAMPION}."
+        )
     split, segments = _targeting(entry.get("targeting"), variants=variants, where=where)
     metadata = _metadata(entry.get("metadata"), where=where)
     place, ramp = _place(metadata, where=where), _ramp(metadata, where=where)

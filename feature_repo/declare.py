@@ -18,7 +18,8 @@ from functools import cache
 
 import duckdb
 
-from consent.purposes import Purpose, spec
+from consent.forbidden import Topic, forbidden_topic
+from consent.purposes import DataCategory, Purpose, spec
 from events.errors import EventError
 from events.schema import EventType, Kind, event_type
 from feature_repo.errors import UnusableDeclaration
@@ -34,6 +35,7 @@ __all__ = [
     "Where",
     "check_name",
     "check_purposes",
+    "check_topic",
     "micros",
 ]
 
@@ -124,6 +126,8 @@ class Aggregate:
         check_purposes(self.name, self.purposes)
         declared = self._declared()
         self._check_column(declared)
+        told = declared.field(self.column) if self.column else None
+        check_topic(self.name, self.description, told=told is not None and told.category is DataCategory.DEMOGRAPHIC)
         self._check_windows()
         for purpose in self.purposes:
             if purpose not in declared.purposes:
@@ -224,6 +228,7 @@ class Ratio:
     def __post_init__(self) -> None:
         check_name(self.name)
         check_purposes(self.name, self.purposes)
+        check_topic(self.name, self.description, told=False)
         if micros(self.time_to_live) is None:
             raise UnusableDeclaration(f"Ratio {self.name!r}: time_to_live is a span like 1d, not ever.")
 
@@ -250,6 +255,10 @@ class Service:
     """Further purposes a person must have granted to be trained on."""
     to_answer: frozenset[Purpose] = field(default_factory=frozenset)
     """Further purposes a person must have granted to be answered."""
+
+    def __post_init__(self) -> None:
+        check_purposes(self.name, frozenset({self.purpose}) if self.purpose else frozenset(), what="Service")
+        check_topic(self.name, "", told=False, what="Service")
 
     @property
     def training_purposes(self) -> tuple[Purpose, ...]:
@@ -284,12 +293,28 @@ def _reserved() -> frozenset[str]:
     return frozenset({r[0] for r in words} | {"k", "moment", "user_key", "item_id", "valid_from", "grant_start"})
 
 
-def check_purposes(name: str, purposes: frozenset[Purpose]) -> None:
-    """Raise `UnusableDeclaration` unless some purpose is stated, and each may touch data."""
+def check_purposes(name: str, purposes: frozenset[Purpose], *, what: str = "Feature") -> None:
+    """Raise `UnusableDeclaration` unless some purpose is stated, and each is one and may touch data."""
     if not purposes:
         raise UnusableDeclaration(
-            f"Feature {name!r} states no purpose; say what it is for, e.g. {Purpose.ANALYTICS_REPORTING}."
+            f"{what} {name!r} states no purpose; say what it is for, e.g. {Purpose.ANALYTICS_REPORTING}."
         )
     for purpose in purposes:
+        if purpose not in tuple(Purpose):
+            raise UnusableDeclaration(
+                f"{what} {name!r}: {purpose!r} is no purpose; choose one of: {', '.join(Purpose)}."
+            )
         if not spec(purpose).categories:
-            raise UnusableDeclaration(f"Feature {name!r}: {purpose} may touch no data at all.")
+            raise UnusableDeclaration(f"{what} {name!r}: {purpose} may touch no data at all.")
+
+
+def check_topic(name: str, description: str, *, told: bool, what: str = "Feature") -> None:
+    """Raise `UnusableDeclaration` for what nothing here may be about.
+
+    `told`: it repeats what the person said of themselves in a field that is called so; nothing is inferred.
+    """
+    topics = [t for t in Topic if not (told and t is Topic.DEMOGRAPHIC)]
+    if found := forbidden_topic(f"{name} {description}", topics=topics):
+        raise UnusableDeclaration(
+            f"{what} {name!r} can't be declared: {found[1]!r} is about {found[0]}, and nothing here may be."
+        )

@@ -54,7 +54,7 @@ class PackedComputeEngine(LocalComputeEngine):
                     standing=open_ledger(settings).standing(in_force_at=settings.now()),
                     as_of=known_until(view, folder=features, as_of=as_of),
                 )
-                online.write(client, view, rows)
+                online.write_many(client, view, rows)
         except Exception as error:  # handed to Feast, which raises it
             return LocalMaterializationJob(job_id=job, status=MaterializationJobStatus.ERROR, error=error)
         return LocalMaterializationJob(job_id=job, status=MaterializationJobStatus.SUCCEEDED)

@@ -64,6 +64,11 @@ class TrainingFrame:
     manifest: Manifest
 
     @property
+    def user_keys(self) -> list[str]:
+        """Everyone who has a row."""
+        return sorted(set(self.data["user_key"]))
+
+    @property
     def values(self) -> np.ndarray:
         """Feature matrix, float64 `[n_rows, n_features]`."""
         return self.data[list(self.features)].to_numpy(dtype=np.float64)
@@ -79,6 +84,11 @@ class Interactions:
 
     table: pa.Table
     manifest: Manifest
+
+    @property
+    def user_keys(self) -> list[str]:
+        """Everyone who has a row."""
+        return sorted(set(self.table["user_key"].to_pylist()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ and moments are read first, then the values of the rows that matter, a piece of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import repeat
 
 import duckdb
 import numpy as np
@@ -23,7 +24,7 @@ from feature_repo.batch import DuckDBBatch
 from feature_repo.build import Standing, admit_events, current_spans
 from feature_repo.change_points import event_table
 from feature_repo.offline_values import OfflineValues, built_view
-from feature_repo.online import OnlineRow, to_micros
+from feature_repo.online import OnlineRows, to_micros
 from feature_repo.packed import NEVER, changes, pack_rows, pack_sequences, pack_timetables
 from feature_repo.views import View
 from storage.folder import Folder
@@ -46,7 +47,7 @@ _ROWS_A_PIECE = 32_768
 
 def latest_rows(
     view: View, *, folder: Folder, archive: Archive, standing: Standing, as_of: datetime
-) -> Iterator[OnlineRow]:
+) -> Iterator[OnlineRows]:
     """One row for each person whose grant is in force at `as_of` and was when the view was built."""
     at = to_micros(as_of)
     granted = current_spans(standing, view.purpose, as_of=as_of)
@@ -56,12 +57,12 @@ def latest_rows(
             connection.execute("SET TimeZone = 'UTC'")
             lists = sequences_at(connection, view, archive=archive, standing=standing, as_of=as_of)
     none = _none(view)
-    for piece in _pieces(view, built_view(folder, view), at=at, granted=granted):
+    for piece in _read_ahead(_pieces(view, built_view(folder, view), at=at, granted=granted)):
         packed = piece.packed(view, at=at)
         if view.sequences:
             packed = [row + pack_sequences(lists.get(k, none)) for k, row in zip(piece.names, packed, strict=True)]
         tables = _timetables(view, piece, at=at)
-        yield from map(OnlineRow, piece.names, packed, tables, repeat(at), piece.starts.tolist())
+        yield OnlineRows(piece.names, packed, tables, np.full(len(packed), at), piece.starts)
 
 
 def latest_items(view: View, *, folder: Folder, as_of: datetime) -> Iterator[tuple[str, bytes]]:
@@ -135,7 +136,16 @@ class _Piece:
         return pack_rows(view, self.values[self.first], as_of=at, valid_until=valid_until, grant_start=self.starts)
 
 
-def _pieces(view: View, built: OfflineValues, *, at: int, granted: pa.Table | None) -> Iterator[_Piece]:
+def _read_ahead(source: Generator[_Piece]) -> Iterator[_Piece]:
+    """`source`, whose next is read while one is dealt with."""
+    with closing(source), ThreadPoolExecutor(max_workers=1) as reader:
+        coming = reader.submit(next, source, None)
+        while (found := coming.result()) is not None:
+            coming = reader.submit(next, source, None)
+            yield found
+
+
+def _pieces(view: View, built: OfflineValues, *, at: int, granted: pa.Table | None) -> Generator[_Piece]:
     """All entities that have a row at `at`, file by file; with `granted`, only under the grant in force."""
     for stored in built.pieces:
         with built.reading(), built.folder.open(stored.name) as file:

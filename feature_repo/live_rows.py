@@ -18,7 +18,7 @@ from consent.purposes import Purpose
 from feature_repo.live_layout import LivePlan
 from feature_repo.live_memory import Memory
 from feature_repo.live_values import PEOPLE, evaluate, pack
-from feature_repo.online_write import OnlineRow, write
+from feature_repo.online_write import OnlineRows, write_many
 from feature_repo.packed import NEVER, header_of, stored_size
 
 __all__ = ["LiveRows"]
@@ -96,14 +96,14 @@ class LiveRows:
         for moment in np.unique(moments).tolist():
             ours = moments == moment
             made = self._made(plan, rows[ours], starts[ours], at=moment, ahead=ahead or len(rows) <= _FEW)
-            _, left_out = write(self._redis, plan.view, made)
+            _, left_out = write_many(self._redis, plan.view, made)
             if left_out and attempts:
                 again = self._behind(plan, rows[ours], starts[ours], at=moment)
                 self._write(plan, again, self._grants(again), at=at, ahead=ahead, attempts=attempts - 1)
 
     def _made(
         self, plan: LivePlan, rows: np.ndarray, starts: np.ndarray, *, at: int, ahead: bool
-    ) -> Iterator[OnlineRow]:
+    ) -> Iterator[OnlineRows]:
         keys, until = self._memory.keys, self._room(plan.view.purpose)
         for place in range(0, len(rows), PEOPLE):
             some, since = rows[place : place + PEOPLE], starts[place : place + PEOPLE]
@@ -113,7 +113,7 @@ class LiveRows:
             if not ahead:
                 without = found.valid_until < at + plan.view.time_to_live_us
                 until[some[without]] = found.valid_until[without]
-            yield from pack(plan, names, found, starts=since, at=at, ahead=ahead)
+            yield pack(plan, names, found, starts=since, at=at, ahead=ahead)
             if not ahead and (soon := found.valid_until < at + _SOON_US).any():
                 yield from self._made(plan, some[soon], since[soon], at=at, ahead=True)
 

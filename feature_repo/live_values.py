@@ -8,7 +8,7 @@ the difference of two running totals. Totals are whole numbers: nothing drifts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from feature_repo.declare import Op
 from feature_repo.live_layout import LivePlan, Read
 from feature_repo.live_memory import Memory, spread
-from feature_repo.online_write import OnlineRow
+from feature_repo.online_write import OnlineRows
 from feature_repo.packed import NEVER, changes, pack_rows, pack_sequences, pack_timetables
 
 __all__ = ["PEOPLE", "LiveValues", "evaluate", "pack"]
@@ -96,7 +96,7 @@ def evaluate(
 
 def pack(
     plan: LivePlan, keys: Sequence[str], found: LiveValues, *, starts: np.ndarray, at: int, ahead: bool
-) -> Iterator[OnlineRow]:
+) -> OnlineRows:
     """The rows of `found`, as of `at`, each with its timetable if they were evaluated `ahead`."""
     view, n = plan.view, len(keys)
     first = np.searchsorted(found.person, np.arange(n))
@@ -113,8 +113,7 @@ def pack(
         tables = [table if some else b"" for table, some in zip(made, any_.tolist(), strict=True)]
     if view.sequences:
         packed = [row + pack_sequences(lists) for row, lists in zip(packed, found.lists, strict=True)]
-    for key, row, table, start in zip(keys, packed, tables, starts.tolist(), strict=True):
-        yield OnlineRow(key, row, table, at, start)
+    return OnlineRows(keys, packed, tables, np.full(n, at), starts)
 
 
 def _spans(memory: Memory, event: str, rows: np.ndarray, starts: np.ndarray) -> _Spans:

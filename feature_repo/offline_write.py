@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import md5
 
@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from feature_repo.declare import Entity
 from feature_repo.offline_values import RECORD, Inputs, OfflineValues, Piece, digest, made_by, read_record, schema_of
 from feature_repo.views import View
-from storage.folder import Folder
+from storage.folder import Folder, StoredFile
 
-__all__ = ["BUCKETS", "ValuesWriter", "bucket_of", "record_inputs"]
+__all__ = ["BUCKETS", "ValuesWriter", "bucket_of", "forget_before", "record_inputs", "without"]
 
 BUCKETS = "0123456789abcdef"
 """The first hexadecimal digit of an entity's MD5."""
@@ -87,6 +87,39 @@ def record_inputs(before: OfflineValues, inputs: Inputs) -> OfflineValues:
     )
     _record(made)
     return made
+
+
+def without(before: OfflineValues, user_key: str, *, rewritten: Mapping[StoredFile, StoredFile]) -> OfflineValues:
+    """The same values of a view of people but one person's: what a build would have made had they not been there.
+
+    `rewritten` are the archive's files that lost that person's events and nothing else since, each with what it is now.
+    Nobody is left of whom only the files of the build before knew. Raises `DamagedValues`.
+    """
+    pieces = []
+    for piece in before.pieces:
+        rows = before.rows_of(piece) if piece.name[0] == bucket_of(user_key) else None
+        if rows is None or user_key not in rows[before.view.key].to_pylist():
+            pieces.append(piece)
+            continue
+        left = rows.filter(pc.field(before.view.key) != user_key)
+        if left.num_rows:
+            pieces.append(_put(before.folder, piece.name[0], left, entities=piece.entities - 1))
+    spans = before.rows_of(before.spans)
+    made = replace(
+        before,
+        pieces=tuple(sorted(pieces, key=lambda p: p.name)),
+        spans=_put_spans(before.folder, spans.filter(pc.field("user_key") != user_key)),
+        events=tuple(rewritten.get(f, f) for f in before.events),
+    )
+    _record(made)
+    forget_before(made)
+    return made
+
+
+def forget_before(made: OfflineValues) -> None:
+    """Delete every file but those of these values, also what somebody may still be reading."""
+    needed = {p.name for p in (*made.pieces, made.spans)}
+    made.folder.remove(f.name for f in made.folder.files() if f.name not in needed)
 
 
 def _record(made: OfflineValues) -> None:

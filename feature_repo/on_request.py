@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from consent.purposes import Purpose
-from feature_repo.declare import check_name, check_purposes
+from feature_repo.declare import check_name, check_purposes, check_topic
 from feature_repo.errors import RequestIncomplete, UnusableDeclaration
 from feature_repo.frame import Status
 
@@ -40,6 +40,7 @@ class OnRequest:
     def __post_init__(self) -> None:
         check_name(self.name)
         check_purposes(self.name, self.purposes)
+        check_topic(self.name, self.description, told=False)
         inputs = (*self.request, *self.features)
         if not self.request:
             raise UnusableDeclaration(

@@ -22,7 +22,7 @@ from consent.decisions import Decisions
 from consent.purposes import Purpose
 from feature_repo.errors import OnlineStoreUnavailable
 from feature_repo.frame import Status
-from feature_repo.online_write import OnlineRow, erase, item_key, to_micros, write, write_items
+from feature_repo.online_write import OnlineRow, OnlineRows, erase, item_key, to_micros, write, write_items, write_many
 from feature_repo.packed import (
     AS_OF,
     EXPIRES_AT,
@@ -38,6 +38,7 @@ from storage.redis_server import UNREACHABLE
 
 __all__ = [
     "OnlineRow",
+    "OnlineRows",
     "OnlineValues",
     "erase",
     "fetch",
@@ -49,6 +50,7 @@ __all__ = [
     "to_micros",
     "write",
     "write_items",
+    "write_many",
 ]
 
 _DAY_US = 86_400_000_000

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +23,7 @@ from consent.purposes import Purpose
 from feature_repo.views import View
 from storage import scripts
 
-__all__ = ["OnlineRow", "erase", "item_key", "to_micros", "write", "write_items"]
+__all__ = ["OnlineRow", "OnlineRows", "erase", "item_key", "to_micros", "write", "write_items", "write_many"]
 
 # Of n people, each once. KEYS: n projections, n rows, n timetables. ARGV: where in a projection the grant is, where its
 # reason, how long a projection is; how a grant looks that nobody has ended (`projection.RUNNING`); (as_of, grant_start) of
@@ -82,26 +84,72 @@ class OnlineRow(NamedTuple):
     grant_start: int
 
 
+@dataclass(frozen=True, slots=True)
+class OnlineRows:
+    """The same of many people, as columns."""
+
+    user_keys: Sequence[str]
+    rows: Sequence[bytes]
+    timetables: Sequence[bytes]
+    as_of: np.ndarray
+    """int64 `[n]`."""
+    grant_start: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Iterable[OnlineRow]) -> OnlineRows:
+        """From rows one by one, at least one."""
+        user_keys, packed, timetables, as_of, grant_start = zip(*rows, strict=True)
+        return cls(user_keys, packed, timetables, np.array(as_of, np.int64), np.array(grant_start, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.user_keys)
+
+    def __iter__(self) -> Iterator[OnlineRow]:
+        as_of, grant_start = self.as_of.tolist(), self.grant_start.tolist()
+        return map(OnlineRow, self.user_keys, self.rows, self.timetables, as_of, grant_start)
+
+    def between(self, first: int, end: int) -> OnlineRows:
+        """Those from place `first` up to `end`."""
+        some = slice(first, end)
+        return OnlineRows(
+            self.user_keys[some], self.rows[some], self.timetables[some], self.as_of[some], self.grant_start[some]
+        )
+
+    def at(self, places: Sequence[int]) -> OnlineRows:
+        """Those at `places`, in their order."""
+        take = itemgetter(*places, places[0])  # of two at least it makes a tuple
+        user_keys, rows, timetables = (take(column)[:-1] for column in (self.user_keys, self.rows, self.timetables))
+        return OnlineRows(user_keys, rows, timetables, self.as_of[places], self.grant_start[places])
+
+
 def to_micros(at: datetime) -> int:
     """Microseconds since 1970."""
     return round(at.timestamp() * 1_000_000)
 
 
 def write(client: redis.Redis, view: View, rows: Iterable[OnlineRow]) -> tuple[int, int]:
-    """Write `rows`; returns (written, left out because consent no longer holds or a newer row is there).
+    """Write `rows`; returns (written, left out because consent no longer holds or a newer row is there)."""
+    source = iter(rows)
+    lots = iter(lambda: list(islice(source, _PER_TRIP)), [])
+    return write_many(client, view, map(OnlineRows.of, lots))
+
+
+def write_many(client: redis.Redis, view: View, many: Iterable[OnlineRows]) -> tuple[int, int]:
+    """Write `many`, as `write` does.
 
     While one lot is on its way the next is made ready. Every lot that was sent is written, whatever follows.
     """
     written = total = 0
-    source = iter(rows)
     with ThreadPoolExecutor(max_workers=1) as sender:
         on_their_way: deque[Future[list[int]]] = deque()
-        while lot := list(islice(source, _PER_TRIP)):
-            calls = [_call(view, people) for people in _together(client, lot)]
-            if len(on_their_way) == _AHEAD:
-                written += sum(on_their_way.popleft().result())
-            on_their_way.append(sender.submit(scripts.run, client, _WRITE, calls))
-            total += len(lot)
+        for rows in many:
+            for first in range(0, len(rows), _PER_TRIP):
+                lot = rows.between(first, first + _PER_TRIP)
+                calls = [_call(view, people) for people in _together(client, lot)]
+                if len(on_their_way) == _AHEAD:
+                    written += sum(on_their_way.popleft().result())
+                on_their_way.append(sender.submit(scripts.run, client, _WRITE, calls))
+                total += len(lot)
         written += sum(sum(sent.result()) for sent in on_their_way)
     return written, total - written
 
@@ -133,41 +181,41 @@ def write_items(client: redis.Redis, view: View, rows: Iterable[tuple[str, bytes
     return written
 
 
-def _call(view: View, people: Sequence[OnlineRow]) -> scripts.Call:
+def _call(view: View, people: OnlineRows) -> scripts.Call:
     """One run of the script for a few hundred different people; on a cluster only of one slot."""
-    user_keys, rows, timetables, as_of, grant_start = zip(*people, strict=True)
-    moments = np.array((as_of, grant_start), dtype="<i8").T.tobytes()
-    timed = bytes(map(bool, timetables))
+    user_keys = people.user_keys
+    moments = np.array((people.as_of, people.grant_start), dtype="<i8").T.tobytes()
+    timed = bytes(map(bool, people.timetables))
     keys = [
         *projection.consent_keys(user_keys),
         *projection.row_keys(user_keys, view.purpose),
         *projection.timetable_keys(user_keys, view.purpose),
     ]
     where = (*projection.places(view.purpose), projection.ROW.itemsize, *projection.RUNNING)
-    return keys, [*where, moments, timed, *rows, *filter(None, timetables)]
+    return keys, [*where, moments, timed, *people.rows, *filter(None, people.timetables)]
 
 
-def _together(client: redis.Redis, lot: Sequence[OnlineRow]) -> Iterator[Sequence[OnlineRow]]:
+def _together(client: redis.Redis, lot: OnlineRows) -> Iterator[OnlineRows]:
     """The lot in pieces for one run each; a person's second row comes in a later one, so that the newest is kept."""
     if not scripts.is_cluster(client):
         yield from _pieces(lot)
         return
-    slots: dict[int, list[OnlineRow]] = defaultdict(list)
-    for row in lot:
-        slots[scripts.slot_of(client, projection.consent_key(row.user_key))].append(row)
-    for people in slots.values():
-        yield from _pieces(people)
+    slots: dict[int, list[int]] = defaultdict(list)
+    for place, user_key in enumerate(lot.user_keys):
+        slots[scripts.slot_of(client, projection.consent_key(user_key))].append(place)
+    for places in slots.values():
+        yield from _pieces(lot.at(places))
 
 
-def _pieces(rows: Sequence[OnlineRow]) -> Iterator[Sequence[OnlineRow]]:
-    again: list[OnlineRow] = []
-    if len({row.user_key for row in rows}) < len(rows):
+def _pieces(rows: OnlineRows) -> Iterator[OnlineRows]:
+    again: list[int] = []
+    if len(set(rows.user_keys)) < len(rows):
         seen: set[str] = set()
-        first: list[OnlineRow] = []
-        for row in rows:
-            (again if row.user_key in seen else first).append(row)
-            seen.add(row.user_key)
-        rows = first
-    yield from (rows[at : at + _PER_CALL] for at in range(0, len(rows), _PER_CALL))
+        once: list[int] = []
+        for place, user_key in enumerate(rows.user_keys):
+            (again if user_key in seen else once).append(place)
+            seen.add(user_key)
+        rows, later = rows.at(once), rows.at(again)
+    yield from (rows.between(at, at + _PER_CALL) for at in range(0, len(rows), _PER_CALL))
     if again:
-        yield from _pieces(again)
+        yield from _pieces(later)

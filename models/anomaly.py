@@ -45,6 +45,7 @@ class Anomaly(Model[TrainingFrame, AnomalyParameters]):
 
     name: ClassVar[str] = "anomaly"
     service: ClassVar[str] = "anomaly"
+    predicts: ClassVar[tuple[str, ...]] = ("anomaly_score", "drivers")
     parameters_type: ClassVar[type] = AnomalyParameters
 
     features: tuple[str, ...]

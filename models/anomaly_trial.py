@@ -1,4 +1,4 @@
-"""How anomaly detection is judged, there being no labels: five stated kinds are planted into copies of later rows.
+"""How anomaly detection is judged, there being no labels: stated kinds are planted into copies of later rows.
 
 The figures say how well planted anomalies are found, not how well real fraud is, and the reports repeat that.
 """

@@ -21,6 +21,7 @@ from models.churn_reasons import sentences
 from models.contract import Model, Retrieval
 from models.errors import CorruptArtifact, OneClassOnly, TooFewRows
 from models.evaluation import Evaluation
+from models.external_memory import matrix
 from models.platt import platt
 from models.splits import past_cuts
 
@@ -28,6 +29,7 @@ __all__ = ["LABEL", "Churn", "ChurnParameters", "churn_labels"]
 
 LABEL = "churned"
 """1.0 when the person bought nothing in the horizon after the row's `as_of`, else 0.0."""
+_BINS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class ChurnParameters:
     cuts: int
     cut_step_days: int
     min_rows: int
+    rows_in_memory: int
     inner_cuts: int
     max_depth: int
     learning_rate: float
@@ -58,7 +61,7 @@ class ChurnParameters:
             "tree_method": "hist",
             "nthread": 1,
             "seed": seed,
-            "max_bin": 64,
+            "max_bin": _BINS,
             "max_depth": self.max_depth,
             "num_parallel_tree": self.parallel_trees,
             "learning_rate": self.learning_rate,
@@ -75,6 +78,7 @@ class Churn(Model[TrainingFrame, ChurnParameters]):
 
     name: ClassVar[str] = "churn"
     service: ClassVar[str] = "churn"
+    predicts: ClassVar[tuple[str, ...]] = ("churned", "probability", "reasons")
     parameters_type: ClassVar[type] = ChurnParameters
     label: ClassVar[str | None] = LABEL
 
@@ -108,8 +112,9 @@ class Churn(Model[TrainingFrame, ChurnParameters]):
         labels = _checked_labels(data, fewest=parameters.min_rows)
         values, names = columns(data.values, data.features)
         rounds, slope, intercept = _inner(data, values, labels, parameters=parameters, seed=seed)
-        matrix = xgb.QuantileDMatrix(values, label=labels, feature_names=list(names), nthread=1, max_bin=64)
-        booster = xgb.train(parameters.booster(seed), matrix, num_boost_round=rounds)
+        most = parameters.rows_in_memory
+        given = matrix(values, labels, names=names, max_bin=_BINS, rows_in_memory=most)
+        booster = xgb.train(parameters.booster(seed), given, num_boost_round=rounds)
         return cls(data.features, booster, parameters.horizon_days, slope, intercept)
 
     def score(self, values: np.ndarray) -> np.ndarray:
@@ -194,6 +199,8 @@ def _checked_labels(data: TrainingFrame, *, fewest: int) -> np.ndarray:
     labels = data.data[LABEL].to_numpy(dtype=np.float64)
     if len(labels) < fewest:
         raise TooFewRows("Rows to learn churn from", found=len(labels), needed=fewest)
+    if (known := int((~np.isnan(data.values)).any(axis=1).sum())) < fewest:
+        raise TooFewRows("Rows of which any feature is known", found=known, needed=fewest, advice="build the features")
     if len(np.unique(labels)) < 2:
         raise OneClassOnly(LABEL, value=labels[0], rows=len(labels))
     return labels
@@ -213,8 +220,9 @@ def _inner(
     older = (moments <= newest[0] - pd.Timedelta(days=parameters.horizon_days)).to_numpy()
     if older.sum() < parameters.min_rows or len(np.unique(labels[older])) < 2 or len(np.unique(labels[judged])) < 2:
         return max(1, parameters.most_trees // 2), 1.0, 0.0
-    grown = xgb.QuantileDMatrix(values[older], label=labels[older], nthread=1, max_bin=64)
-    watched = xgb.QuantileDMatrix(values[judged], label=labels[judged], nthread=1, max_bin=64, ref=grown)
+    most = parameters.rows_in_memory
+    grown = matrix(values[older], labels[older], max_bin=_BINS, rows_in_memory=most)
+    watched = matrix(values[judged], labels[judged], max_bin=_BINS, rows_in_memory=most, ref=grown)
     booster = xgb.train(
         parameters.booster(seed),
         grown,

@@ -63,6 +63,8 @@ class Model(ABC, Generic[Data, Settings]):
     name: ClassVar[str]
     service: ClassVar[str]
     """The feature service whose purpose the model is trained and used for."""
+    predicts: ClassVar[tuple[str, ...]]
+    """The names of its label, if it has one, and of everything it answers with; `models.declared` reads them."""
     parameters_type: ClassVar[type]
     """Frozen dataclass of this model's section of training.yaml."""
 
@@ -101,6 +103,10 @@ class Model(ABC, Generic[Data, Settings]):
     @abstractmethod
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote. Raises `CorruptArtifact`."""
+
+    def following(self, previous: Self) -> Self:
+        """This model with what goes on from the champion before it, such as names; what it computes stays the same."""
+        return self
 
     def require(self, features: Sequence[str]) -> None:
         """Raise `SchemaMismatch` unless `features` are this model's, in its order."""

@@ -3,9 +3,11 @@
 ModelError
 ├── BadParameters      training.yaml says something that can't be used
 ├── UnknownModel       no model has this name
+├── UnusableModel      a model declared with no purpose, or to tell what nobody may tell
 ├── TooFewRows         not enough to learn from, or to judge on
 ├── OneClassOnly       every label is the same
 ├── Leak               what was to be learned from knows the future
+├── UnusableTable      a table of somebody's that can't be judged on
 ├── SchemaMismatch     the features given are not the ones the model was fitted on
 ├── UnknownStrategy    a recommendation strategy that does not exist
 ├── CorruptArtifact    a stored model is not what was stored
@@ -31,6 +33,8 @@ __all__ = [
     "UnknownModel",
     "UnknownStrategy",
     "UnknownVersion",
+    "UnusableModel",
+    "UnusableTable",
 ]
 
 
@@ -47,6 +51,10 @@ class UnknownModel(ModelError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class UnusableModel(ModelError, ValueError):
+    """A model with no purpose behind it, or that would tell what this platform refuses to know."""
 
 
 class TooFewRows(ModelError, ValueError):
@@ -67,6 +75,10 @@ class OneClassOnly(ModelError, ValueError):
 
 class Leak(ModelError, ValueError):
     """What a model was to learn from holds something that could not be known then."""
+
+
+class UnusableTable(ModelError, ValueError):
+    """A table that was named can't be read, or lacks what is needed to judge on it."""
 
 
 class SchemaMismatch(ModelError, ValueError):

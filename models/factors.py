@@ -13,7 +13,10 @@ from scipy.sparse import csr_matrix
 from models.one_thread import one_thread
 from models.purchases import Purchases
 
-__all__ = ["ItemFactors", "factorize"]
+__all__ = ["IMPLICIT", "ItemFactors", "factorize"]
+
+IMPLICIT = "implicit"
+"""The library that factorizes on one machine."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,9 +77,11 @@ def factorize(
     iterations: int,
     seed: int,
     until: int | None = None,
+    als: str = IMPLICIT,
 ) -> ItemFactors:
     """Alternating least squares over people × the `kept` items, on one thread so that one seed gives the same bytes.
 
+    `als` is `implicit`, or the Spark master on which Spark's own ALS does it instead (`models.spark_als`).
     Fewer factors than asked for are used when there are few people or items: at most a quarter of either. Lines after
     `until` (microseconds) are not seen.
     """
@@ -90,6 +95,13 @@ def factorize(
     counts = csr_matrix(cells, shape=shape)
     counts.data = np.log1p(counts.data)
     size = max(2, min(factors, min(shape) // 4))
+    if als != IMPLICIT:
+        from models.spark_als import spark_item_factors
+
+        vectors = spark_item_factors(
+            counts, factors=size, regularization=regularization, iterations=iterations, seed=seed, master=als
+        )
+        return ItemFactors.of(vectors, regularization=regularization)
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         model = AlternatingLeastSquares(

@@ -81,6 +81,7 @@ def shelf_at(
         iterations=parameters.iterations,
         seed=seed,
         until=until,
+        als=parameters.als,
     )
     position = _position(bought, kept)
     return Shelf.of(factors, ItemFacts.of(bought, position=position, items=len(kept), category=category, until=until))

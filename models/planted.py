@@ -1,4 +1,4 @@
-"""Five stated kinds of anomaly, planted into copies of ordinary rows, to judge by when nothing is labelled."""
+"""Stated kinds of anomaly, five for customers, planted into copies of ordinary rows, to judge by when nothing is labelled."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def plant(ordinary: np.ndarray, *, features: tuple[str, ...], seed: int) -> dict
 
 
 def _burst(rows: np.ndarray, features: tuple[str, ...], generator: np.random.Generator) -> bool:
-    """A week of six times a usual week: an account taken over or shared."""
-    return _multiply(rows, [name.endswith("_7d") for name in features])
+    """A week, or a session, of six times the usual: an account taken over or shared."""
+    session = {"session_lines", "session_quantity_sum", "session_amount_sum"}
+    return _multiply(rows, [name.endswith("_7d") or name in session for name in features])
 
 
 def _coupon_storm(rows: np.ndarray, features: tuple[str, ...], generator: np.random.Generator) -> bool:
@@ -39,8 +40,12 @@ def _coupon_storm(rows: np.ndarray, features: tuple[str, ...], generator: np.ran
 
 def _bulk(rows: np.ndarray, features: tuple[str, ...], generator: np.random.Generator) -> bool:
     """Six times the pieces of a single product: reselling. Each number alone may be ordinary."""
-    single = [name.startswith("product_distinct") for name in features]
-    if not any(single) or not _multiply(rows, [name.startswith("quantity_sum") for name in features]):
+    single = [name.startswith(("product_distinct", "session_product", "session_category")) for name in features]
+    line = "line_quantity" in features
+    bought = [
+        name.startswith(("quantity_sum", "session_quantity", "line_quantity", "line_amount")) for name in features
+    ]
+    if not (line or any(single)) or not _multiply(rows, bought):
         return False
     rows[:, single] = 1.0
     return True
@@ -49,6 +54,22 @@ def _bulk(rows: np.ndarray, features: tuple[str, ...], generator: np.random.Gene
 def _many_stores(rows: np.ndarray, features: tuple[str, ...], generator: np.random.Generator) -> bool:
     """Six times as many different stores: a card that was copied."""
     return _multiply(rows, [name.startswith("store_distinct") for name in features])
+
+
+def _overcharged(rows: np.ndarray, features: tuple[str, ...], generator: np.random.Generator) -> bool:
+    """Six times the price of a piece: a wrong price, or a refund in the making."""
+    return _multiply(rows, [name in ("line_amount", "line_unit_price", "session_largest_line") for name in features])
+
+
+def _at_night(rows: np.ndarray, features: tuple[str, ...], generator: np.random.Generator) -> bool:
+    """In the small hours, chosen evenly from the six of the day in which least happens."""
+    column = [place for place, name in enumerate(features) if name.endswith("_hour")]
+    if not column:
+        return False
+    counts, _ = np.histogram(rows[:, column[0]], bins=24, range=(0, 24))
+    quiet = np.argsort(counts + np.roll(counts, 1) + np.roll(counts, -1), kind="stable")[:6]
+    rows[:, column[0]] = generator.choice(quiet, size=len(rows)) + 0.5
+    return True
 
 
 def _mixed(rows: np.ndarray, features: tuple[str, ...], generator: np.random.Generator) -> bool:
@@ -63,6 +84,8 @@ KINDS: dict[str, _Change] = {
     "coupon_storm": _coupon_storm,
     "bulk_of_one_product": _bulk,
     "many_stores": _many_stores,
+    "overcharged": _overcharged,
+    "at_night": _at_night,
     "mixed_up": _mixed,
 }
 

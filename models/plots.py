@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from models.evaluation import Interval
 from models.metrics import reliability
 
-__all__ = ["bars", "calibration", "distribution", "gains", "heatmap", "roc"]
+__all__ = ["bars", "calibration", "distribution", "gains", "heatmap", "lines", "roc"]
 
 _MAIN, _OTHER = "#1b6ca8", "#9aa5b1"
 _RIVALS = ("#d1495b", "#e09f3e", "#5b8e7d", "#6d597a")
@@ -103,6 +103,30 @@ def heatmap(values: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], 
     axes.set_xlabel("feature")
     axes.set_ylabel("segment")
     figure.colorbar(image, ax=axes, label=legend)
+    return figure
+
+
+def lines(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    points: Mapping[str, tuple[float, float]],
+    title: str,
+    across: str,
+    up: str,
+) -> Figure:
+    """Curves through (x, y) with the y of each place printed, and single points beside them."""
+    figure, axes = _figure(title, height=4.0)
+    for index, (name, places) in enumerate(curves.items()):
+        colour = (_MAIN, *_RIVALS)[index % 5]
+        axes.plot(*zip(*places, strict=True), "o-", color=colour, label=name)
+        for place in places:
+            axes.annotate(f"{place[1]:.3f}", place, textcoords="offset points", xytext=(0, 8), ha="center", fontsize=8)
+    for name, place in points.items():
+        axes.plot(*place, "D", color=_RIVALS[0], markersize=8, label=f"{name} ({place[0]:.0f} %): {place[1]:.3f}")
+    axes.margins(x=0.08, y=0.25)
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.legend(loc="lower right")
     return figure
 
 

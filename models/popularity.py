@@ -22,7 +22,7 @@ from models.plots import bars
 from models.purchases import Purchases, fewest_buyers
 from models.ranking import Recommendation, judge
 
-__all__ = ["Popularity", "PopularityParameters"]
+__all__ = ["Popularity", "PopularityParameters", "recent_shares"]
 
 _K = 10
 
@@ -43,6 +43,7 @@ class Popularity(Model[Interactions, PopularityParameters]):
 
     name: ClassVar[str] = "popularity"
     service: ClassVar[str] = "recommendation"
+    predicts: ClassVar[tuple[str, ...]] = ("item_id", "score")
     parameters_type: ClassVar[type] = PopularityParameters
 
     features: tuple[str, ...]
@@ -121,3 +122,13 @@ class Popularity(Model[Interactions, PopularityParameters]):
             return cls((), tuple(content["item_ids"]), tuple(content["shares"]), int(content["buyers_needed"]))
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptArtifact(f"model.json of {cls.name} lacks {error}; retrain or roll back.") from None
+
+
+def recent_shares(data: Interactions, item_ids: tuple[str, ...], *, weeks: int, needed: int) -> np.ndarray:
+    """Share of the people who bought anything in the last `weeks` of `data` that bought each item; 0 below `needed`."""
+    newest: datetime = data.table["occurred_at"].to_pandas().max()
+    recent = Purchases.of(data, since=newest - timedelta(weeks=weeks))
+    buyers = recent.distinct_buyers()
+    told = np.where(buyers >= needed, buyers / max(1, len(recent.user_keys)), 0.0)
+    shares = dict(zip(recent.item_ids, told, strict=True))
+    return np.array([shares.get(item, 0.0) for item in item_ids])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -27,6 +27,7 @@ from models.item_facts import ItemFacts
 from models.lessons import Lessons, shelf_at
 from models.listing import Wishes, fill, take
 from models.one_thread import one_thread
+from models.popularity import recent_shares
 from models.purchases import Purchases, fewest_buyers
 from models.ranking import Recommendation, top_indices
 from models.shelf import Candidates, Shelf
@@ -42,6 +43,7 @@ class RecommendationParameters(BlendParameters):
     """Section `recommendation` of training.yaml; what each means is said there."""
 
     horizon_days: int
+    als: str
     factors: int
     regularization: float
     iterations: int
@@ -63,6 +65,7 @@ class RecommendationModel(Model[Interactions, RecommendationParameters]):
 
     name: ClassVar[str] = "recommendation"
     service: ClassVar[str] = "recommendation"
+    predicts: ClassVar[tuple[str, ...]] = ("item_id", "score", "reason")
     parameters_type: ClassVar[type] = RecommendationParameters
 
     features: tuple[str, ...]
@@ -120,7 +123,7 @@ class RecommendationModel(Model[Interactions, RecommendationParameters]):
             item_ids=item_ids,
             categories=categories,
             shelf=shelf,
-            popularity=_recent_shares(data, item_ids, weeks=parameters.popularity_weeks, needed=needed),
+            popularity=recent_shares(data, item_ids, weeks=parameters.popularity_weeks, needed=needed),
             blends=blends,
             sizes=(parameters.own_candidates, parameters.new_candidates, parameters.discoveries),
             codes={item: i for i, item in enumerate(item_ids)},
@@ -288,13 +291,3 @@ class RecommendationModel(Model[Interactions, RecommendationParameters]):
                 raise
             why = str(error).splitlines()[0]
             raise CorruptArtifact(f"Can't read the stored model {cls.name} ({why}); retrain or roll back.") from None
-
-
-def _recent_shares(data: Interactions, item_ids: tuple[str, ...], *, weeks: int, needed: int) -> np.ndarray:
-    """Share of the people who bought anything in the last `weeks` of `data` that bought each item; 0 below `needed`."""
-    newest: datetime = data.table["occurred_at"].to_pandas().max()
-    recent = Purchases.of(data, since=newest - timedelta(weeks=weeks))
-    buyers = recent.distinct_buyers()
-    told = np.where(buyers >= needed, buyers / max(1, len(recent.user_keys)), 0.0)
-    shares = dict(zip(recent.item_ids, told, strict=True))
-    return np.array([shares.get(item, 0.0) for item in item_ids])

@@ -23,8 +23,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
+from models import lineage
 from models.artifact import digests, verify
 from models.contract import AnyModel
+from models.declared import check_declared
 from models.errors import CorruptArtifact, NoChampion, StoreUnavailable, UnknownVersion
 from models.evaluation import Evaluation
 from models.roster import model_class
@@ -38,6 +40,7 @@ _EXPERIMENT = "aap"
 _DIGESTS = "artifact_digests"
 _REFUSAL = "serving_refusal"
 _MODEL_FOLDER = "model"
+_TAINTED = "tainted"
 
 for _noisy in ("mlflow", "alembic"):  # after the import, which sets levels of its own
     logging.getLogger(_noisy).setLevel(logging.ERROR)
@@ -62,6 +65,11 @@ class ModelVersion:
     def refusal(self) -> str | None:
         """Why the service last refused to answer with it, or None if it did not."""
         return self.tags.get(_REFUSAL) or None
+
+    @property
+    def tainted(self) -> bool:
+        """Whether it was trained on somebody who has been erased since: the next version replaces it, however good it is."""
+        return _TAINTED in self.tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,13 @@ class Run:
         """A JSON file in the run."""
         with _reaching(self.uri):
             self.client.log_dict(self.id, dict(content), path)
+
+    def log_bytes(self, content: bytes, *, path: str) -> None:
+        """A file of these bytes in the run."""
+        with _reaching(self.uri), tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / Path(path).name
+            file.write_bytes(content)
+            self.client.log_artifact(self.id, str(file), str(Path(path).parent))
 
     def log_artifact(self, file: Path, *, folder: str | None = None) -> None:
         """A copy of `file` in the run."""
@@ -145,7 +160,11 @@ class Registry:
             client.set_terminated(run.id)
 
     def register(self, model: AnyModel, *, run: Run, tags: Mapping[str, str] | None = None) -> ModelVersion:
-        """Store `model` in `run` and make it the next version of its name. It is nobody's champion yet."""
+        """Store `model` in `run` and make it the next version of its name. It is nobody's champion yet.
+
+        Raises `UnusableModel` for a kind of model that may not exist.
+        """
+        check_declared(type(model))
         with _reaching(self.tracking_uri), tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             model.save(folder)
@@ -232,7 +251,43 @@ class Registry:
         before = self.previous(name)
         if before is None:
             raise NoChampion(f"{name} has no previous champion to roll back to; promote a version instead.")
+        if before.tainted:
+            raise NoChampion(
+                f"{name} version {before.version} was trained on somebody who was erased; retrain instead."
+            )
         return self.promote(name, before.version)
+
+    def exists(self) -> bool:
+        """Whether there is a store to look into; asking makes none."""
+        prefix = "sqlite:///"
+        uri = self.tracking_uri
+        return not uri.startswith(prefix) or Path(uri.removeprefix(prefix)).exists()
+
+    def trained_on(self, name: str, user_key: str) -> list[ModelVersion]:
+        """The versions of `name` fitted on rows of this person. One that doesn't say on whom counts as fitted on them."""
+        if not self.exists():
+            return []
+        return [
+            v for v in self.versions(name) if (people := self._people(v)) is None or lineage.contains(people, user_key)
+        ]
+
+    def taint(self, version: ModelVersion, *, why: str, at: datetime) -> None:
+        """Mark `version` as trained on somebody whose data may no longer be used."""
+        with _reaching(self.tracking_uri):
+            self._client().set_model_version_tag(
+                version.name, str(version.version), _TAINTED, json.dumps({"why": why, "at": at.isoformat()})
+            )
+
+    def _people(self, version: ModelVersion) -> bytes | None:
+        with _reaching(self.tracking_uri):
+            try:
+                return Path(
+                    download_artifacts(
+                        run_id=version.run_id, artifact_path=lineage.FILE, tracking_uri=self.tracking_uri
+                    )
+                ).read_bytes()
+            except (OSError, MlflowException):
+                return None
 
     def load(self, version: ModelVersion) -> AnyModel:
         """The model itself, after checking the digest of every file; raises `CorruptArtifact`."""

@@ -12,8 +12,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from models.churn_trial import compare
+from models.consent_price import plot, price
 from models.contract import Parameters, Retrieval
 from models.evaluation import Evaluation
 from models.leaks import require_known
@@ -21,10 +23,10 @@ from models.metrics import auc, paired_bootstrap
 from models.parameters import TrainingSettings
 from models.roster import model_class
 
-__all__ = ["CHURN_HORIZONS", "REPORTED", "report"]
+__all__ = ["CHURN_HORIZONS", "REPORTED", "report", "with_price"]
 
 CHURN_HORIZONS = (14, 28)
-REPORTED = ("recommendation", "churn", "segments", "anomaly")
+REPORTED = ("recommendation", "churn", "segments", "anomaly", "event_anomaly", "session_anomaly")
 _CALLED = {
     "plain_als": "als",
     "personal_frequency": "personal",
@@ -35,6 +37,15 @@ _CALLED = {
     "stability": "ari",
 }
 """Names in the report that are shorter than ours."""
+_PRICED = {
+    "recommendation": ("ndcg_at_10", "new_ndcg_at_10"),
+    "churn": ("auc",),
+    "segments": ("silhouette", "stability"),
+    "anomaly": ("roc_auc", "average_precision"),
+    "event_anomaly": ("roc_auc",),
+    "session_anomaly": ("roc_auc",),
+}
+"""What is told of each model as fewer people agree; the first is plotted too."""
 
 
 def report(
@@ -69,6 +80,37 @@ def report(
             made = judged(name, retrieval, cut=cut, parameters=settings.models[name], seed=settings.seed)
             found[name] = _recommendation(made) if name == "recommendation" else _other(made)
     return found
+
+
+def with_price(
+    found: dict[str, Any],
+    retrieval: Retrieval,
+    *,
+    settings: TrainingSettings,
+    cut: datetime,
+    consented: Callable[[str], frozenset[str]] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Figure]:
+    """Put under `price` of each model in `found` how it does as fewer people agree; returns a plot a model.
+
+    `consented` says who said yes to a service. Churn is told at the horizon of the settings.
+    """
+    plots = {}
+    for name, told in found.items():
+        metrics, service = _PRICED[name], model_class(name).service
+        told["price"] = price(
+            name,
+            retrieval,
+            cut=cut,
+            parameters=settings.models[name],
+            seed=settings.seed,
+            metrics=metrics,
+            consented=consented(service) if consented else None,
+            progress=progress,
+        )
+        title, called = f"The price of consent: {name}", metrics[0].replace("_", " ")
+        plots[name] = plot(told["price"], title=title, metric=metrics[0], name=f"{called} (higher is better)")
+    return plots
 
 
 def judged(name: str, retrieval: Retrieval, *, cut: datetime, parameters: Parameters, seed: int) -> Evaluation:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from models.anomaly import Anomaly
 from models.churn import Churn
 from models.contract import AnyModel
+from models.declared import check_declared
+from models.doing_anomaly import EventAnomaly, SessionAnomaly
 from models.errors import UnknownModel
 from models.popularity import Popularity
 from models.recommendation import RecommendationModel
@@ -13,7 +15,8 @@ from models.segments import Segments
 __all__ = ["MODELS", "model_class"]
 
 MODELS: dict[str, type[AnyModel]] = {
-    model.name: model for model in (Popularity, RecommendationModel, Churn, Segments, Anomaly)
+    model.name: check_declared(model)
+    for model in (Popularity, RecommendationModel, Churn, Segments, Anomaly, EventAnomaly, SessionAnomaly)
 }
 
 

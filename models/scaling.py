@@ -41,6 +41,11 @@ class Scaling:
         eased = np.where(self.logged, np.log1p(positive), values)
         return np.nan_to_num((eased - self.center) / self.scale, nan=0.0, posinf=0.0, neginf=0.0)
 
+    def undo(self, points: np.ndarray) -> np.ndarray:
+        """The values that robust z-scores stand for, in the features' own units, float64 `[n, n_features]`."""
+        eased = points * self.scale + self.center
+        return np.where(self.logged, np.expm1(np.where(self.logged, eased, 0.0)), eased)
+
 
 def _skewed(column: np.ndarray) -> bool:
     known = column[~np.isnan(column)]

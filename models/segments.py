@@ -1,8 +1,11 @@
-"""Segments: groups of customers who shop alike, by k-means on robustly scaled features, each with a readable name."""
+"""Segments: groups of customers who shop alike, by k-means on robustly scaled features, each with a readable name.
+
+Numbers and names go on from version to version (docs/adr/0021-segments-keep-their-names.md).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import ClassVar, Self
@@ -11,11 +14,12 @@ import numpy as np
 
 from feature_repo.frame import TrainingFrame
 from models.artifact import read_arrays, read_json, write_arrays, write_json
-from models.clustering import cluster, nearest
+from models.clustering import Clusters, Recipe, how_many
 from models.contract import Model, Retrieval
 from models.errors import CorruptArtifact
 from models.evaluation import Evaluation
 from models.scaling import Scaling
+from models.segment_match import matched, numbered
 from models.segment_names import names_of
 from models.snapshot import checked, snapshot
 
@@ -27,7 +31,9 @@ class SegmentsParameters:
     """Section `segments` of training.yaml; what each means is said there."""
 
     horizon_days: int
-    clusters: int
+    fewest_clusters: int
+    most_clusters: int
+    least_stability: float
     starts: int
     clip: float
     min_rows: int
@@ -39,7 +45,7 @@ class SegmentAnswer:
     """The segment of one person."""
 
     segment: int
-    """0 is the segment that spends most."""
+    """The segment's number, which it keeps while it lasts."""
     name: str
     distance: float
     """Euclidean distance to the segment's centre in scaled features, 0 or more; smaller is more typical."""
@@ -47,22 +53,25 @@ class SegmentAnswer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segments(Model[TrainingFrame, SegmentsParameters]):
-    """Centres in scaled feature space."""
+    """Clusters, and what is said of each. All but `features` and `unused` is by position, biggest spenders first."""
 
     name: ClassVar[str] = "segments"
     service: ClassVar[str] = "segments"
+    predicts: ClassVar[tuple[str, ...]] = ("segment", "segment_name", "distance")
     parameters_type: ClassVar[type] = SegmentsParameters
 
     features: tuple[str, ...]
-    scaling: Scaling
-    centers: np.ndarray
-    """float64 `[n_segments, n_features]`."""
+    clusters: Clusters
+    numbers: tuple[int, ...]
     names: tuple[str, ...]
     profiles: np.ndarray
     """float64 `[n_segments, n_features]`: median of each feature among the segment's people, in its own unit."""
-    shares: tuple[float, ...]
-    """Share of people in each segment when it was fitted; they add up to 1."""
-    clip: float
+    usual: np.ndarray
+    """float64 `[n_features]`: median of each feature among everyone."""
+    sizes: tuple[int, ...]
+    """People in each segment when it was fitted."""
+    unused: int
+    """The lowest number that no segment has had."""
 
     @classmethod
     def examples(
@@ -80,42 +89,79 @@ class Segments(Model[TrainingFrame, SegmentsParameters]):
 
     @classmethod
     def fit(cls, data: TrainingFrame, *, parameters: SegmentsParameters, seed: int) -> Self:
-        """k-means from several starts; segments are numbered by what their people spend, so numbers mean something.
-
-        With fewer than 20 people a segment, fewer segments are made.
-        """
+        """As many clusters as `models.clustering.how_many` says; numbered from 0 by what their people spend."""
         values = checked(data, what="People to form segments from", fewest=parameters.min_rows)
-        scaling = Scaling.fit(values)
-        points = np.clip(scaling.apply(values), -parameters.clip, parameters.clip)
-        count = max(2, min(parameters.clusters, len(points) // 20))
-        centers = cluster(points, count=count, starts=parameters.starts, seed=seed)
-        groups = nearest(points, centers)[0]
-        order = np.argsort([-_spend(data.features, values[groups == g]) for g in range(count)], kind="stable")
-        centers = centers[order]
-        groups = nearest(points, centers)[0]
-        profiles = np.array([_medians(values[groups == g]) for g in range(count)])
-        names = names_of(
-            np.array([np.median(points[groups == g], axis=0) for g in range(count)]), features=data.features
+        recipe = Recipe(parameters.starts, parameters.clip, seed)
+        count = how_many(
+            values,
+            fewest=parameters.fewest_clusters,
+            most=parameters.most_clusters,
+            least_stability=parameters.least_stability,
+            draws=parameters.stability_draws,
+            recipe=recipe,
         )
-        shares = tuple(float(np.mean(groups == g)) for g in range(count))
-        return cls(data.features, scaling, centers, names, profiles, shares, parameters.clip)
+        found = Clusters.fit(values, count=count, recipe=recipe)
+        groups = found.groups(values)
+        clusters = found.in_order(np.argsort([-_spend(data.features, values[groups == g]) for g in range(count)]))
+        groups = clusters.groups(values)
+        shifts = np.array([np.median(clusters.points(values[groups == g]), axis=0) for g in range(count)])
+        return cls(
+            features=data.features,
+            clusters=clusters,
+            numbers=tuple(range(count)),
+            names=names_of(shifts, features=data.features),
+            profiles=np.array([_medians(values[groups == g]) for g in range(count)]),
+            usual=_medians(values),
+            sizes=tuple(np.bincount(groups, minlength=count).tolist()),
+            unused=count,
+        )
 
-    def points(self, values: np.ndarray) -> np.ndarray:
-        """Scaled and clipped features, float64 `[n, n_features]`."""
-        return np.clip(self.scaling.apply(self.matrix(values)), -self.clip, self.clip)
+    def following(self, previous: Self) -> Self:
+        """With the numbers and names of the segments of `previous` that are still there.
+
+        Nothing changes where `previous` reads other features.
+        """
+        if previous.features != self.features:
+            return self
+        pairs = matched(self.clusters, previous.clusters)
+        kept = {place: previous.names[pair] for place, pair in enumerate(pairs) if pair is not None}
+        names = list(self.names)
+        for place, name in enumerate(self.names):
+            names[place] = kept.get(place) or _apart(name, taken=set(kept.values()))
+        numbers = numbered(pairs, previous.numbers, unused=previous.unused)
+        unused = max(previous.unused, max(numbers) + 1)
+        return replace(self, names=tuple(names), numbers=numbers, unused=unused)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Share of people in each segment when it was fitted; they add up to 1."""
+        return tuple(size / sum(self.sizes) for size in self.sizes)
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """A sentence a segment: its number, name and size, and where it differs most from everyone."""
+        told = []
+        for place, name in enumerate(self.names):
+            furthest = np.argsort(-np.abs(self.clusters.centers[place]), kind="stable")[:4].tolist()
+            medians = ", ".join(
+                f"{self.features[j]} {self.profiles[place, j]:,.4g} (everyone {self.usual[j]:,.4g})" for j in furthest
+            )
+            size = f"{self.sizes[place]:,} people, {self.shares[place]:.0%}"
+            told.append(f"Segment {self.numbers[place]}, {name}: {size}; median {medians}.")
+        return tuple(told)
 
     def groups(self, values: np.ndarray) -> np.ndarray:
-        """Segment number of each row, int64 `[n]`."""
-        return nearest(self.points(values), self.centers)[0]
+        """Position of the segment of each row, int64 `[n]`."""
+        return self.clusters.groups(self.matrix(values))
 
     def assign(self, values: np.ndarray) -> list[SegmentAnswer]:
         """Segment of each row of `values` float64 `[n, n_features]`; NaN counts as the median.
 
         Raises `SchemaMismatch`.
         """
-        groups, distances = nearest(self.points(values), self.centers)
-        answers = zip(groups.tolist(), distances.tolist(), strict=True)
-        return [SegmentAnswer(group, self.names[group], distance) for group, distance in answers]
+        places, distances = self.clusters.nearest(self.matrix(values))
+        answers = zip(places.tolist(), distances.tolist(), strict=True)
+        return [SegmentAnswer(self.numbers[place], self.names[place], distance) for place, distance in answers]
 
     def evaluate(
         self, held_out: TrainingFrame, *, train: TrainingFrame, parameters: SegmentsParameters, seed: int
@@ -127,28 +173,32 @@ class Segments(Model[TrainingFrame, SegmentsParameters]):
         return evaluate(self, held_out=held_out, train=train, parameters=parameters, seed=seed)
 
     def save(self, folder: Path) -> None:
-        """`model.json` and `segments.npz`."""
-        content = {"features": self.features, "names": self.names, "shares": self.shares, "clip": self.clip}
-        write_json(folder / "model.json", content)
-        scaling = {"logged": self.scaling.logged, "center": self.scaling.center, "scale": self.scaling.scale}
-        write_arrays(folder / "segments.npz", {"centers": self.centers, "profiles": self.profiles, **scaling})
+        """`model.json` and `segments.npz` follow from the data alone; `names.json` also from the version before."""
+        scaling = self.clusters.scaling
+        write_json(folder / "model.json", {"features": self.features, "sizes": self.sizes, "clip": self.clusters.clip})
+        write_json(folder / "names.json", {"names": self.names, "numbers": self.numbers, "unused": self.unused})
+        arrays = {"logged": scaling.logged, "center": scaling.center, "scale": scaling.scale, "usual": self.usual}
+        write_arrays(folder / "segments.npz", {"centers": self.clusters.centers, "profiles": self.profiles, **arrays})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read `model.json` and `segments.npz`."""
-        content = read_json(folder / "model.json")
-        wanted = ("centers", "profiles", "logged", "center", "scale")
-        centers, profiles, logged, center, scale = read_arrays(folder / "segments.npz", *wanted)
+        """Read what `save` wrote."""
+        content, told = read_json(folder / "model.json"), read_json(folder / "names.json")
+        wanted = ("centers", "profiles", "usual", "logged", "center", "scale")
+        centers, profiles, usual, logged, center, scale = read_arrays(folder / "segments.npz", *wanted)
         try:
-            features, names, shares = (tuple(content[key]) for key in ("features", "names", "shares"))
-            if centers.shape != (len(names), len(features)):
+            features, sizes, names, numbers = (
+                tuple(found[key])
+                for found, key in ((content, "features"), (content, "sizes"), (told, "names"), (told, "numbers"))
+            )
+            if centers.shape != (len(names), len(features)) or not len(names) == len(numbers) == len(sizes):
                 raise CorruptArtifact(
                     f"{cls.name} has {len(names)} names for centres {centers.shape}; retrain or roll back."
                 )
-            clip = float(content["clip"])
+            clusters = Clusters(Scaling(logged, center, scale), centers, float(content["clip"]))
+            return cls(features, clusters, numbers, names, profiles, usual, sizes, int(told["unused"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise CorruptArtifact(f"model.json of {cls.name} lacks {error}; retrain or roll back.") from None
-        return cls(features, Scaling(logged, center, scale), centers, names, profiles, shares, clip)
+            raise CorruptArtifact(f"The files of {cls.name} lack {error}; retrain or roll back.") from None
 
 
 def _spend(features: tuple[str, ...], values: np.ndarray) -> float:
@@ -159,3 +209,11 @@ def _spend(features: tuple[str, ...], values: np.ndarray) -> float:
 def _medians(values: np.ndarray) -> np.ndarray:
     known = [column[~np.isnan(column)] for column in values.T]
     return np.array([float(np.median(column)) if len(column) else 0.0 for column in known])
+
+
+def _apart(name: str, *, taken: set[str]) -> str:
+    """`name`, or "name (2)" and so on when it is taken."""
+    found, number = name, 2
+    while found in taken:
+        found, number = f"{name} ({number})", number + 1
+    return found

@@ -9,11 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from feature_repo.frame import TrainingFrame
-from models.clustering import cluster, nearest
+from models.clustering import Clusters, Recipe, agreement, drawn_anew, some_rows
 from models.evaluation import Evaluation, Interval
-from models.metrics import adjusted_rand, paired_bootstrap, silhouettes
+from models.metrics import paired_bootstrap, silhouettes
 from models.plots import bars, gains, heatmap
-from models.scaling import Scaling
 from models.snapshot import checked
 
 if TYPE_CHECKING:
@@ -37,51 +36,27 @@ def evaluate(
     Stability: the grouping is made anew from people drawn with replacement; both group the later rows; mean agreement.
     """
     earlier = checked(train, what="People to form segments from", fewest=parameters.min_rows)
-    later = _some(checked(held_out, what="People to judge segments on", fewest=parameters.min_rows), seed=seed)
-    points, ours = model.points(later), model.groups(later)
-    draws = _draws(len(earlier), parameters.stability_draws, seed=seed)
+    everyone = checked(held_out, what="People to judge segments on", fewest=parameters.min_rows)
+    later = some_rows(everyone, most=_MOST, seed=seed)
+    points, ours, count = model.clusters.points(later), model.groups(later), len(model.names)
+    draws = drawn_anew(earlier, parameters.stability_draws, seed=seed)
     spread = silhouettes(points, ours)
-    again = [_refit(model, earlier[drawn], parameters, seed)(later) for drawn in draws]
+    recipe = Recipe(parameters.starts, parameters.clip, seed)
     metrics = {
         "silhouette": float(spread.mean()),
-        "stability": _agreement(ours, again),
-        "smallest_share": float(np.bincount(ours, minlength=len(model.names)).min() / len(ours)),
-        "segments": float(len(model.names)),
+        "stability": agreement(ours, [Clusters.fit(rows, count=count, recipe=recipe).groups(later) for rows in draws]),
+        "smallest_share": float(np.bincount(ours, minlength=count).min() / len(ours)),
+        "segments": float(count),
     }
     where = [(held_out.features.index(name), less) for name, less in _RFM if name in held_out.features]
     if len(where) < len(_RFM):
         return _report(model, metrics, {}, {}, rows=len(later))
-    theirs = _rfm(earlier, where, count=len(model.names))(later)
+    theirs = _rfm(earlier, where, count=count)(later)
     rival = silhouettes(points, theirs)
-    again = [_rfm(earlier[drawn], where, count=len(model.names))(later) for drawn in draws]
-    baseline = {"silhouette": float(rival.mean()), "stability": _agreement(theirs, again)}
+    again = [_rfm(rows, where, count=count)(later) for rows in draws]
+    baseline = {"silhouette": float(rival.mean()), "stability": agreement(theirs, again)}
     gain = paired_bootstrap(lambda drawn: float((spread - rival)[drawn].mean()), units=len(later), seed=seed)
     return _report(model, metrics, {"rfm_quantiles": baseline}, {"rfm_quantiles": gain}, rows=len(later))
-
-
-def _some(values: np.ndarray, *, seed: int) -> np.ndarray:
-    if len(values) <= _MOST:
-        return values
-    return values[np.sort(np.random.default_rng(seed).choice(len(values), size=_MOST, replace=False))]
-
-
-def _draws(people: int, count: int, *, seed: int) -> list[np.ndarray]:
-    generator = np.random.default_rng(seed)
-    return [np.sort(generator.integers(0, people, size=people)) for _ in range(count)]
-
-
-def _agreement(groups: np.ndarray, again: list[np.ndarray]) -> float:
-    return float(np.mean([adjusted_rand(groups, other) for other in again])) if again else float("nan")
-
-
-def _refit(model: Segments, rows: np.ndarray, parameters: SegmentsParameters, seed: int) -> Grouping:
-    scaling = Scaling.fit(rows)
-
-    def points(values: np.ndarray) -> np.ndarray:
-        return np.clip(scaling.apply(values), -parameters.clip, parameters.clip)
-
-    centers = cluster(points(rows), count=len(model.names), starts=parameters.starts, seed=seed)
-    return lambda values: nearest(points(values), centers)[0]
 
 
 def _rfm(rows: np.ndarray, where: list[tuple[int, bool]], *, count: int) -> Grouping:
@@ -116,9 +91,11 @@ def _report(
         rows=rows,
         notes=(
             "Silhouette is measured in the scaled features k-means works in, which favours it over quantiles of three.",
+            *model.described,
         ),
         plots={
             "profiles": _profiles(model),
+            "sizes": _sizes(model),
             "silhouette": _beside(metrics, baselines, "silhouette", title=f"Separation, {rows:,} people"),
             "gains": gains(found, title="Gain of k-means over each baseline", metric="silhouette"),
             "stability": _beside(metrics, baselines, "stability", title="Same groups when people are drawn anew"),
@@ -127,11 +104,19 @@ def _report(
 
 
 def _profiles(model: Segments) -> Figure:
-    labels = [
-        f"{i} {name} ({share:.0%})" for i, (name, share) in enumerate(zip(model.names, model.shares, strict=True))
-    ]
+    shares = zip(_labels(model), model.shares, strict=True)
+    labels = [f"{label} ({share:.0%})" for label, share in shares]
     title, legend = "How each segment differs from everyone", "robust standard deviations"
-    return heatmap(model.centers, rows=labels, columns=model.features, title=title, legend=legend)
+    return heatmap(model.clusters.centers, rows=labels, columns=model.features, title=title, legend=legend)
+
+
+def _sizes(model: Segments) -> Figure:
+    sizes = dict(zip(_labels(model), map(float, model.sizes), strict=True))
+    return bars(sizes, title=f"Size of each of {len(sizes)} segments", axis="people")
+
+
+def _labels(model: Segments) -> list[str]:
+    return [f"{number} {name}" for number, name in zip(model.numbers, model.names, strict=True)]
 
 
 def _beside(metrics: dict[str, float], baselines: dict[str, dict[str, float]], metric: str, *, title: str) -> Figure:

@@ -10,11 +10,14 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from feature_repo.frame import Manifest
+from models import lineage
 from models.contract import AnyModel, Retrieval
+from models.errors import CorruptArtifact
 from models.evaluation import Evaluation
 from models.leaks import require_known
 from models.parameters import TrainingSettings
@@ -72,15 +75,26 @@ def train(
         evaluation = trial.evaluate(held_out, train=past, parameters=parameters, seed=chosen)
         stages.enter("refit on everything")
         data = kind.examples(retrieval, until=as_of, as_of=as_of, parameters=parameters)
-        model = kind.fit(data, parameters=parameters, seed=chosen)
+        model = _following(registry, kind.fit(data, parameters=parameters, seed=chosen))
         stages.enter("register")
         run.log_params({**settings.flat(name), "seed": chosen, "cut": split.cut.isoformat()})
         run.log_dict(data.manifest.to_dict(), path="manifest.json")
         run.log_dict(past.manifest.to_dict(), path="manifest_of_evaluation.json")
+        run.log_bytes(lineage.pack(data.user_keys), path=lineage.FILE)
         run.log_evaluation(evaluation)
         tags = _tags(model, data.manifest, seed=chosen, revision=revision) | {"headline": evaluation.headline}
         version = registry.register(model, run=run, tags=tags)
     return TrainedModel(name, version, model, evaluation, data.manifest, stages.done())
+
+
+def _following(registry: Registry, model: AnyModel) -> AnyModel:
+    """`model` as it goes on from the champion, if there is one that can be read."""
+    champion = registry.champion(model.name)
+    if champion is None:
+        return model
+    with suppress(CorruptArtifact):
+        return model.following(registry.load(champion))
+    return model
 
 
 def feature_hash(features: tuple[str, ...]) -> str:

@@ -14,20 +14,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pandas as pd
 import yaml
 
 import settings as settings_package
 from consent.choices import open_desk
-from consent.purposes import Purpose
+from consent.policy import Status
+from consent.purposes import Purpose, spec
 from events.archive import Archive
-from events.journey import IMPORTS, SHOP_CLOSES
+from events.journey import IMPORTS, SHOP_CLOSES, draw_choices
 from feature_repo.build import build
+from feature_repo.views import service
 from pipelines.ingest import import_source
+from security.pseudonyms import load_pseudonyms
 from settings.config import Settings, load_settings
 from storage import redis_server
 from storage.layout import Layout
 
-__all__ = ["CUT", "everyone_agrees"]
+__all__ = ["CUT", "everyone_agrees", "who_said_yes"]
 
 CUT = datetime(2017, 12, 1, tzinfo=UTC)
 """Where the shop's history is cut to judge models: the figures of docs/benchmarks-models.md are of the days after it."""
@@ -75,6 +79,31 @@ def everyone_agrees(progress: Callable[[str], None] | None = None) -> Iterator[S
             yield settings
         finally:
             redis_server.stop(settings)
+
+
+def who_said_yes(settings: Settings, *, at: datetime, seed: int = 7) -> Callable[[str], frozenset[str]]:
+    """Who of the shop's people, by the demo's drawn choices, lets a service train on them at `at`: a function of its name.
+
+    They have given every purpose it trains under and taken none back since; who came back counts as gone.
+    """
+    file = settings.home / "choices.csv"
+    draw_choices(file, seed=seed)
+    choices = pd.read_csv(file, dtype=str)
+    choices = choices[pd.to_datetime(choices["indicated_at"], format="ISO8601") <= at]
+    permits = choices["status"].map(lambda status: Status(status).permits)
+    everyone = set(choices["household_id"])
+
+    def them(name: str) -> frozenset[str]:
+        yes = everyone
+        for purpose in service(name).training_purposes:
+            ours = choices["purpose"] == purpose.value
+            said_no = set(choices["household_id"][ours & ~permits])
+            asked = spec(purpose).needs_consent
+            said_yes = set(choices["household_id"][ours & permits]) if asked else everyone
+            yes = (yes & said_yes) - said_no
+        return frozenset(load_pseudonyms(Layout(settings.home)).user_keys(sorted(yes)))
+
+    return them
 
 
 def _stated(mapping: Path, *, folder: Path) -> Path:

@@ -24,7 +24,7 @@ from feature_repo.retrieval import Retrieval
 from feature_repo.views import services, view_for
 from storage.files import write_atomically
 
-__all__ = ["DriftReport", "report_drift"]
+__all__ = ["PSI_THRESHOLD", "DriftReport", "report_drift"]
 
 WEEKS = 4
 MOST_PEOPLE = 5_000

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Event
@@ -17,6 +18,7 @@ from events.archive import Archive
 from events.drain import Admitted
 from pipelines.ingest import archive_live_events
 from pipelines.live_worker import FAILED, LiveWorker
+from pipelines.watching import watch
 from settings.config import Settings, load_settings
 from storage.errors import StorageError
 from storage.folder import archive_folder
@@ -37,26 +39,40 @@ def work(home: str, parent: int) -> None:
     worker.run(lambda: stop.is_set() or os.getppid() != parent, tell=lambda problem: _tell(f"{problem}\n"))
 
 
-def run(settings: Settings, *, workers: int = 1, drain_every_s: float = _DRAIN_S, stop: Event | None = None) -> None:
-    """Keep `workers` workers going and the archive written, until `stop` is set. A worker that dies is replaced."""
+def run(
+    settings: Settings,
+    *,
+    workers: int = 1,
+    drain_every_s: float = _DRAIN_S,
+    watch_too: bool = True,
+    stop: Event | None = None,
+) -> None:
+    """Keep `workers` workers going and the archive written, until `stop` is set. A worker that dies is replaced.
+
+    With `watch_too`, a process of its own reads the same log and scores what happens (`pipelines.watch`).
+    """
     stop = stop or Event()
     connect(settings).close()
     running: list[BaseProcess] = []
+    watcher: BaseProcess | None = None
     admitted = Admitted(open_ledger(settings))
     drained = time.monotonic()
     try:
         while not stop.is_set():
             running = [p for p in running if p.is_alive()]
             while len(running) < workers:
-                running.append(_start_worker(settings))
+                running.append(_start(work, settings))
+            if watch_too and (watcher is None or not watcher.is_alive()):
+                watcher = _start(watch, settings)
             if time.monotonic() - drained >= drain_every_s:
                 _drain(settings, admitted)
                 drained = time.monotonic()
             stop.wait(0.2)
     finally:
-        for process in running:
+        ending = [*running, watcher] if watcher else running
+        for process in ending:
             process.terminate()
-        for process in running:
+        for process in ending:
             process.join(timeout=10)
         _drain(settings, admitted)
 
@@ -66,8 +82,8 @@ def _tell(line: str) -> None:
     sys.stderr.flush()
 
 
-def _start_worker(settings: Settings) -> BaseProcess:
-    process = multiprocessing.get_context("spawn").Process(target=work, args=(str(settings.home), os.getpid()))
+def _start(target: Callable[[str, int], None], settings: Settings) -> BaseProcess:
+    process = multiprocessing.get_context("spawn").Process(target=target, args=(str(settings.home), os.getpid()))
     process.start()
     return process
 

@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 
 from feature_repo.retrieval import Retrieval
-from models.gate import decide
+from models.gate import GateDecision, decide
 from models.parameters import TrainingSettings, load_training_settings
-from models.registry import Registry, Run
+from models.registry import ModelVersion, Registry, Run
 from models.training import TrainedModel, code_revision, train
 from settings.config import Settings
 
@@ -26,6 +26,8 @@ class Outcome:
     reasons: tuple[str, ...]
     replaced: int | None
     """The version that was champion before, if any."""
+    champion: float | None = None
+    """What that version reached on the headline, when it was judged itself."""
 
 
 def training_settings(settings: Settings) -> TrainingSettings:
@@ -55,9 +57,10 @@ def train_and_decide(
         revision=code_revision(Path(__file__).parent.parent),
         progress=progress,
     )
-    decision = decide(
+    decision = _knows_later(before, as_of=as_of) or decide(
         trained.evaluation,
-        before.metrics if before else None,
+        # One that was trained on somebody erased has to go, so it is no bar to what replaces it.
+        before.metrics if before and not before.tainted else None,
         features=trained.model.features,
         rules=settings.gate,
     )
@@ -65,4 +68,15 @@ def train_and_decide(
         registry.promote(name, trained.version.version, reasons=decision.reasons)
     else:
         registry.explain(trained.version, reasons=decision.reasons)
-    return Outcome(trained, decision.promote, decision.reasons, before.version if before else None)
+    reached = before.metrics.get(trained.evaluation.headline) if before else None
+    return Outcome(trained, decision.promote, decision.reasons, before.version if before else None, reached)
+
+
+def _knows_later(champion: ModelVersion | None, *, as_of: datetime) -> GateDecision | None:
+    """A refusal where the champion was trained as of a later moment: a past week that is filled in takes nothing back."""
+    known = champion and champion.tags.get("as_of")
+    if not known or datetime.fromisoformat(known) <= as_of:
+        return None
+    return GateDecision(
+        False, (f"The champion knows the days up to {known[:10]}; a version of {as_of:%Y-%m-%d} never replaces it.",)
+    )

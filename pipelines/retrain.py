@@ -10,12 +10,9 @@ was in, under the same moment (`as_of`) and the same MLflow run. Two at once: th
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from experiments.report import write_report
@@ -23,65 +20,38 @@ from experiments.running import open_experiments
 from feature_repo.errors import NothingToVerify
 from feature_repo.retrieval import open_retrieval
 from models.errors import OneClassOnly, TooFewRows
-from models.registry import Registry, Run, open_registry
+from models.registry import Registry, Run
 from models.roster import MODELS
 from pipelines.consistency import check_consistency
 from pipelines.drift import report_drift
-from pipelines.errors import StepFailed
 from pipelines.ingest import archive_live_events, import_again
 from pipelines.promotion import Outcome, train_and_decide, training_settings
 from pipelines.publish import bring_online, build_features
-from pipelines.run_record import RetrainResult, StepRecord, load_record, save_record
+from pipelines.run_record import RetrainResult
+from pipelines.runner import Say, Step, run_job
 from pipelines.summary import write_summary
 from settings.config import Settings
 from storage.layout import Layout
-from storage.locks import hold
 
-__all__ = ["describe", "retrain"]
-
-Say = Callable[[str, int, int], None]
-"""Called with (step, steps done, steps in all)."""
+__all__ = ["Say", "describe", "retrain"]
 
 
 def retrain(settings: Settings, *, as_of: datetime, say: Say | None = None) -> RetrainResult:
-    """Run every step that is not done yet. Raises `LockHeld` while another retrain runs, `StepFailed` where one fails."""
-    layout = Layout(settings.home)
-    with hold(layout.run / "retrain.lock", what="a retrain"):
-        registry = open_registry(settings)
-        with _parent(registry, layout, as_of=as_of) as (run, result):
-            moment = datetime.fromisoformat(result.as_of)
-            steps = _steps(settings, registry=registry, run=run, as_of=moment)
-            for done, (name, step) in enumerate(steps.items()):
-                if say:
-                    say(name, done, len(steps) + 1)
-                if name not in result.steps:
-                    _do(name, step, result=result, layout=layout)
-            pages = write_summary(result, folder=layout.reports)
-            for page in pages:
-                run.log_artifact(page, folder="summary")
-            result.summary = str(pages[0])
-            if say:
-                say("summary", len(steps) + 1, len(steps) + 1)
-        _state_file(layout).unlink(missing_ok=True)
-    return result
+    """Run every step that is not done yet. Raises `LockHeld` while another job runs, `StepFailed` where one fails."""
+
+    def steps_of(registry: Registry, run: Run, moment: datetime) -> Mapping[str, Step]:
+        return _steps(settings, registry=registry, run=run, as_of=moment)
+
+    def summarize(result: RetrainResult, run: Run) -> None:
+        pages = write_summary(result, folder=Layout(settings.home).reports)
+        for page in pages:
+            run.log_artifact(page, folder="summary")
+        result.summary = str(pages[0])
+
+    return run_job(settings, "retrain", as_of=as_of, steps_of=steps_of, finish=summarize, say=say)
 
 
-def _do(name: str, step: Callable[[], dict[str, Any]], *, result: RetrainResult, layout: Layout) -> None:
-    started = time.perf_counter()
-    try:
-        found = step()
-    except Exception as error:
-        raise StepFailed(
-            f"The retrain stopped at step {name!r}: {' '.join(str(error).split()).rstrip('.')}. "
-            "Run it again to go on from there."
-        ) from error
-    result.steps[name] = StepRecord(found, round(time.perf_counter() - started, 2))
-    save_record(result, _state_file(layout))
-
-
-def _steps(
-    settings: Settings, *, registry: Registry, run: Run, as_of: datetime
-) -> dict[str, Callable[[], dict[str, Any]]]:
+def _steps(settings: Settings, *, registry: Registry, run: Run, as_of: datetime) -> dict[str, Step]:
     """The steps in order. Each may be repeated: doing one twice leaves what doing it once leaves."""
     layout = Layout(settings.home)
     training = training_settings(settings)
@@ -108,9 +78,15 @@ def _steps(
         report = report_drift(open_retrieval(settings), folder=folder, as_of=as_of, seed=training.seed)
         for page in (*report.html, *report.json):
             run.log_artifact(page, folder="drift")
-        return {"drifted": report.drifted, "compared": report.compared, "pages": [str(p) for p in report.html]}
+        left = {name: len(columns) for name, columns in report.left_out.items()}
+        return {
+            "drifted": report.drifted,
+            "compared": report.compared,
+            "left_out": left,
+            "pages": [str(p) for p in report.html],
+        }
 
-    def model(name: str) -> Callable[[], dict[str, Any]]:
+    def model(name: str) -> Step:
         def train_it() -> dict[str, Any]:
             try:
                 outcome = train_and_decide(
@@ -147,25 +123,12 @@ def describe(outcome: Outcome) -> dict[str, Any]:
         "replaced": outcome.replaced,
         "reasons": list(outcome.reasons),
         "headline": evaluation.headline,
+        "champion": outcome.champion,
         "metrics": evaluation.metrics,
         "baselines": evaluation.baselines,
         "rows": outcome.trained.manifest.rows,
         "excluded": outcome.trained.manifest.excluded,
     }
-
-
-@contextmanager
-def _parent(registry: Registry, layout: Layout, *, as_of: datetime) -> Iterator[tuple[Run, RetrainResult]]:
-    """The run to log to: the unfinished one if there is any, else a new one."""
-    left = load_record(_state_file(layout))
-    with registry.run(f"retrain {as_of:%Y-%m-%d}", resume=left.run_id if left else None) as run:
-        result = left or RetrainResult(as_of.isoformat(), run.id)
-        save_record(result, _state_file(layout))
-        yield run, result
-
-
-def _state_file(layout: Layout) -> Path:
-    return layout.run / "retrain.json"
 
 
 def _plain(report: dict[str, Any]) -> dict[str, Any]:

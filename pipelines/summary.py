@@ -8,7 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from pipelines.drift import PSI_THRESHOLD
 from pipelines.page import number, page, table
+from pipelines.retrain_plots import data_in, drift_scores, embedded, models_beside
 from pipelines.run_record import RetrainResult
 from storage.files import write_atomically
 
@@ -30,9 +32,11 @@ def _html(result: RetrainResult) -> str:
     parts = [
         f"<h1>Retrain of {escape(result.as_of[:16].replace('T', ' '))} UTC</h1>",
         "<h2>Models</h2>",
+        embedded(models_beside(models), told="Each model beside its champion and baselines"),
         table(["model", "version", "decision", "measure", "model", "baselines"], [_model_row(m) for m in models]),
         *(f"<p><b>{escape(m['model'])}</b>: {escape(' '.join(m['reasons']))}</p>" for m in models),
         "<h2>Data</h2>",
+        embedded(data_in(steps["import"].result["sources"]), told="What became of each table's rows"),
         table(["source", "rows", "accepted", "known", "rejected", "refused"], _import_rows(steps["import"].result)),
         "<h2>Features</h2>",
         table(["view", "people or items", "change points"], _feature_rows(steps["features"].result)),
@@ -85,13 +89,17 @@ def _drift(found: dict[str, Any]) -> str:
     for service, compared in found["compared"].items():
         drifted = found["drifted"][service]
         told = ", ".join(f"{escape(n)} ({v:.2f})" for n, v in drifted.items()) or "none"
-        rows.append([escape(service), number(str(compared)), told])
+        left_out = found["left_out"][service]
+        rows.append([escape(service), number(str(compared)), number(str(left_out)), told])
     pages = " · ".join(
         f"<a href='{escape(Path(p).parent.name)}/{escape(Path(p).name)}'>{escape(Path(p).stem)}</a>"
         for p in found["pages"]
     )
     return (
-        table(["service", "features compared", "drifted (population stability index above 0.2)"], rows)
+        f"<p>Evidently compares each feature with four weeks ago by the population stability index; above {PSI_THRESHOLD} it "
+        "has drifted. Features without values, and those that age by themselves, are left out.</p>"
+        + embedded(drift_scores(found["drifted"], threshold=PSI_THRESHOLD), told="Features that drifted")
+        + table(["service", "features compared", "left out", "drifted"], rows)
         + f"<p>{pages}</p>"
     )
 

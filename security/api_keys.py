@@ -52,6 +52,7 @@ class Scope(StrEnum):
     PREDICT = "predict"
     CONSENT = "consent"
     COLLECT = "collect"
+    PRIVACY = "privacy"
     ADMIN = "admin"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
@@ -36,6 +37,7 @@ class IdMap:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._cipher = AESGCM(key)
         self._engine = sa.create_engine(f"sqlite:///{path}")
+        sa.event.listen(self._engine, "connect", _overwrite_what_is_deleted)
         _metadata.create_all(self._engine)
 
     def remember(self, ids: Mapping[str, str]) -> int:
@@ -60,6 +62,16 @@ class IdMap:
         except (InvalidTag, ValueError):
             raise IdMapDamaged("An entry of the id map was altered or sealed under another key.") from None
 
+    def user_keys(self) -> list[str]:
+        """Everyone there is a row for, sorted."""
+        with self._engine.connect() as connection:
+            return list(connection.execute(sa.select(_ids.c.user_key).order_by(_ids.c.user_key)).scalars())
+
+    def knows(self, user_key: str) -> bool:
+        """Whether there is a row for `user_key`."""
+        with self._engine.connect() as connection:
+            return connection.execute(sa.select(_ids.c.user_key).where(_ids.c.user_key == user_key)).first() is not None
+
     def forget(self, user_key: str) -> None:
         """Delete one person's row."""
         with self._engine.begin() as connection:
@@ -73,3 +85,7 @@ class IdMap:
 def open_id_map(layout: Layout) -> IdMap:
     """The id map of this home."""
     return IdMap(layout.id_map, key=load_or_create(layout.keys / "id_map.key"))
+
+
+def _overwrite_what_is_deleted(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA secure_delete = ON")

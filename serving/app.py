@@ -11,6 +11,8 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -18,11 +20,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
+from consent.ages import check_age
 from consent.policy import Status
 from consent.purposes import parse_purpose
 from security.api_keys import KeyInfo, Scope
 from security.rate_limit import Allowance
-from serving import metrics
+from serving import gpc, metrics
 from serving.answers import Answer, ConsentRecorded, EventsCollected
 from serving.door import Door, over_the_limit
 from serving.errors import NoSuchPage, Overloaded, ServingError, WrongMethod, status_and_sentence
@@ -30,6 +33,7 @@ from serving.lanes import Lane
 from serving.openapi import Problem
 from serving.pages import PAGES
 from serving.platform import Platform
+from serving.privacy_routes import privacy_calls
 from serving.reply import Reply, json_reply
 from serving.requests import (
     ChoiceRequest,
@@ -73,8 +77,9 @@ def build_app(make_platform: Callable[[], Platform]) -> Starlette:
     calls: list[tuple[str, Scope, type[Any], Callable[[Request], Handler]]] = [
         *((name, Scope.PREDICT, kind, _asking(name)) for name, kind in ASKED.items()),
         ("score", Scope.PREDICT, MixedRequest, _asking_several),
-        ("consent", Scope.CONSENT, ChoiceRequest, lambda _: _choose),
+        ("consent", Scope.CONSENT, ChoiceRequest, _choosing),
         ("events", Scope.COLLECT, EventsRequest, lambda _: _collect),
+        *((name, scope, kind, lambda _, handle=handle: handle) for name, scope, kind, handle in privacy_calls()),
     ]
     routes = [
         Route(f"/v1/{name}", _call(name, scope, kind, handler), methods=["POST"])
@@ -84,20 +89,30 @@ def build_app(make_platform: Callable[[], Platform]) -> Starlette:
     return Starlette(routes=[*routes, *PAGES], lifespan=lifespan, exception_handlers=refusals)
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What calls that are answered together have in common."""
+
+    asked: Any
+    gpc: bool
+    """Whether the call carries the Global Privacy Control."""
+
+
 def _lanes(platform: Platform) -> dict[str, Lane[Any, Any]]:
     """One lane an endpoint, so that a slow model keeps only its own callers waiting."""
 
-    def answering(name: str) -> Callable[[list[str], Any], Sequence[Any]]:
-        def answer(user_ids: list[str], asked: Any) -> Sequence[Any]:
+    def answering(name: str) -> Callable[[list[str], Question], Sequence[Any]]:
+        def answer(user_ids: list[str], question: Question) -> Sequence[Any]:
             people = platform.pseudonyms.user_keys(user_ids)
-            ask = getattr(platform.stores().predictor, name)
-            found: list[Answer[Any]] = ask(people, asked=asked, now=platform.settings.now())
+            predictor = platform.stores().predictor
+            ask = getattr(gpc.under_gpc(predictor) if question.gpc else predictor, name)
+            found: list[Answer[Any]] = ask(people, asked=question.asked, now=platform.settings.now())
             return found
 
         return answer
 
-    def similar(item_ids: list[str], n: int) -> Sequence[Any]:
-        return platform.stores().predictor.similar(item_ids, n=n)
+    def similar(item_ids: list[str], question: Question) -> Sequence[Any]:
+        return platform.stores().predictor.similar(item_ids, n=question.asked)
 
     about_people = {name: answering(name) for name in ASKED if name != "similar-items"}
     return {name: Lane(name, answer) for name, answer in {**about_people, "similar-items": similar}.items()}
@@ -108,7 +123,7 @@ def _asking(name: str) -> Callable[[Request], Handler]:
         lane: Lane[Any, Any] = request.app.state.lanes[name]
 
         async def handle(asked: Any, _platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
-            answers = await lane.ask(asked.about, asked.asked)
+            answers = await lane.ask(asked.about, Question(asked.asked, gpc.is_sent(request.headers)))
             return {"answers": answers}, _counted([name], [answers])
 
         return handle
@@ -121,7 +136,11 @@ def _asking_several(request: Request) -> Handler:
 
     async def handle(asked: MixedRequest, _platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
         names: list[str] = [part.__struct_config__.tag for part in asked.requests]  # type: ignore[misc]
-        asking = (lanes[name].ask(part.about, part.asked) for name, part in zip(names, asked.requests, strict=True))
+        signal = gpc.is_sent(request.headers)
+        asking = [
+            lanes[name].ask(part.about, Question(part.asked, signal))
+            for name, part in zip(names, asked.requests, strict=True)
+        ]
         found = await asyncio.gather(*asking, return_exceptions=True)
         parts: list[dict[str, Any]] = []
         for name, answers in zip(names, found, strict=True):
@@ -144,9 +163,18 @@ def _counted(names: Sequence[str], found: Sequence[Any]) -> list[Counted]:
     ]
 
 
-async def _choose(asked: ChoiceRequest, platform: Platform, key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
+def _choosing(request: Request) -> Handler:
+    return partial(_choose, gpc_sent=gpc.is_sent(request.headers))
+
+
+async def _choose(
+    asked: ChoiceRequest, platform: Platform, key: KeyInfo, *, gpc_sent: bool
+) -> tuple[Any, Sequence[Counted]]:
     purpose = parse_purpose(asked.purpose)
     status = Status.GIVEN if asked.choice == "grant" else Status.WITHDRAWN
+    if status.permits:
+        gpc.refuse_grant(purpose, sent=gpc_sent)
+        check_age(purpose, age=asked.age, by_guardian=asked.by == "guardian")
 
     def record() -> int:
         now = platform.settings.now()
@@ -154,7 +182,7 @@ async def _choose(asked: ChoiceRequest, platform: Platform, key: KeyInfo) -> tup
             platform.pseudonyms.user_key(asked.user_id),
             purpose,
             status,
-            said_by="the person",
+            said_by=f"the {asked.by}",
             method=f"API key {key.name!r}",
             indicated_at=now,
             received_at=now,
@@ -179,7 +207,7 @@ async def _collect(asked: EventsRequest, platform: Platform, _key: KeyInfo) -> t
 def _call(
     endpoint: str, scope: Scope, kind: type[Any], handler: Callable[[Request], Handler]
 ) -> Callable[[Request], Awaitable[Reply]]:
-    """Let in, answer or refuse, count."""
+    """Let in, answer or refuse, count. A person's rights are not given up on for being slow."""
 
     async def run(request: Request) -> Reply:
         started = time.perf_counter()
@@ -194,7 +222,7 @@ def _call(
                 if told is not None and not told.allowed:
                     raise over_the_limit(told)
                 asked = await door.body(request, kind)
-                async with asyncio.timeout(platform.settings.deadline_s):
+                async with asyncio.timeout(None if scope is Scope.PRIVACY else platform.settings.deadline_s):
                     body, counted = await handler(request)(asked, platform, key)
                 reply = json_reply(body)
         except TimeoutError:

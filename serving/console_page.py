@@ -33,7 +33,7 @@ th,td{padding:.35rem 1.3rem .35rem 0;border-bottom:1px solid var(--edge);text-al
 thead th{color:var(--soft);font-weight:600;white-space:nowrap}tbody th{font-weight:600}
 tbody tr:last-child>*{border-bottom:0}tr>:last-child{padding-right:0}td svg{min-width:7rem;margin-top:.35rem}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.good{color:var(--good)}.bad{color:var(--bad)}ul.why{margin:0;padding-left:1.1rem}
+.when{white-space:nowrap}.good{color:var(--good)}.bad{color:var(--bad)}ul.why{min-width:16rem;margin:0;padding-left:1.1rem}
 svg{max-width:100%;height:auto;display:block}.part{fill:var(--blue)}.rest{fill:var(--rest)}.band{fill:var(--band)}
 .line{fill:none;stroke:var(--blue);stroke-width:2}.zero{stroke:var(--soft);stroke-dasharray:4 4}
 .tick{fill:var(--soft);font-size:12px}footer{padding-bottom:2rem}
@@ -112,7 +112,13 @@ def _models(rows: Sequence[Version]) -> str:
         reasons = [*v.reasons, *([f"The service refuses to answer with it: {v.refusal}."] if v.refusal else [])]
         told = "".join(f"<li>{escape(r)}</li>" for r in reasons)
         gate = f'<ul class="why">{told}</ul>' if told else "No decision is recorded."
-        return [escape(v.model), f"{v.version}", escape(", ".join(v.aliases)) or "–", escape(v.as_of) or "–", gate]
+        return [
+            escape(v.model),
+            f"{v.version}",
+            escape(", ".join(v.aliases)) or "–",
+            f'<span class="when">{escape(v.as_of) or "–"}</span>',
+            gate,
+        ]
 
     return _table(
         "The newest versions of each model, with what the gate said",
@@ -137,7 +143,7 @@ def _experiments(rows: Sequence[Running]) -> str:
 
 
 def _freshness(rows: Iterable[Any]) -> str:
-    cells = [[escape(f.view), f"{f.as_of:%Y-%m-%d %H:%M}", f"{f.hours:,.1f}"] for f in rows]
+    cells = [[escape(f.view), f'<span class="when">{f.as_of:%Y-%m-%d %H:%M}</span>', f"{f.hours:,.1f}"] for f in rows]
     return _table("When each view was last built", ["view", "as of (UTC)", "hours ago.n"], cells)
 
 

@@ -29,6 +29,7 @@ from consent.purposes import UnknownPurpose
 from experiments.errors import ExperimentError
 from feature_repo.errors import OnlineStoreUnavailable
 from models.errors import ModelError, SchemaMismatch, UnknownStrategy
+from privacy.errors import PrivacyError
 from storage.errors import StorageError
 
 __all__ = [
@@ -161,6 +162,6 @@ def status_and_sentence(error: Exception) -> tuple[int, str]:
         return 503, str(error)
     if isinstance(error, (ConsentError, UnknownPurpose, UnknownStrategy)):
         return 422, str(error)
-    if isinstance(error, (ModelError, ExperimentError)):
+    if isinstance(error, (ModelError, ExperimentError, PrivacyError)):
         return 500, str(error)
     return 500, BROKEN

@@ -24,6 +24,7 @@ from serving.answers import (
     SimilarItems,
 )
 from serving.health import Readiness
+from serving.privacy_requests import ErasureRequest, PersonRequest, Receipts, SignalRecorded, SignalRequest
 from serving.requests import (
     ChoiceRequest,
     EventsRequest,
@@ -160,6 +161,44 @@ _PAGES = (
         group="Consent and events",
     ),
     Page(
+        "/v1/consent/receipts",
+        "A receipt for each choice of one person",
+        PersonRequest,
+        Receipts,
+        {"user_id": "1"},
+        "Needs a key with the scope `consent`. Each can be checked offline with the public key (ISO/IEC TS 27560:2023).",
+        group="Consent and events",
+    ),
+    Page(
+        "/v1/consent/signals",
+        "Set or lift a person's Global Privacy Control",
+        SignalRequest,
+        SignalRecorded,
+        {"user_id": "1", "signal": "gpc", "on": True},
+        "Needs a key with the scope `consent`. While it is set, `marketing.*` and `third_party_sharing` are refused; a call "
+        "with the header `Sec-GPC: 1` is answered so whatever is set.",
+        group="Consent and events",
+    ),
+    Page(
+        "/v1/privacy/exports",
+        "Everything held of one person",
+        PersonRequest,
+        dict[str, Any],
+        {"user_id": "1"},
+        "Needs a key with the scope `privacy`. The same as `data.json` of `aap export`.",
+        group="A person's rights",
+    ),
+    Page(
+        "/v1/privacy/erasures",
+        "Erase one person everywhere",
+        ErasureRequest,
+        dict[str, Any],
+        {"user_id": "1", "confirm": "erase everything"},
+        "Needs a key with the scope `privacy`. Takes some seconds; gives the signed certificate. Refused with 503 while an "
+        "import or a retrain runs.",
+        group="A person's rights",
+    ),
+    Page(
         "/v1/events",
         "Take in what happened",
         EventsRequest,
@@ -241,7 +280,7 @@ def asset(name: str) -> bytes | None:
 
 
 def _post(page: Page, takes: dict[str, Any], gives: dict[str, Any]) -> dict[str, Any]:
-    if page.gives not in (ConsentRecorded, EventsCollected, Mixed):
+    if page.group == "Predictions" and page.gives is not Mixed:
         about = "One answer for each that was asked about, in order."
         gives = {"type": "object", "properties": {"answers": gives}, "required": ["answers"]}
     else:

@@ -32,6 +32,7 @@ from security.audit import Audit
 from security.id_map import open_id_map
 from security.pseudonyms import Pseudonyms, load_pseudonyms
 from serving import metrics
+from serving.canary import Canary
 from serving.catalogue import Shelves, catalogue_stamp
 from serving.item_names import ItemNames
 from serving.models_in_use import ModelsInUse, ModelSource
@@ -143,6 +144,7 @@ class Platform:
             keep=self.records.add,
             measured=self.vitals.measured,
             shadow=self.shadow.offer,
+            canary=Canary(self.challengers, assigner, declared=self.flags.names),
         )
         desk = open_desk(self.settings)
         collector = Collector(

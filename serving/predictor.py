@@ -34,6 +34,7 @@ from serving.answers import (
     SegmentResult,
     SimilarItems,
 )
+from serving.canary import NoCanary, Part, Split
 from serving.catalogue import Shelves
 from serving.item_names import ItemNames
 from serving.models_in_use import InUse
@@ -44,6 +45,7 @@ __all__ = ["FLAG", "Predictor"]
 
 FLAG = "recommendation_strategy"
 _PLAIN, _TEN = Explained(), Ranked()
+_NOBODY = NoCanary()
 
 
 class Features(Protocol):
@@ -65,10 +67,16 @@ class Assignments(Protocol):
     def assign(self, user_keys: Sequence[str], *, flag: str, now: datetime) -> list[Assignment]: ...
 
 
+class Versions(Protocol):
+    """What is needed of `serving.canary.Canary`."""
+
+    def split(self, champion: InUse, user_keys: Sequence[str], *, now: datetime) -> Split: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Predictor:
     """Answers for many people at once; `keep` takes the prediction records, `measured` times what a variant does,
-    `shadow` takes what a model was asked, for a challenger.
+    `shadow` takes what a model was asked, for a challenger, and `canary` says whom the challenger answers.
 
     Every method gives one answer a person, in order. They raise `NoModel`, `FeaturesDiffer`, and what the stores raise
     when they are down.
@@ -82,6 +90,7 @@ class Predictor:
     keep: Callable[[Sequence[dict[str, Any]]], None]
     measured: Callable[[str, str, int], AbstractContextManager[None]] = lambda *_: nullcontext()
     shadow: Callable[[InUse, Callable[[Any], Any]], None] = lambda *_: None
+    canary: Versions = _NOBODY
 
     def churn(self, user_keys: Sequence[str], *, now: datetime, asked: Explained = _PLAIN) -> list[Answer[ChurnResult]]:
         """How likely each person is to stop buying."""
@@ -121,19 +130,18 @@ class Predictor:
         lists, assigned = self._lists(user_keys, histories, outcomes, used=used, asked=asked, among=among, now=now)
         popular = self.models.get("popularity") if Outcome.DENIED in outcomes else None
         everyones = answering.popular(popular.model, asked=asked, among=among) if popular else []
-        names = self.names.of(answering.mentioned([*(found for _, found in lists.values()), everyones]))
+        names = self.names.of(answering.mentioned([*(found.ranked for found in lists.values()), everyones]))
         catalogue = None if among is None else self.shelves.stamp()
         ids = _new_ids(len(user_keys))
         answers, rows = [], []
         for i, decision in enumerate(vectors.decisions):
-            maker = popular if popular and outcomes[i] is Outcome.DENIED else used
-            strategy, ranked = lists.get(i, (None, everyones))
-            result = answering.items(ranked, names, explain=asked.explain)
-            answer = _answer(ids[i], maker, decision, outcomes[i], result, assigned.get(i))
+            given = lists.get(i) or _List(popular or used, None, everyones)
+            result = answering.items(given.ranked, names, explain=asked.explain)
+            answer = _answer(ids[i], given.used, decision, outcomes[i], result, assigned.get(i))
             evidence = Evidence(
-                user_keys[i], decision.ledger_seq, read, None, None, asked, histories[i], strategy, catalogue
+                user_keys[i], decision.ledger_seq, read, None, None, asked, histories[i], given.strategy, catalogue
             )
-            rows.append(record(answer, evidence, endpoint="recommendations", used=maker, at=now))
+            rows.append(record(answer, evidence, endpoint="recommendations", used=given.used, at=now))
             answers.append(answer)
         self.keep(rows)
         return answers
@@ -148,31 +156,36 @@ class Predictor:
         asked: Ranked,
         among: frozenset[str] | None,
         now: datetime,
-    ) -> tuple[dict[int, tuple[str, Sequence[Any]]], dict[int, Assignment]]:
-        """Strategies and ranked lists, by position, of the people who are not denied, and how they were assigned.
+    ) -> tuple[dict[int, _List], dict[int, Assignment]]:
+        """The lists, by position, of the people who are not denied, and how they were assigned.
 
-        Only people with a history are in the experiment, and only where the caller leaves the strategy to it: without
-        a history every strategy gives what is popular.
+        Only people with a history are in an experiment, for without one every list is what is popular. Whoever is in
+        the canary is not in the experiment on strategies, nor is anybody where the caller says the strategy.
         """
         known = [i for i, outcome in enumerate(outcomes) if outcome is Outcome.ANSWERED]
-        assigned: dict[int, Assignment] = {}
-        arms: dict[str, list[int]] = {}
-        if asked.strategy is None and known:
-            made = self.assignments.assign([user_keys[i] for i in known], flag=FLAG, now=now)
-            assigned = dict(zip(known, made, strict=True))
+        split = self.canary.split(used, [user_keys[i] for i in known], now=now)
+        assigned = {known[place]: one for place, one in split.assigned.items()}
+        free = [i for i in known if i not in assigned]
+        if asked.strategy is None and free:
+            made = self.assignments.assign([user_keys[i] for i in free], flag=FLAG, now=now)
+            assigned.update(zip(free, made, strict=True))
+        usual = asked.strategy or "buy_again"
+        arms: dict[tuple[Part, str], list[int]] = {}
         if unknown := [i for i, outcome in enumerate(outcomes) if outcome is Outcome.NOT_FOUND]:
-            arms[asked.strategy or "buy_again"] = unknown
-        for i in known:
-            arms.setdefault(asked.strategy or assigned[i].variant, []).append(i)
-        lists: dict[int, tuple[str, Sequence[Any]]] = {}
-        for strategy, people in arms.items():
+            arms[Part(used, used), usual] = unknown
+        for part in split.parts:
+            for i in (known[place] for place in part.people):
+                strategy = assigned[i].variant if i in assigned and assigned[i].flag == FLAG else usual
+                arms.setdefault((part, strategy), []).append(i)
+        lists: dict[int, _List] = {}
+        for (part, strategy), people in arms.items():
             theirs = [histories[i] for i in people]
             rank = partial(answering.recommended, histories=theirs, strategy=strategy, asked=asked, among=among)
-            inside = all(i in assigned and assigned[i].exposed for i in people)
+            inside = all(i in assigned and assigned[i].flag == FLAG and assigned[i].exposed for i in people)
             with self.measured(FLAG, strategy, len(people)) if inside else nullcontext():
-                found = rank(used.model)
+                maker, found = part.answered(rank, people=len(people), measured=self.measured)
             self.shadow(used, rank)
-            lists.update((i, (strategy, ranked)) for i, ranked in zip(people, found, strict=True))
+            lists.update((i, _List(maker, strategy, ranked)) for i, ranked in zip(people, found, strict=True))
         return lists, assigned
 
     def _from_values(
@@ -184,20 +197,35 @@ class Predictor:
         used.require(vectors.features)
         outcomes = _outcomes(vectors)
         known = [i for i, outcome in enumerate(outcomes) if outcome is Outcome.ANSWERED]
-        results: dict[int, Any] = {}
-        if known:
-            given = vectors.values if len(known) == len(outcomes) else vectors.values[known]
-            results = dict(zip(known, answering.FROM_VALUES[endpoint](used.model, given, asked=asked), strict=True))
+        results: dict[int, tuple[InUse, Any]] = {}
+        split = self.canary.split(used, [user_keys[i] for i in known], now=now)
+        for part in split.parts if known else ():
+            people = [known[place] for place in part.people]
+            given = vectors.values if len(people) == len(outcomes) else vectors.values[people]
+            ask = partial(answering.FROM_VALUES[endpoint], values=given, asked=asked)
+            maker, found = part.answered(ask, people=len(people), measured=self.measured)
+            results.update((i, (maker, result)) for i, result in zip(people, found, strict=True))
             self.shadow(used, partial(_judge, name, given))
+        assigned = {known[place]: one for place, one in split.assigned.items()}
         values, statuses, ids = vectors.values.tolist(), vectors.status.tolist(), _new_ids(len(user_keys))
         answers, rows = [], []
         for i, decision in enumerate(vectors.decisions):
-            made = _answer(ids[i], used, decision, outcomes[i], results.get(i))
+            maker, result = results.get(i, (used, None))
+            made = _answer(ids[i], maker, decision, outcomes[i], result, assigned.get(i))
             evidence = Evidence(user_keys[i], decision.ledger_seq, vectors.features, values[i], statuses[i], asked)
-            rows.append(record(made, evidence, endpoint=endpoint, used=used, at=now))
+            rows.append(record(made, evidence, endpoint=endpoint, used=maker, at=now))
             answers.append(made)
         self.keep(rows)
         return answers
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    """One person's ranked list, and which model made it by which strategy."""
+
+    used: InUse
+    strategy: str | None
+    ranked: Sequence[Any]
 
 
 def _judge(name: str, values: np.ndarray, model: Any) -> Sequence[Any]:

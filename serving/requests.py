@@ -24,6 +24,7 @@ __all__ = [
     "RecommendationRequest",
     "ScoreRequest",
     "SimilarRequest",
+    "UserId",
     "check_content_type",
     "read_body",
 ]
@@ -175,6 +176,9 @@ class ChoiceRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     purpose: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
     choice: Literal["grant", "withdraw"]
     notice_version: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "1"
+    age: Annotated[int, msgspec.Meta(ge=0, le=150)] | None = None
+    """Only where the application knows that the person is young; it is checked and stored nowhere."""
+    by: Literal["person", "guardian"] = "person"
 
 
 class EventsRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

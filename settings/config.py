@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     redis_cluster: bool = Field(
         default=False, description="Whether the server of redis_url is a node of a Redis Cluster; the others are found."
     )
+    controller: str = Field(
+        default="The operator of this platform",
+        description="Who answers for the data, as receipts and certificates name it.",
+    )
     ledger_url: str | None = Field(default=None, description="SQLAlchemy URL of the consent ledger; SQLite by default.")
     mlflow_url: str | None = Field(default=None, description="MLflow tracking URI; SQLite under <home> by default.")
     engine: Literal["duckdb", "spark"] = Field(

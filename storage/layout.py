@@ -75,6 +75,16 @@ class Layout:
         return self.home / "mlflow"
 
     @property
+    def tuning(self) -> Path:
+        """Studies of `aap tune` (SQLite)."""
+        return self.home / "tuning"
+
+    @property
+    def aggregates(self) -> Path:
+        """Daily aggregates (Parquet)."""
+        return self.home / "aggregates"
+
+    @property
     def reports(self) -> Path:
         """HTML and JSON reports: drift, retrain summaries."""
         return self.home / "reports"
@@ -103,6 +113,21 @@ class Layout:
     def served(self) -> Path:
         """Sample of the feature vectors that were served (Parquet)."""
         return self.home / "served"
+
+    @property
+    def tombstones(self) -> Path:
+        """Who was erased, as digests (SQLite)."""
+        return self.home / "privacy" / "tombstones.db"
+
+    @property
+    def certificates(self) -> Path:
+        """Signed certificates of erasures and corrections (JSON)."""
+        return self.home / "privacy" / "certificates"
+
+    @property
+    def alerts(self) -> Path:
+        """Alerts of unusual events, sessions and people (Parquet)."""
+        return self.home / "alerts"
 
     @property
     def run(self) -> Path:

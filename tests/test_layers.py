@@ -12,7 +12,7 @@ from importlinter.cli import lint_imports
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     *("settings", "storage", "security", "consent", "events", "feature_repo"),
-    *("models", "experiments", "serving", "pipelines", "cli", "benchmarks"),
+    *("models", "experiments", "privacy", "serving", "pipelines", "cli", "benchmarks"),
 )
 
 

@@ -38,7 +38,8 @@ def test_commands_it_names_are_there(page: Path) -> None:
 
 @every_page
 def test_files_it_names_are_there(page: Path) -> None:
-    kinds = "events|consent|feature_repo|models|experiments|serving|pipelines|cli|security|storage|settings|tests|docs"
+    kinds = "events|consent|feature_repo|models|experiments|privacy|serving|pipelines|cli|security|storage|settings"
+    kinds += "|tests|docs"
     named = set(re.findall(rf"`((?:{kinds})/[\w./-]+\.(?:py|yaml|json|md|ipynb))`", page.read_text()))
     assert [name for name in sorted(named - {"models/lapsed.py"}) if not (ROOT / name).is_file()] == []
 

@@ -102,10 +102,14 @@ def test_who_is_erased_is_gone_from_every_file_and_the_others_stay(
     archive.append(connection, page_views(connection, *rows), batch="one")
     untouched = root(archive) / SEEN / "day=2024-05-03"
     before = [p.stat().st_ino for p in untouched.iterdir()]
-    assert archive.erase("a") == 2
+    files = {f.name: f for f in archive.files()}
+    rewritten = archive.erase("a")
+    assert [f.name.rpartition("/")[0] for f in rewritten] == [f"{SEEN}/day=2024-05-01", f"{SEEN}/day=2024-05-02"]
+    assert {f.name: f for f in archive.files()} == files | {f.name: f for f in rewritten.values()}
+    assert all(files[was.name] == was != now for was, now in rewritten.items())
     assert ids(connection, archive) == ["2", "4"]
     assert [p.stat().st_ino for p in untouched.iterdir()] == before
-    assert archive.erase("a") == 0
+    assert archive.erase("a") == {}
 
 
 def test_a_damaged_file_is_named(archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:

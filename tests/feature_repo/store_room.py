@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -93,12 +94,11 @@ class StoreRoom:
         )  # fmt: skip
 
     def rows(self, view: View, *, as_of: datetime = AS_OF) -> list[online.OnlineRow]:
-        return list(
-            latest_rows(
-                view, folder=features_folder(self.settings), archive=Archive(archive_folder(self.settings)),
-                standing=open_ledger(self.settings).standing(), as_of=as_of,
-            )
+        many = latest_rows(
+            view, folder=features_folder(self.settings), archive=Archive(archive_folder(self.settings)),
+            standing=open_ledger(self.settings).standing(), as_of=as_of,
         )  # fmt: skip
+        return list(chain.from_iterable(many))
 
     def put_online(self, purpose: Purpose, *, as_of: datetime = AS_OF) -> tuple[int, int]:
         view = view_for(Entity.USER, purpose)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,18 @@ class Case:
         return self.kind.fit(self.train, parameters=self.parameters, seed=seed)
 
 
+QUICK: dict[str, dict[str, Any]] = {
+    "recommendation": {"cuts": 2, "trees": 60},
+    "segments": {"stability_draws": 3, "starts": 3, "most_clusters": 6},
+}
+"""What is smaller here than in training.yaml, so that the tests stay quick; what is computed is the same."""
+
+
 @pytest.fixture(scope="session")
 def settings() -> TrainingSettings:
-    return load_training_settings(Path(__file__).parents[2] / "settings" / "training.yaml")
+    found = load_training_settings(Path(__file__).parents[2] / "settings" / "training.yaml")
+    models: dict[str, Any] = dict(found.models)
+    return replace(found, models=models | {name: replace(models[name], **less) for name, less in QUICK.items()})
 
 
 @pytest.fixture(scope="session")

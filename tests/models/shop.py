@@ -133,6 +133,7 @@ class Shop:
                 "item_id": pa.array(kept["item_id"], pa.string()),
                 "occurred_at": pa.array(kept["occurred_at"], pa.timestamp("us", tz="UTC")),
                 "quantity": pa.array(kept["quantity"], pa.int64()),
+                "amount": pa.array(kept["amount"], pa.float64()),
                 "basket_id": pa.array(kept["basket"].astype(str), pa.string()),
                 "category": pa.array("aisle " + (kept["item_id"].str[-4:].map(_aisle)), pa.string()),
             }

@@ -17,9 +17,10 @@ from feature_repo.frame import Interactions, TrainingFrame
 from models.artifact import digests
 from models.errors import CorruptArtifact, ModelError, OneClassOnly, SchemaMismatch, TooFewRows
 from models.roster import MODELS
+from tests.models.conftest import QUICK
 
 every_model = pytest.mark.parametrize("name", sorted(MODELS))
-on_features = pytest.mark.parametrize("name", ["churn", "segments", "anomaly"])
+on_features = pytest.mark.parametrize("name", ["churn", "segments", "anomaly", "event_anomaly", "session_anomaly"])
 
 
 def answers(model, case):
@@ -169,17 +170,23 @@ def test_another_process_with_more_threads_makes_the_same_bytes(cases, fitted, t
     ):
         writer.write_table(case.train.table)
     script = """
-import sys, pathlib, pyarrow as pa
+import dataclasses, sys, pathlib, pyarrow as pa
 from feature_repo.frame import Interactions
 from models.parameters import load_training_settings
 from models.recommendation import RecommendationModel
 table = pa.ipc.open_file(sys.argv[1] + "/lines.arrow").read_all()
 parameters = load_training_settings(pathlib.Path("settings/training.yaml")).models["recommendation"]
+parameters = dataclasses.replace(parameters, **eval(sys.argv[2]))
 model = RecommendationModel.fit(Interactions(table, None), parameters=parameters, seed=7)
 model.save(pathlib.Path(sys.argv[1]) / "theirs")
 """
     (tmp_path / "theirs").mkdir()
     root = Path(__file__).parents[2]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(root)}
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, cwd=root, env=environment)
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), repr(QUICK["recommendation"])],
+        check=True,
+        cwd=root,
+        env=environment,
+    )
     assert digests(tmp_path / "theirs") == digests(stored(fitted["recommendation"], tmp_path / "ours"))

@@ -200,8 +200,8 @@ def test_settings_that_lack_a_key_or_hold_a_wrong_type_are_refused_by_name(setti
     }
     assert parse_training_settings(content).seed == 1
     for change, words in (
-        ({"clusters": "many"}, "clusters='many'"),
-        ({"clusters": -2}, "clusters=-2"),
+        ({"starts": "many"}, "starts='many'"),
+        ({"starts": -2}, "starts=-2"),
         ({"k": 5}, "unknown"),
     ):
         broken = {**content, "models": {**content["models"], "segments": {**content["models"]["segments"], **change}}}

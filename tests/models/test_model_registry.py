@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from urllib.parse import urlparse
@@ -11,6 +12,7 @@ import pytest
 from models.artifact import digests
 from models.errors import CorruptArtifact, NoChampion, StoreUnavailable, UnknownModel, UnknownVersion
 from models.registry import Registry
+from models.roster import MODELS
 from models.training import code_revision, train
 from tests.models.conftest import AS_OF
 
@@ -78,7 +80,7 @@ def test_a_version_that_does_not_exist_is_refused_and_changes_nothing(registry, 
         registry.version("nothing", 1)
 
 
-@pytest.mark.parametrize("name", ["anomaly", "churn", "popularity", "recommendation", "segments"])
+@pytest.mark.parametrize("name", sorted(MODELS))
 def test_what_is_loaded_is_what_was_registered(name, registry, fitted, tmp_path):
     version = put(registry, fitted[name])
     (tmp_path / "one").mkdir()
@@ -162,6 +164,13 @@ def test_the_code_revision_is_that_of_the_checkout_or_nothing(tmp_path):
     assert code_revision(tmp_path) is None
     found = code_revision(Path(__file__).parent)
     assert found is None or len(found.removesuffix("+changes")) == 40
+
+
+def test_new_segments_take_over_the_numbers_of_the_champions(registry, fitted, shop, settings):
+    renumbered = dataclasses.replace(fitted["segments"], numbers=tuple(n + 40 for n in fitted["segments"].numbers))
+    registry.promote("segments", put(registry, dataclasses.replace(renumbered, unused=90)).version)
+    done = train("segments", retrieval=shop, registry=registry, settings=settings, as_of=AS_OF)
+    assert all(number >= 40 for number in registry.load(done.version).numbers)
 
 
 def test_why_the_service_refuses_a_version_is_kept_until_it_answers_with_it(registry, fitted):

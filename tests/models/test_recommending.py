@@ -108,6 +108,22 @@ def test_wishes_are_kept_to_and_the_list_is_still_full(strategy, fitted, cases):
     assert all(found and {r.item_id[-1] for r in found} == {"3"} for found in lists)
 
 
+@pytest.mark.parametrize("strategy", ["buy_again", "discover"])
+def test_only_items_a_caller_names_are_shown_in_the_order_they_have_without(strategy, fitted, cases):
+    model, (items, baskets) = fitted["recommendation"], lines_of(cases)
+    everything = model.recommend(items, baskets=baskets, n=len(model.item_ids), strategy=strategy)
+    named = {f"item-{n:04d}" for n in range(0, 120, 2)} | {"never heard of"}
+    lists = model.recommend(items, baskets=baskets, n=5, strategy=strategy, wishes=Wishes(among=named))
+    for all_of_them, found in zip(everything, lists, strict=True):
+        ids = [r.item_id for r in found]
+        assert ids
+        assert set(ids) <= named
+        if strategy == "discover":  # buy_again looks at a limited number of items, other ones when some are ruled out
+            assert ids == [r.item_id for r in all_of_them if r.item_id in named][:5]
+    (nothing,) = model.recommend([[]], baskets=[[]], n=3, wishes=Wishes(among=()))
+    assert nothing == []
+
+
 def test_wishes_hold_for_somebody_unknown_too(fitted):
     model = fitted["recommendation"]
     (found,) = model.recommend([[]], baskets=[[]], n=3)

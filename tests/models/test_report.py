@@ -23,7 +23,7 @@ def found(shop, settings):
             "churn in 28 days",
             "churn in 28 days, 1 earlier weeks",
         ),
-        *("segments", "anomaly"),
+        *("segments", "anomaly", "event_anomaly", "session_anomaly"),
     ]
     return json.loads(json.dumps(made, allow_nan=False))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from consent.purposes import Purpose
 from events.archive import Archive
 from events.log import RedisStreamLog
 from events.logged import LoggedEvent
-from feature_repo import live_rows
+from feature_repo import live_rows, online
 from feature_repo.declare import Entity
 from feature_repo.live_layout import live_plans
 from feature_repo.online import erase, to_micros
@@ -109,17 +110,17 @@ def test_what_is_archived_is_let_go_of_where_no_worker_is(shop: LiveShop) -> Non
 def test_a_worker_killed_half_way_through_its_writes_is_taken_over_and_nothing_is_lost_or_doubled(
     shop: LiveShop, monkeypatch: pytest.MonkeyPatch, *, archived: bool, long_ago: bool
 ) -> None:
-    dies, real = shop.worker("dies"), live_rows.write
+    dies = shop.worker("dies")
     dies.step()
     shop.collect(*burst(shop, 60))
 
     def half(client: redis.Redis, view: Any, rows: Any) -> tuple[int, int]:
-        made = list(rows)
-        real(client, view, made[: len(made) // 2])
+        made = list(chain.from_iterable(rows))
+        online.write(client, view, made[: len(made) // 2])
         raise KeyboardInterrupt
 
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        killed.setattr(live_rows, "write", half)
+        killed.setattr(live_rows, "write_many", half)
         dies.step()
     shop.bury(dies, long_ago=long_ago)
     if archived:
@@ -172,17 +173,17 @@ def test_a_withdrawal_takes_the_live_row_with_it_and_a_new_grant_starts_afresh(s
 
 def test_a_choice_between_computing_and_writing_is_obeyed(shop: LiveShop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.collect(purchase(1, ANA, shop.now))
-    real = live_rows.write
+    real = live_rows.write_many
 
     def write(client: redis.Redis, view: Any, rows: Any) -> tuple[int, int]:
         made = list(rows)
         if view.purpose is RETENTION:
-            monkeypatch.setattr(live_rows, "write", real)
+            monkeypatch.setattr(live_rows, "write_many", real)
             shop.later(seconds=1)
             shop.room.say(ANA, RETENTION, Status.WITHDRAWN, at=shop.now)
         return real(client, view, made)
 
-    monkeypatch.setattr(live_rows, "write", write)
+    monkeypatch.setattr(live_rows, "write_many", write)
     shop.settle()
     assert connect(shop.room.settings).exists(*projection.feature_keys(shop.room.key(ANA), RETENTION)) == 0
 
@@ -192,19 +193,19 @@ def test_a_grant_withdrawn_and_given_again_between_computing_and_writing_is_foll
 ) -> None:
     shop.settle()
     shop.collect(purchase(1, ANA, shop.now))
-    real = live_rows.write
+    real = live_rows.write_many
 
     def write(client: redis.Redis, view: Any, rows: Any) -> tuple[int, int]:
         made = list(rows)
         if view.purpose is RETENTION:
-            monkeypatch.setattr(live_rows, "write", real)
+            monkeypatch.setattr(live_rows, "write_many", real)
             for status in (Status.WITHDRAWN, Status.GIVEN):
                 shop.later(seconds=1)
                 shop.room.say(ANA, RETENTION, status, at=shop.now)
             shop.later(seconds=1)
         return real(client, view, made)
 
-    monkeypatch.setattr(live_rows, "write", write)
+    monkeypatch.setattr(live_rows, "write_many", write)
     shop.settle()
     shop.collect(purchase(2, ANA, shop.now))
     shop.settle()
@@ -325,17 +326,17 @@ def test_ten_thousand_events_of_one_person_in_one_batch(shop: LiveShop) -> None:
 
 def test_redis_going_away_in_mid_write_loses_nothing(shop: LiveShop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.collect(*burst(shop, 40))
-    worker, real, failed = shop.worker(), live_rows.write, []
+    worker, failed = shop.worker(), []
 
     def flaky(client: redis.Redis, view: Any, rows: Any) -> tuple[int, int]:
-        made = list(rows)
+        made = list(chain.from_iterable(rows))
         if len(failed) < 5:
             failed.append(1)
-            real(client, view, made[: 1 + len(made) // 3])
+            online.write(client, view, made[: 1 + len(made) // 3])
             raise redis.exceptions.ConnectionError("gone")
-        return real(client, view, made)
+        return online.write(client, view, made)
 
-    monkeypatch.setattr(live_rows, "write", flaky)
+    monkeypatch.setattr(live_rows, "write_many", flaky)
     monkeypatch.setattr("pipelines.live_worker._AGAIN_S", 0.01)
     worker.run(lambda: worker.folded >= 40)
     shop.assert_as_rebuilt(*CUSTOMERS)

@@ -51,7 +51,9 @@ def test_a_retrain_that_was_killed_goes_on_from_the_step_it_was_in_under_the_sam
     assert result.steps["features"].seconds == state["steps"]["features"]["seconds"], "not done again"
     trained = [f"train {name}" for name in MODELS]
     assert set(result.steps) == {"import", "consistency", "features", "drift", *trained, "experiments"}
-    assert Path(result.summary).is_file()
+    page = Path(result.summary).read_text()
+    assert "data:image/png" in page
+    assert "population stability index" in page
     assert not _steps_done(shop), "nothing is left to resume"
 
 

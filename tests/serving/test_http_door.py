@@ -239,6 +239,10 @@ def test_the_page_describes_every_endpoint_and_loads_nothing_from_elsewhere(clie
     assert set(document["paths"]) == {
         *(f"/v1/{e}" for e in ENDPOINTS),
         "/v1/consent",
+        "/v1/consent/receipts",
+        "/v1/consent/signals",
+        "/v1/privacy/exports",
+        "/v1/privacy/erasures",
         "/v1/events",
         "/v1/score",
         "/v1/similar-items",
@@ -262,7 +266,10 @@ def test_the_page_needs_a_key_where_other_machines_can_ask(street: Street, keys:
             assert client.get(path, headers={"X-API-Key": keys[Scope.PREDICT]}).status_code == 200
 
 
-def test_metrics_count_calls_answers_and_denials_and_name_nobody(client: httpx.Client, street: Street) -> None:
+def test_metrics_count_calls_answers_and_denials_and_name_nobody(
+    client: httpx.Client, street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)  # BentoML sets it in a process that imported it
     for _ in range(3):
         client.post("/v1/segments", json=ONE)
     client.post("/v1/segments", json={})

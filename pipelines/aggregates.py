@@ -1,0 +1,63 @@
+"""Daily aggregates: what was bought on each day, of people who allow reporting now, with small groups left out.
+
+The whole table is made anew each night: it takes a second, and somebody who withdrew yesterday is in no day of it today.
+A day with fewer than `FEWEST` customers is left out, so that no line is about a few people (k-anonymity).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from consent.choices import open_ledger
+from consent.purposes import Purpose
+from events.archive import Archive
+from feature_repo.build import current_spans
+from settings.config import Settings
+from storage.files import write_atomically
+from storage.folder import archive_folder
+from storage.layout import Layout
+
+__all__ = ["FEWEST", "daily_aggregates", "write_daily"]
+
+FEWEST = 10
+"""Customers a day or a month must have to be shown."""
+
+
+def daily_aggregates(settings: Settings, *, as_of: datetime) -> pa.Table:
+    """One row a day (UTC) before that of `as_of`, oldest first.
+
+    `day` date32, `customers`, `baskets`, `lines`, `units` int64, `amount` and `discount` in the currency's main unit. An
+    event counts if one unbroken grant of `analytics.reporting` covers it and both `as_of` and now.
+    """
+    now = settings.now()
+    standing = open_ledger(settings).standing(purposes=(Purpose.ANALYTICS_REPORTING,), in_force_at=max(as_of, now))
+    spans = current_spans(standing, Purpose.ANALYTICS_REPORTING, as_of=as_of)
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("spans", spans)
+        purchases = Archive(archive_folder(settings)).sql("product_purchased", on=connection)
+        return connection.execute(
+            "SELECT e.occurred_at::DATE AS day, count(DISTINCT e.user_key) AS customers, "
+            "count(DISTINCT (e.user_key, e.basket_id)) AS baskets, count(*) AS lines, "
+            "coalesce(sum(e.quantity), 0)::BIGINT AS units, coalesce(sum(e.amount), 0)::BIGINT / 100 AS amount, "
+            "coalesce(sum(e.discount), 0)::BIGINT / 100 AS discount "
+            f"FROM {purchases} e JOIN spans ON spans.k = e.user_key AND epoch_us(e.occurred_at) >= spans.start "
+            "WHERE e.available_at <= $as_of AND e.occurred_at::DATE < $as_of::DATE "
+            "GROUP BY day HAVING customers >= $fewest ORDER BY day",
+            {"as_of": as_of, "fewest": FEWEST},
+        ).to_arrow_table()
+
+
+def write_daily(settings: Settings, *, as_of: datetime) -> tuple[Path, pa.Table]:
+    """Put the aggregates into `<home>/aggregates/daily.parquet`, whole or not at all."""
+    table = daily_aggregates(settings, as_of=as_of)
+    written = pa.BufferOutputStream()
+    pq.write_table(table, written, compression="zstd")
+    file = Layout(settings.home).aggregates / "daily.parquet"
+    write_atomically(file, written.getvalue().to_pybytes())
+    return file, table

@@ -1,0 +1,178 @@
+"""Holdings: every place that may hold something of a person, opened together; the one list that the rights go by.
+
+Whoever adds a place that stores people adds it to `places`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from consent import projection
+from consent.choices import ConsentDesk, open_desk
+from consent.tombstones import Tombstones, open_tombstones
+from events.archive import Archive
+from events.log import RedisStreamLog
+from events.rejected import RejectedLog
+from feature_repo import online
+from feature_repo.forget import forget
+from feature_repo.served import Served
+from models.registry import Registry, open_registry
+from privacy.person_rows import count_rows, erase_rows
+from security.id_map import IdMap, open_id_map
+from settings.config import Settings
+from storage.folder import Folder, StoredFile, archive_folder, features_folder
+from storage.layout import Layout
+from storage.redis_server import connect
+
+__all__ = ["Holdings", "Place", "open_holdings", "places"]
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """The stores of one home."""
+
+    settings: Settings
+    layout: Layout
+    client: redis.Redis
+    desk: ConsentDesk
+    archive: Archive
+    features: Folder
+    log: RedisStreamLog
+    rejected: RejectedLog
+    id_map: IdMap
+    tombstones: Tombstones
+    registry: Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One place: how much it holds of one person, and how that is erased."""
+
+    name: str
+    method: str
+    count: Callable[[], int]
+    erase: Callable[[], object]
+
+
+def open_holdings(settings: Settings) -> Holdings:
+    """The stores these settings name."""
+    layout, client = Layout(settings.home), connect(settings)
+    return Holdings(
+        settings,
+        layout,
+        client,
+        open_desk(settings),
+        Archive(archive_folder(settings)),
+        features_folder(settings),
+        RedisStreamLog(client),
+        RejectedLog(layout.rejected),
+        open_id_map(layout),
+        open_tombstones(layout),
+        open_registry(settings),
+    )
+
+
+def places(held: Holdings, user_key: str) -> list[Place]:
+    """Every place that may hold something of this person, but the consent ledger and what stands for it in Redis."""
+    layout = held.layout
+    rows = (
+        ("experiment exposures", layout.exposures),
+        ("prediction records", layout.predictions),
+        ("anomaly alerts", layout.alerts),
+    )
+    served = Served(layout.served, timedelta(days=held.settings.served_sample_days))
+    rewritten: dict[StoredFile, StoredFile] = {}
+    # The archive before the log: live workers make their memory anew from it when the log has forgotten somebody.
+    return [
+        Place(
+            "event archive",
+            "files rewritten without the person",
+            lambda: count_rows(held.archive.folder, user_key),
+            lambda: rewritten.update(held.archive.erase(user_key)),
+        ),
+        Place("live event log", "events deleted", lambda: len(held.log.of(user_key)), lambda: held.log.erase(user_key)),
+        Place(
+            "rejected log",
+            "entries deleted and overwritten",
+            lambda: len(held.rejected.of(user_key)),
+            lambda: held.rejected.erase(user_key),
+        ),
+        Place(
+            "online features and assignments",
+            "keys deleted",
+            lambda: len(_keys(held.client, user_key)),
+            lambda: _erase_online(held.client, user_key),
+        ),
+        Place(
+            "offline features",
+            "files written anew without the person",
+            lambda: count_rows(held.features, user_key),
+            lambda: forget(held.features, user_key, rewritten=rewritten),
+        ),
+        *(_parquet(name, folder, user_key) for name, folder in rows),
+        Place(
+            "served samples",
+            "files rewritten without the person",
+            lambda: count_rows(layout.served, user_key),
+            lambda: served.erase(user_key),
+        ),
+        Place(
+            "id map",
+            "entry deleted and overwritten",
+            lambda: int(held.id_map.knows(user_key)),
+            lambda: held.id_map.forget(user_key),
+        ),
+        Place(
+            "reports, logs and model files",
+            "searched for the user key; nothing may hold it",
+            lambda: _mentions((layout.reports, layout.logs, layout.mlflow), user_key),
+            lambda: None,
+        ),
+    ]
+
+
+def _parquet(name: str, folder: Path, user_key: str) -> Place:
+    return Place(
+        name,
+        "files rewritten without the person",
+        lambda: count_rows(folder, user_key),
+        lambda: erase_rows(folder, user_key),
+    )
+
+
+def _keys(client: redis.Redis, user_key: str) -> list[Any]:
+    """The person's keys, found by looking at all there are, whatever layout they were written in."""
+    stays = projection.consent_key(user_key).encode()
+    return [k for k in client.scan_iter(match=f"*{user_key}*", count=10_000) if k != stays]
+
+
+def _erase_online(client: redis.Redis, user_key: str) -> None:
+    online.erase(client, user_key)
+    for key in _keys(client, user_key):
+        client.delete(key)
+
+
+def _mentions(folders: Iterable[Path], user_key: str) -> int:
+    """Files that hold the user key in clear."""
+    wanted = user_key.encode()
+    files = (f for folder in folders if folder.is_dir() for f in folder.rglob("*") if f.is_file())
+    return sum(_holds(file, wanted) for file in files)
+
+
+def _holds(file: Path, wanted: bytes, *, block: int = 1 << 20) -> bool:
+    tail = b""
+    try:
+        with file.open("rb") as source:
+            while content := source.read(block):
+                if wanted in tail + content:
+                    return True
+                tail = content[-len(wanted) :]
+    except FileNotFoundError:  # a log that was put away meanwhile
+        return False
+    return False

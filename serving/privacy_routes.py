@@ -1,0 +1,78 @@
+"""The privacy endpoints: receipts and the Global Privacy Control (scope `consent`), export and erasure (scope `privacy`).
+
+They are handed to `serving.app`, which authenticates, answers and counts for them as for every other endpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from anyio.to_thread import run_sync
+
+from consent.receipts import make_receipts
+from consent.signing import load_signer
+from security.api_keys import KeyInfo, Scope
+from serving.platform import Platform
+from serving.privacy_requests import ErasureRequest, PersonRequest, Receipts, SignalRecorded, SignalRequest
+
+__all__ = ["privacy_calls"]
+
+Handler = Callable[[Any, Platform, KeyInfo], Awaitable[tuple[Any, Sequence[Any]]]]
+
+
+def privacy_calls() -> tuple[tuple[str, Scope, type[Any], Handler], ...]:
+    """Path below /v1, scope, what it takes, and handler of each."""
+    return (
+        ("consent/receipts", Scope.CONSENT, PersonRequest, _handler(_receipts)),
+        ("consent/signals", Scope.CONSENT, SignalRequest, _handler(_signal)),
+        ("privacy/exports", Scope.PRIVACY, PersonRequest, _handler(_export)),
+        ("privacy/erasures", Scope.PRIVACY, ErasureRequest, _handler(_erase)),
+    )
+
+
+def _handler(answer: Callable[[Platform, Any, KeyInfo], Any]) -> Handler:
+    async def handle(asked: Any, platform: Platform, key: KeyInfo) -> tuple[Any, Sequence[Any]]:
+        return await run_sync(answer, platform, asked, key), ()
+
+    return handle
+
+
+def _receipts(platform: Platform, asked: PersonRequest, _key: KeyInfo) -> Receipts:
+    signer = load_signer(platform.layout)
+    key, ledger = platform.pseudonyms.user_key(asked.user_id), platform.stores().desk.ledger
+    made = make_receipts(ledger, key, signer=signer, controller=platform.settings.controller)
+    return Receipts(made, signer.public.pem)
+
+
+def _signal(platform: Platform, asked: SignalRequest, caller: KeyInfo) -> SignalRecorded:
+    now, desk = platform.settings.now(), platform.stores().desk
+    key = platform.pseudonyms.user_key(asked.user_id)
+    said_by = f"the person, by API key {caller.name!r}"
+    desk.set_gpc(key, on=asked.on, said_by=said_by, indicated_at=now, received_at=now)
+    return SignalRecorded(asked.signal, asked.on, desk.ledger.size())
+
+
+def _export(platform: Platform, asked: PersonRequest, caller: KeyInfo) -> dict[str, Any]:
+    from privacy.export import collect  # slow to import, and seldom needed
+    from privacy.holdings import open_holdings
+
+    platform.records.flush()
+    platform.exposures.flush()
+    held = open_holdings(platform.settings)
+    now = platform.settings.now()
+    told = collect(held, platform.pseudonyms.user_key(asked.user_id), now=now)
+    platform.audit.note("export a person", by=caller.id, outcome="done", at=now)
+    return told
+
+
+def _erase(platform: Platform, asked: ErasureRequest, caller: KeyInfo) -> dict[str, Any]:
+    from privacy.erase import erase
+    from privacy.holdings import open_holdings
+
+    platform.stores()  # raises what says that Redis is down, before anything is begun
+    held = open_holdings(platform.settings)
+    key, now = platform.pseudonyms.user_key(asked.user_id), platform.settings.now()
+    certificate = erase(held, key, now=now, said_by=f"the person, by API key {caller.name!r}")
+    platform.audit.note("erase a person", by=caller.id, outcome="done", at=now)
+    return certificate

@@ -1,0 +1,94 @@
+"""Retention: an event goes when no purpose may use it any more, be it by age, by withdrawal or by expiry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from consent.policy import Status
+from consent.purposes import Purpose
+from consent.records import Entry
+from events.rejected import Rejected
+from experiments.exposures import Exposures
+from privacy.holdings import Holdings
+from privacy.retention import retain
+from storage import redis_server
+from storage.errors import LockHeld
+from storage.locks import hold
+from tests.privacy.town import WHO, build_only, holdings, key_of, open_shop
+from tests.shop import CLOSES
+
+BOUGHT = "product_purchased"
+
+
+@pytest.fixture
+def held(home: Path) -> Iterator[Holdings]:
+    """A small shop, a year old."""
+    settings = open_shop(home, customers=8)
+    made = holdings(settings)
+    exposures = Exposures(made.layout.exposures)
+    exposures.log(
+        key_of(settings),
+        flag="recommendation_strategy",
+        variant="discover",
+        split="buy_again:50,discover:50",
+        at=CLOSES,
+    )
+    exposures.close()
+    made.rejected.add([Rejected("collector", BOUGHT, "amount is missing", key_of(settings), {}, CLOSES)])
+    yield made
+    redis_server.stop(settings)
+
+
+def days_of(held: Holdings, key: str) -> list[datetime]:
+    return [row["occurred_at"] for row in held.archive.of(key).get(BOUGHT, _empty(held)).to_pylist()]
+
+
+def _empty(held: Holdings):  # type: ignore[no-untyped-def]
+    from events.schema import event_type
+
+    return event_type(BOUGHT).arrow.empty_table()
+
+
+def test_what_is_older_than_every_purpose_keeps_it_goes_and_the_rest_stays(held: Holdings) -> None:
+    key, now = key_of(held.settings), CLOSES + timedelta(days=100)
+    before = days_of(held, key)
+    counted = retain(held, now=now, dry_run=True)
+    assert days_of(held, key) == before, "counting deletes nothing"
+    done = retain(held, now=now)
+    assert (done.deleted, done.kept) == (counted.deleted, counted.kept)
+    assert days_of(held, key) == [day for day in before if day >= now - timedelta(days=365)]
+    assert 0 < len(days_of(held, key)) < len(before)
+    assert retain(held, now=now).deleted.total() == 0
+    build_only(held.settings, now=now)
+
+
+def test_what_a_withdrawal_leaves_without_a_purpose_goes(held: Holdings) -> None:
+    key, other = key_of(held.settings), key_of(held.settings, "client-1")
+    entries = [Entry(key, p, Status.WITHDRAWN, CLOSES, "them", "form") for p in Purpose]
+    held.desk.record_many(entries, received_at=CLOSES)
+    kept = days_of(held, other)
+    retain(held, now=CLOSES)
+    assert days_of(held, key) == []
+    assert days_of(held, other) == kept
+    assert not held.id_map.knows(key)
+    assert held.id_map.knows(other)
+
+
+def test_thirteen_months_on_nothing_of_anybody_is_left(held: Holdings) -> None:
+    now = CLOSES + timedelta(days=400)
+    done = retain(held, now=now)
+    assert done.kept.total() == 0
+    assert held.archive.types() == []
+    assert held.rejected.list() == []
+    assert list(held.layout.exposures.rglob("*.parquet")) == []
+    assert held.id_map.user_keys() == []
+    assert WHO.encode() not in held.layout.id_map.read_bytes()
+
+
+def test_while_an_import_runs_nothing_is_deleted(held: Holdings) -> None:
+    with hold(held.layout.run / "import.lock", what="an import"), pytest.raises(LockHeld):
+        retain(held, now=CLOSES)
