@@ -90,12 +90,12 @@ ENTRIES: Mapping[str, Entry] = {
         Entry("keys", "cli.keys", "app", "Serve", "Create and revoke the API keys of applications."),
         Entry("replay", "cli.replay", "replay", "Serve", "Make an answer again from its record, bit for bit."),
         Entry("consent", "cli.consent", "app", "Consent", "Grant, withdraw and look up consent; verify the ledger."),
-        Entry("console", "cli.look", "look", "Look", "How everything is, on one page in the browser."),
         Entry("export", "cli.person", "export", "Consent", "Hand over everything held of a person."),
         Entry("import-person", "cli.person", "import_person", "Consent", "Take in one person's export."),
         Entry("rectify", "cli.person", "rectify", "Consent", "Correct a past event of a person."),
         Entry("erase", "cli.erase", "erase", "Consent", "Erase a person everywhere, with a signed certificate."),
         Entry("retention", "cli.retention", "retention", "Consent", "Delete what no purpose may use any more."),
+        Entry("console", "cli.look", "look", "Look", "How everything is, on one page in the browser."),
         Entry("bench", "cli.bench", "app", "Look", "Measure the platform beside its peers."),
     )
 }

@@ -37,7 +37,7 @@ tbody tr:last-child>*{border-bottom:0}tr>:last-child{padding-right:0}td svg{min-
 svg{max-width:100%;height:auto;display:block}.part{fill:var(--blue)}.rest{fill:var(--rest)}.band{fill:var(--band)}
 .line{fill:none;stroke:var(--blue);stroke-width:2}.zero{stroke:var(--soft);stroke-dasharray:4 4}
 .tick{fill:var(--soft);font-size:12px}footer{padding-bottom:2rem}
-@media (max-width:34rem){th,td{padding-right:.7rem}section{padding:.8rem}}
+@media (max-width:34rem){th,td{padding-right:.7rem}section{padding:.8rem}ul.why{min-width:24rem}}
 @media (prefers-reduced-motion:no-preference){html{scroll-behavior:smooth}}
 """
 _HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
