@@ -95,6 +95,7 @@ ENTRIES: Mapping[str, Entry] = {
         Entry("rectify", "cli.person", "rectify", "Consent", "Correct a past event of a person."),
         Entry("erase", "cli.erase", "erase", "Consent", "Erase a person everywhere, with a signed certificate."),
         Entry("retention", "cli.retention", "retention", "Consent", "Delete what no purpose may use any more."),
+        Entry("console", "cli.look", "look", "Look", "How everything is, on one page in the browser."),
         Entry("bench", "cli.bench", "app", "Look", "Measure the platform beside its peers."),
     )
 }

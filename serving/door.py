@@ -7,6 +7,8 @@ arrive in time and fit. What is turned away here costs next to nothing.
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import ipaddress
 import time
 from collections.abc import Iterator
@@ -63,6 +65,23 @@ class Door:
         headers = request.headers
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
+        return self._checked(given, scope)
+
+    def password(self, request: Request, scope: Scope) -> KeyInfo:
+        """The key given as the password of a browser's sign-in, or as `key` takes it. Raises what `key` does.
+
+        Only for pages that change nothing: a browser sends it along by itself.
+        """
+        kind, _, said = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "basic":
+            return self.key(request, scope)
+        try:
+            _, _, given = base64.b64decode(said.strip(), validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            given = ""
+        return self._checked(given, scope)
+
+    def _checked(self, given: str, scope: Scope | None) -> KeyInfo:
         now = self._settings.now()
         found = self._platform.keys.verify(given, now=now) if given else None
         if found is None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.routing import Route
 
+from security.api_keys import Scope
 from serving import metrics, openapi
-from serving.door import Door
-from serving.errors import NoSuchPage
+from serving.door import Door, over_the_limit
+from serving.errors import NoKey, NoSuchPage
 from serving.health import readiness
 from serving.platform import Platform
 from serving.reply import Reply, json_reply
 
 __all__ = ["PAGES"]
+
+_ONE_LOOK = asyncio.Semaphore(1)
+"""The console reads every store: one at a time, so that looking at it can't slow the answers down."""
 
 
 async def _livez(_request: Request) -> Reply:
@@ -53,6 +59,34 @@ async def _docs_asset(request: Request) -> Reply:
     return Reply(content, kind=openapi.ASSETS[name])
 
 
+async def _console(request: Request) -> Reply:
+    platform: Platform = request.app.state.platform
+    door = _door(request)
+    with door.inside():
+        try:
+            key = door.password(request, Scope.ADMIN)
+        except NoKey:
+            refusal = json_reply(
+                openapi.Problem("Sign in with any name and a key of scope admin as the password."), status=401
+            )
+            refusal.add([("www-authenticate", 'Basic realm="AAP console", charset="UTF-8"')])
+            return refusal
+        told = await door.allowance(key)
+        if told is not None and not told.allowed:
+            raise over_the_limit(told)
+        async with _ONE_LOOK:
+            content = await run_sync(_console_page, platform)
+    return content
+
+
+def _console_page(platform: Platform) -> Reply:
+    from serving.console import gather  # slow to import, so not before somebody looks
+    from serving.console_page import POLICY, render
+
+    found = gather(platform.settings, now=platform.settings.now(), counted=metrics.page().decode())
+    return Reply(render(found).encode(), kind="text/html; charset=utf-8", policy=POLICY)
+
+
 def _door(request: Request) -> Door:
     door: Door = request.app.state.door
     return door
@@ -63,6 +97,7 @@ PAGES = [
     Route("/readyz", _readyz, methods=["GET"]),
     Route("/metrics", _metrics, methods=["GET"]),
     Route("/openapi.json", _openapi, methods=["GET"]),
+    Route("/console", _console, methods=["GET"]),
     Route("/docs", _docs, methods=["GET"]),
     Route("/docs/{name}", _docs_asset, methods=["GET"]),
 ]
