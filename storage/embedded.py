@@ -36,8 +36,8 @@ _PING_TIMEOUT_S = 1.0
 _POLL_S = 0.02
 _OWNER_TIMEOUT_S = 5.0  # a killed server's child, rewriting the append-only file, goes within seconds
 # The packaged server allocates with libc's malloc, whose threads keep seven free pieces a size at hand; a store of packed
-# rows frees and takes thousands of one size. With more at hand a write costs the server two thirds. (glibc's tunables;
-# others ignore them, and one that the operator has set stays.)
+# rows frees and takes thousands of one size. With more at hand the script that writes rows, by itself, costs the server two
+# thirds. (glibc's tunables; others ignore them, and one that the operator has set stays.)
 _MALLOC = {
     "GLIBC_TUNABLES": "glibc.malloc.tcache_count=4096:glibc.malloc.trim_threshold=268435456:"
     "glibc.malloc.mmap_threshold=67108864:glibc.malloc.top_pad=16777216"
