@@ -36,8 +36,12 @@ def _no_server_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 @pytest.fixture(autouse=True)
 def _logs_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service made in this process keeps our log lines to itself; tests look at them whatever ran before."""
+    """A service made in this process keeps our log lines to itself, and some libraries switch other loggers off; tests look
+    at our lines whatever ran before.
+    """
     monkeypatch.setattr(logging.getLogger("aap"), "propagate", True)
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "aap"]:
+        monkeypatch.setattr(logging.getLogger(name), "disabled", False)
 
 
 @pytest.fixture

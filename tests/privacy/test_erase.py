@@ -19,11 +19,13 @@ from consent.signing import Signer, load_signer
 from consent.verification import verify
 from events.log import LoggedEvent
 from events.rejected import Rejected
+from experiments.batches import Batches
 from experiments.exposures import Exposures
 from feature_repo import online
 from feature_repo.retrieval import open_retrieval
 from models.registry import open_registry
 from models.training import train
+from pipelines.alerts import SCHEMA as ALERTS, Alert
 from pipelines.ingest import import_source
 from pipelines.promotion import training_settings
 from privacy.certificate import check_certificate
@@ -83,6 +85,9 @@ def leave_traces(settings: Settings, key: str) -> None:
             who, flag="recommendation_strategy", variant="discover", split="buy_again:50,discover:50", at=CLOSES
         )
     exposures.close()
+    alerts = Batches(layout.alerts, ALERTS, every_s=60)
+    alerts.add([Alert(CLOSES, "event", key, "web 1", CLOSES, 0.9, 0.8, ("amount",), "event_anomaly", "1", 1).to_row()])
+    alerts.close()
 
 
 def test_every_place_held_something_and_holds_nothing_now(erased: Erased) -> None:

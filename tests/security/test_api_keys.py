@@ -68,7 +68,7 @@ def test_mistakes_are_answered_with_one_sentence(keys: ApiKeys) -> None:
     keys.create("shop", scopes=["predict"], now=NOW)
     with pytest.raises(ApiKeyError, match="There is a key named 'shop' already"):
         keys.create("shop", scopes=["predict"], now=NOW)
-    with pytest.raises(ApiKeyError, match="choose from predict, consent, collect, admin"):
+    with pytest.raises(ApiKeyError, match="choose from predict, consent, collect, privacy, admin"):
         keys.create("other", scopes=["everything"], now=NOW)
     with pytest.raises(ApiKeyError, match="at least one scope"):
         keys.create("other", scopes=[], now=NOW)

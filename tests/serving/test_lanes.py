@@ -19,7 +19,7 @@ class Desk:
 
     def answer(self, about: list[str], options: str) -> Sequence[str]:
         self.asked.append((tuple(about), options))
-        self.open.wait(5)
+        self.open.wait(30)
         if "bad" in about:
             raise ValueError("a bad one")
         return [f"{options}{one}" for one in about]
@@ -27,8 +27,12 @@ class Desk:
 
 async def gathered(lane: Lane[str, str], desk: Desk, *calls: tuple[list[str], str]) -> list[object]:
     """The answers of calls of which all but the first arrive while the first is answered."""
-    tasks = [asyncio.create_task(lane.ask(about, options)) for about, options in calls]
-    while not desk.asked or len(lane._waiting) < len(calls) - 1:  # noqa: ASYNC110
+    first, *others = calls
+    tasks = [asyncio.create_task(lane.ask(*first))]
+    while not desk.asked:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    tasks += [asyncio.create_task(lane.ask(about, options)) for about, options in others]
+    while len(lane._waiting) < len(others):  # noqa: ASYNC110
         await asyncio.sleep(0.005)
     desk.open.set()
     return list(await asyncio.gather(*tasks, return_exceptions=True))
@@ -66,8 +70,11 @@ def test_a_call_that_was_given_up_is_not_answered(desk: Desk) -> None:
     lane = Lane("test", desk.answer)
 
     async def scene() -> None:
-        first, given_up = (asyncio.create_task(lane.ask([who], "x")) for who in "ab")
-        while not desk.asked or not lane._waiting:  # noqa: ASYNC110
+        first = asyncio.create_task(lane.ask(["a"], "x"))
+        while not desk.asked:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        given_up = asyncio.create_task(lane.ask(["b"], "x"))
+        while not lane._waiting:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         given_up.cancel()
         await asyncio.sleep(0)
