@@ -14,6 +14,8 @@ from settings.config import Settings, load_settings
 from storage.layout import Layout
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from consent.choices import ConsentDesk
 
 __all__ = ["app"]
@@ -107,6 +109,7 @@ def show(user: _User, as_json: _Json = False) -> None:
 
     settings, desk, key = _open(user)
     now = settings.now()
+    _note(settings, "read what a person allows", at=now)
     decisions = [desk.decision(key, p, now=now) for p in Purpose]
     if as_json:
         print_json(
@@ -121,7 +124,8 @@ def history(user: _User, as_json: _Json = False) -> None:
     """Show everything a person chose, in the order it was recorded."""
     from consent.records import fields_of
 
-    _, desk, key = _open(user)
+    settings, desk, key = _open(user)
+    _note(settings, "read what a person chose", at=settings.now())
     records = desk.ledger.history(key)
     if as_json:
         print_json({"records": [fields_of(r.seq, r.entry, r.received_at) for r in records]})
@@ -149,6 +153,12 @@ def _open(user: str) -> tuple[Settings, ConsentDesk, str]:
     return settings, open_desk(settings), load_pseudonyms(Layout(settings.home)).user_key(user)
 
 
+def _note(settings: Settings, action: str, *, at: datetime) -> None:
+    from security.audit import note_once
+
+    note_once(Layout(settings.home).audit, action, by="command line", at=at)
+
+
 def _record(user: str, purpose: str, status: str, *, notice: str, said_by: str) -> None:
     from consent.policy import Status
     from consent.purposes import parse_purpose
@@ -166,4 +176,5 @@ def _record(user: str, purpose: str, status: str, *, notice: str, said_by: str) 
         received_at=now,
         notice_version=notice,
     )
+    _note(settings, f"{status} {named}", at=now)
     console.print(f"{named}: {status}, ledger position {position}.")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.console import console, counted, print_json, table
+from security.audit import note_once
 from settings.config import load_settings
 from storage.layout import Layout
 
@@ -38,6 +39,7 @@ def erase(
     key = load_pseudonyms(Layout(settings.home)).user_key(user.strip())
     with counted("Erasing") as report:
         certificate = run(open_holdings(settings), key, now=settings.now(), progress=report)
+    note_once(Layout(settings.home).audit, "erase a person", by="command line", at=settings.now())
     if into is not None:
         write_atomically(into, json.dumps(certificate, indent=1).encode(), private=True)
     if as_json:

@@ -9,7 +9,7 @@ import typer
 
 from cli.console import table
 from security.api_keys import ApiKeys, KeyInfo, Scope
-from security.audit import Audit, read_audit
+from security.audit import note_once
 from settings.config import Settings, load_settings
 from storage.layout import Layout
 
@@ -32,7 +32,7 @@ def create(
     expires_at = now + timedelta(days=days) if days else None
     keys = ApiKeys(Layout(settings.home).api_keys)
     typer.echo(keys.create(name, scopes=scope or [Scope.PREDICT], now=now, expires_at=expires_at))
-    _note(settings, f"make the key {name.strip()!r}", by="command line")
+    _note(settings, f"make the key {name.strip()!r}")
     typer.echo("Keep it now: only its hash is stored, so it can't be shown again.", err=True)
 
 
@@ -53,22 +53,12 @@ def revoke(name: Annotated[str, typer.Argument(help="The key's name, or the begi
     """Stop a key from working, from the next call on."""
     settings = load_settings()
     gone = ApiKeys(Layout(settings.home).api_keys).revoke(name, now=settings.now())
-    _note(settings, f"revoke the key {gone.name!r} ({gone.id})", by="command line")
+    _note(settings, f"revoke the key {gone.name!r} ({gone.id})")
     typer.echo(f"The key {gone.name!r} ({gone.id}) no longer works.")
 
 
-@app.command()
-def audit(days: Annotated[int, typer.Option(help="How many days to show.", min=1)] = 1) -> None:
-    """Show who did or tried what at the doors: choices recorded, keys made and revoked, calls refused."""
-    entries = read_audit(Layout(load_settings().home).audit, days=days)
-    rows = [(e["time"][:19], e["action"], e["by"], e["outcome"], e["count"]) for e in entries]
-    table("time (UTC)", "what", "key", "outcome", "times", rows=rows, numbers=["times"])
-
-
-def _note(settings: Settings, action: str, *, by: str) -> None:
-    log = Audit(Layout(settings.home).audit)
-    log.note(action, by=by, outcome="done", at=settings.now())
-    log.flush()
+def _note(settings: Settings, action: str) -> None:
+    note_once(Layout(settings.home).audit, action, by="command line", at=settings.now())
 
 
 def _state(key: KeyInfo, now: datetime) -> str:

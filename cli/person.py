@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.console import console, print_json, table
+from security.audit import note_once
 from settings.config import load_settings
 from storage.layout import Layout
 
@@ -30,6 +31,7 @@ def export(
     settings = load_settings()
     key = load_pseudonyms(Layout(settings.home)).user_key(user)
     held, now = open_holdings(settings), settings.now()
+    note_once(held.layout.audit, "export a person", by="command line", at=now)
     if into is None:
         print_json(collect(held, key, now=now))
         return
@@ -98,6 +100,7 @@ def rectify(
         occurred_at=occurred_at.replace(tzinfo=occurred_at.tzinfo or UTC) if occurred_at else None,
         now=settings.now(),
     )
+    note_once(Layout(settings.home).audit, "correct an event of a person", by="command line", at=settings.now())
     if as_json:
         print_json(note)
         return

@@ -1,29 +1,39 @@
 """The audit log: who did or tried what at the guarded doors, as JSON lines, one file a day.
 
-An entry names a key, never a person. The same thing done many times within seconds is one entry with a count, so a
-flood of refused calls can't fill the disk. Answers aren't here: each has a prediction record.
+An entry names a key, never a person. The same thing done many times within seconds is one entry with a count, so neither
+a flood of refused calls nor a busy day of answers can fill the disk.
+
+Each entry carries the SHA-256 of itself and of the one before, over all files and processes: what is altered, removed
+or moved later shows (`verify_audit`). Entries cut off at the end show only to who kept the newest hash.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from storage.errors import StorageError
 from storage.files import private_folder
 
-__all__ = ["Audit", "read_audit"]
+__all__ = ["Audit", "Verified", "note_once", "read_audit", "verify_audit"]
 
 _log = logging.getLogger("aap.audit")
 _MOST_KINDS = 1_000
+_FIRST = "0" * 64
+_TAIL = 65_536
+"""Bytes that the last entries are looked for in; an entry has a few hundred."""
 _Kind = tuple[str, str, str]
+_Entry = dict[str, Any]
 
 
 class Audit:
@@ -35,13 +45,13 @@ class Audit:
         self._waiting: Counter[_Kind] = Counter()
         self._since: dict[_Kind, datetime] = {}
 
-    def note(self, action: str, *, by: str, outcome: str, at: datetime) -> None:
-        """Take one entry: what was done or tried, by which key, and what came of it."""
+    def note(self, action: str, *, by: str, outcome: str, at: datetime, times: int = 1) -> None:
+        """Take one entry: what was done or tried, by which key, what came of it, and how many times."""
         kind = (action, by, outcome)
         with self._lock:
             if kind not in self._waiting and len(self._waiting) >= _MOST_KINDS:
                 kind = ("other", "several", "several")
-            self._waiting[kind] += 1
+            self._waiting[kind] += times
             self._since.setdefault(kind, at)
 
     def flush(self) -> None:
@@ -51,29 +61,79 @@ class Audit:
             since, self._since = self._since, {}
         if not waiting:
             return
-        days: dict[str, list[str]] = {}
-        for kind, count in waiting.items():
-            action, by, outcome = kind
-            at = since[kind]
+        days: dict[str, list[_Entry]] = {}
+        for (action, by, outcome), count in waiting.items():
+            at = since[action, by, outcome]
             entry = {"time": at.isoformat(), "action": action, "by": by, "outcome": outcome, "count": count}
-            days.setdefault(f"{at:%Y-%m-%d}", []).append(json.dumps(entry) + "\n")
+            days.setdefault(f"{at:%Y-%m-%d}", []).append(entry)
         try:
-            for day, lines in days.items():
-                self._append(day, "".join(lines).encode())
+            for day in sorted(days):
+                self._append(day, days[day])
+                for entry in days[day]:  # what is written already waits no more
+                    del waiting[entry["action"], entry["by"], entry["outcome"]]
         except (OSError, StorageError) as error:
             _log.warning("The audit log in %s can't be written (%s); its entries wait.", self._folder, error)
             with self._lock:
                 self._waiting.update(waiting)
                 self._since = since | self._since
 
-    def _append(self, day: str, lines: bytes) -> None:
+    def _append(self, day: str, entries: list[_Entry]) -> None:
         private_folder(self._folder)
-        # One write to a file opened for appending: entries of several processes never mix within a line.
-        place = os.open(self._folder / f"{day}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(place, lines)
-        finally:
-            os.close(place)
+        with (self._folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one at a time goes on with the chain
+            before, lines = _newest(self._folder), []
+            for entry in entries:
+                before = _hash(before, entry)
+                lines.append(json.dumps({**entry, "hash": before}) + "\n")
+            # Never into a file before the newest: files, and lines within, are in the order of the chain.
+            path = self._folder / max([f"{day}.jsonl", *(f.name for f in self._folder.glob("*.jsonl"))])
+            place = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                size = os.fstat(place).st_size
+                torn = size > 0 and os.pread(place, 1, size - 1) != b"\n"
+                os.write(place, ("\n" * torn + "".join(lines)).encode())
+            finally:
+                os.close(place)
+
+
+def note_once(folder: Path, action: str, *, by: str, at: datetime) -> None:
+    """One entry, written at once: for a command that does one thing."""
+    log = Audit(folder)
+    log.note(action, by=by, outcome="done", at=at)
+    log.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What `verify_audit` found."""
+
+    entries: int
+    newest: str
+    """The hash of the last entry: kept elsewhere, it shows whether entries were cut off at the end."""
+    problems: tuple[str, ...]
+    """Each names a file and a line."""
+
+
+def verify_audit(folder: Path) -> Verified:
+    """Follow the chain through all files."""
+    before, count, problems = _FIRST, 0, []
+    for file in sorted(folder.glob("*.jsonl")):
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            if not line:
+                continue
+            count += 1
+            try:
+                entry = json.loads(line)
+                told = entry.pop("hash")
+            except (ValueError, KeyError, AttributeError, TypeError):
+                problems.append(f"{file.name}, line {number}: not a whole entry; a crash may have cut it short.")
+                continue
+            if _hash(before, entry) != told:
+                problems.append(
+                    f"{file.name}, line {number}: altered, or entries before it were removed, added or moved."
+                )
+            before = told
+    return Verified(count, before, tuple(problems))
 
 
 def read_audit(folder: Path, *, days: int) -> Iterator[dict[str, Any]]:
@@ -84,3 +144,21 @@ def read_audit(folder: Path, *, days: int) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError:
                 continue
+
+
+def _newest(folder: Path) -> str:
+    """The hash of the last whole entry."""
+    for file in sorted(folder.glob("*.jsonl"), reverse=True):
+        with file.open("rb") as lines:
+            lines.seek(max(0, file.stat().st_size - _TAIL))
+            last = lines.read().splitlines()
+        for line in reversed(last):
+            try:
+                return str(json.loads(line)["hash"])
+            except (ValueError, KeyError, TypeError):
+                continue
+    return _FIRST
+
+
+def _hash(before: str, entry: _Entry) -> str:
+    return sha256(f"{before}\n{json.dumps(entry, sort_keys=True)}".encode()).hexdigest()

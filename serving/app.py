@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -233,12 +234,22 @@ def _call(
             reply.add(told.headers())
         for name, answers in counted:
             metrics.count_answers(name, answers)
+            _note_reads(platform, key, name, answers)
         seconds = time.perf_counter() - started
         only = counted[0][1] if len(counted) == 1 else ()
         metrics.count_call(endpoint, status=reply.status, seconds=seconds, answers=only)
         return reply
 
     return run
+
+
+def _note_reads(platform: Platform, key: KeyInfo, name: str, answers: Sequence[Answer[Any]]) -> None:
+    """One read of each person whose data an answer rests on; who is denied is answered from nothing about them."""
+    read = Counter(a.consent.purpose for a in answers if a.consent.allowed)
+    for purpose, people in read.items():
+        platform.audit.note(
+            f"read for {name}, {purpose}", by=key.id, outcome="answered", at=platform.settings.now(), times=people
+        )
 
 
 async def _not_found(request: Request, _error: Exception) -> Reply:

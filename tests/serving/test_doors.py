@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from consent.purposes import Purpose
 from security.api_keys import ApiKeys, Scope
-from security.audit import read_audit
+from security.audit import read_audit, verify_audit
 from serving.platform import Platform
 from storage.layout import Layout
 from tests.serving.shop_window import Street, calling
@@ -166,3 +167,21 @@ def test_what_was_refused_and_what_was_chosen_is_in_the_audit_log_and_names_nobo
     written = "".join(f.read_text() for f in platform.layout.audit.glob("*.jsonl"))
     assert "u-17" not in written
     assert street.key("u-17") not in written
+
+
+def test_every_read_of_a_person_is_in_the_audit_log_by_key_and_purpose(
+    client: httpx.Client, street: Street, platform: Platform, choose: Callable[..., None]
+) -> None:
+    known = {k.name: k.id for k in ApiKeys(Layout(street.settings.home).api_keys).list()}
+    choose("yes", Purpose.MARKETING_RETENTION)
+    choose("too", Purpose.MARKETING_RETENTION)
+    street.shelves.rows = {street.key(u): [40.0, 1.0] for u in ("yes", "too", "no")}
+    for _ in range(3):
+        client.post("/v1/churn", json={"user_ids": ["yes", "no", "too"]})
+    part = {"endpoint": "churn", "user_ids": ["yes"]}
+    client.post("/v1/score", json={"requests": [part, part]})
+    platform.audit.flush()
+    entries = [e for e in read_audit(platform.layout.audit, days=1) if e["action"].startswith("read")]
+    assert {(e["action"], e["by"]) for e in entries} == {("read for churn, marketing.retention", known["predict"])}
+    assert sum(e["count"] for e in entries) == 3 * 2 + 2, "one for each person answered from their data"
+    assert verify_audit(platform.layout.audit).problems == ()
