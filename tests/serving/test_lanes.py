@@ -91,8 +91,11 @@ def test_stopping_answers_what_waits_first(desk: Desk) -> None:
     lane = Lane("test", desk.answer)
 
     async def scene() -> list[object]:
-        tasks = [asyncio.create_task(lane.ask([who], "x")) for who in "ab"]
-        while not desk.asked or not lane._waiting:  # noqa: ASYNC110
+        tasks = [asyncio.create_task(lane.ask(["a"], "x"))]
+        while not desk.asked:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        tasks.append(asyncio.create_task(lane.ask(["b"], "x")))
+        while not lane._waiting:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         desk.open.set()
         await asyncio.to_thread(lane.stop)
