@@ -158,7 +158,7 @@ def test_a_call_that_has_begun_when_it_is_told_to_stop_is_answered(tmp_path: Pat
         os.kill(service.place.pid, signal.SIGTERM)
         time.sleep(0.7)
         caller.sendall(body[20:])
-        answer = caller.recv(65_536)
+        answer = b"".join(iter(lambda: caller.recv(65_536), b""))
     assert answer.startswith(b"HTTP/1.1 200"), answer
     assert b'"ledger_seq":1' in answer
     assert service.process.wait(30) == 0
