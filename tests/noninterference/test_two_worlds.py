@@ -190,7 +190,7 @@ def test_no_sink_tells_apart_two_worlds_that_differ_only_in_forbidden_data(redis
 
 @pytest.mark.full
 def test_nor_after_many_more_histories(redis_url: str) -> None:
-    _run(redis_url, examples=25, steps=25)
+    _run(redis_url, examples=8, steps=20)
 
 
 def _run(redis_url: str, *, examples: int, steps: int) -> None:
