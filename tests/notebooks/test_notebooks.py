@@ -12,6 +12,8 @@ from nbclient import NotebookClient
 
 from settings.config import Settings
 
+pytestmark = pytest.mark.full
+
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

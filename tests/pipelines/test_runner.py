@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pipelines.retrain_plots import data_in, drift_scores, embedded, models_beside
 from settings.config import Settings
 
@@ -59,6 +61,7 @@ for point in points:
 """
 
 
+@pytest.mark.full
 def test_a_job_killed_inside_every_step_and_between_them_ends_each_step_once(shop: Settings, tmp_path: Path) -> None:
     environment = {**os.environ, "AAP_HOME": str(shop.home), "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", _KILLED_EVERYWHERE, str(tmp_path / "marks")]
