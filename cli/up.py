@@ -282,7 +282,7 @@ def _redis_row(settings: Settings) -> Row:
     from storage import redis_server
 
     found = redis_server.status(settings)
-    state = "running" if found.running else "stopped" if found.embedded else f"unreachable: {found.problem}"
+    state = "running" if found.running else f"unreachable: {found.problem}" if found.problem else "stopped"
     return "Redis", state, found.pid, found.address, _moment(found.since)
 
 

@@ -14,7 +14,7 @@ lost: writes must be safe to repeat.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -48,7 +48,10 @@ _RETRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class RedisStatus:
-    """Whether Redis answers, and where; `pid` and `since` (UTC) are known of the embedded server alone."""
+    """Whether Redis answers, and where; `pid` and `since` (UTC) are known of the embedded server alone.
+
+    `problem` says why one that should answer doesn't: a server elsewhere, or ours whose process lives but is too busy.
+    """
 
     running: bool
     embedded: bool
@@ -121,9 +124,15 @@ def status(settings: Settings) -> RedisStatus:
             problem = str(error)
         return RedisStatus(running=problem is None, embedded=False, address=address, problem=problem)
     state = embedded.read_state(Layout(settings.home))
-    if state is None or embedded.ping(state) is not embedded.Ping.READY:
+    if state is None:
         return RedisStatus(running=False, embedded=True, address=None)
-    return _embedded_status(state)
+    answer = embedded.ping(state)
+    if answer is embedded.Ping.READY:
+        return _embedded_status(state)
+    if not state.identity.is_alive():
+        return RedisStatus(running=False, embedded=True, address=None)
+    problem = "still loading its data" if answer is embedded.Ping.LOADING else "too busy to answer now"
+    return replace(_embedded_status(state), running=False, problem=problem)
 
 
 def public_url(url: str) -> str:

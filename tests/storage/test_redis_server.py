@@ -226,6 +226,19 @@ def test_public_url_leaves_out_user_password_and_query() -> None:
     assert public_url("rediss://u:p%40@[::1]:6380/1?password=x") == "rediss://[::1]:6380/1"
 
 
+def test_a_server_too_busy_to_answer_is_not_said_to_be_stopped(settings: Settings) -> None:
+    ensure_running(settings)
+    process = status(settings).pid
+    assert process
+    os.kill(process, signal.SIGSTOP)
+    try:
+        found = status(settings)
+    finally:
+        os.kill(process, signal.SIGCONT)
+    assert (found.running, found.pid, found.problem) == (False, process, "too busy to answer now")
+    assert status(settings).running
+
+
 def test_a_stranger_on_the_port_is_not_taken_for_ours(settings: Settings) -> None:
     ensure_running(settings)
     state = embedded.read_state(Layout(settings.home))
