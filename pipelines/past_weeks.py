@@ -16,14 +16,12 @@ from typing import Any
 
 from feature_repo.build import built_as_of
 from feature_repo.errors import FeaturesNotBuilt
-from feature_repo.retrieval import open_retrieval
-from models.errors import OneClassOnly, TooFewRows
 from models.registry import Registry, Run
 from models.roster import MODELS
 from pipelines.errors import PipelineError
-from pipelines.promotion import train_and_decide, training_settings
+from pipelines.promotion import training_settings
 from pipelines.publish import build_features
-from pipelines.retrain import describe
+from pipelines.retrain import training_steps
 from pipelines.run_record import RetrainResult
 from pipelines.runner import Say, Step, run_job
 from pipelines.weeks_page import write_weeks
@@ -40,7 +38,7 @@ class Replayed:
     """What came of several weeks."""
 
     weeks: dict[str, dict[str, dict[str, Any]]]
-    """By day, then by model: what `describe` tells of the outcome."""
+    """By day, then by model: what `pipelines.retrain.describe` tells of the outcome."""
     pages: tuple[Path, ...]
     """The page, its JSON, and the plot."""
 
@@ -63,24 +61,8 @@ def retrain_past(
         def features() -> dict[str, Any]:
             return {"views": [] if is_past(settings, moment) else _built(settings)}
 
-        def model(name: str) -> Step:
-            def train_it() -> dict[str, Any]:
-                try:
-                    outcome = train_and_decide(
-                        name,
-                        retrieval=open_retrieval(settings),
-                        registry=registry,
-                        settings=training,
-                        as_of=moment,
-                        parent=run,
-                    )
-                except (TooFewRows, OneClassOnly) as error:
-                    return {"model": name, "promoted": False, "reasons": [f"Not trained: {error}"]}
-                return describe(outcome)
-
-            return train_it
-
-        return {"features": features, **{f"train {name}": model(name) for name in models}}
+        trained = training_steps(settings, models, training=training, registry=registry, run=run, as_of=moment)
+        return {"features": features, **trained}
 
     return run_job(settings, f"retrain of {as_of:%Y-%m-%d}", as_of=as_of, steps_of=steps, say=say)
 

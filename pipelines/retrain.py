@@ -10,7 +10,7 @@ was in, under the same moment (`as_of`) and the same MLflow run. Two at once: th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,7 @@ from experiments.running import open_experiments
 from feature_repo.errors import NothingToVerify
 from feature_repo.retrieval import open_retrieval
 from models.errors import OneClassOnly, TooFewRows
+from models.parameters import TrainingSettings
 from models.registry import Registry, Run
 from models.roster import MODELS
 from pipelines.consistency import check_consistency
@@ -33,7 +34,7 @@ from pipelines.summary import write_summary
 from settings.config import Settings
 from storage.layout import Layout
 
-__all__ = ["Say", "describe", "retrain"]
+__all__ = ["Say", "describe", "retrain", "training_steps"]
 
 
 def retrain(settings: Settings, *, as_of: datetime, say: Say | None = None) -> RetrainResult:
@@ -86,6 +87,28 @@ def _steps(settings: Settings, *, registry: Registry, run: Run, as_of: datetime)
             "pages": [str(p) for p in report.html],
         }
 
+    def experiments() -> dict[str, Any]:
+        found = open_experiments(settings).watch(as_of=as_of, now=max(as_of, settings.now()))
+        pages = [write_report(one, folder=layout.reports)[0] for one in found]
+        stopped = {one.flag.name: one.stop.reason for one in found if one.stopped_now and one.stop}
+        return {"read_out": [one.flag.name for one in found], "stopped": stopped, "pages": [str(p) for p in pages]}
+
+    first = {"import": import_new, "consistency": consistency, "features": features, "drift": drift}
+    trained = training_steps(settings, MODELS, training=training, registry=registry, run=run, as_of=as_of)
+    return {**first, **trained, "experiments": experiments}
+
+
+def training_steps(
+    settings: Settings,
+    models: Iterable[str],
+    *,
+    training: TrainingSettings,
+    registry: Registry,
+    run: Run,
+    as_of: datetime,
+) -> dict[str, Step]:
+    """A step for each model: train, judge, gate, promote or keep. One with too little to learn from says so."""
+
     def model(name: str) -> Step:
         def train_it() -> dict[str, Any]:
             try:
@@ -103,14 +126,7 @@ def _steps(settings: Settings, *, registry: Registry, run: Run, as_of: datetime)
 
         return train_it
 
-    def experiments() -> dict[str, Any]:
-        found = open_experiments(settings).watch(as_of=as_of, now=max(as_of, settings.now()))
-        pages = [write_report(one, folder=layout.reports)[0] for one in found]
-        stopped = {one.flag.name: one.stop.reason for one in found if one.stopped_now and one.stop}
-        return {"read_out": [one.flag.name for one in found], "stopped": stopped, "pages": [str(p) for p in pages]}
-
-    first = {"import": import_new, "consistency": consistency, "features": features, "drift": drift}
-    return {**first, **{f"train {n}": model(n) for n in MODELS}, "experiments": experiments}
+    return {f"train {name}": model(name) for name in models}
 
 
 def describe(outcome: Outcome) -> dict[str, Any]:
