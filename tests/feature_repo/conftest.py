@@ -20,12 +20,13 @@ from tests.feature_repo.store_room import AS_OF, StoreRoom
 
 
 @pytest.fixture(scope="session")
-def filled_home(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Path]:  # noqa: F811 - the fixture
+def filled_home(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Path:  # noqa: F811 - the fixture
+    home = tmp_path_factory.mktemp("filled") / "home"
+    # For no longer than it is filled: other files' tests, run by the same process, have a Redis of their own.
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("AAP_REDIS_URL", redis_url)
-        home = tmp_path_factory.mktemp("filled") / "home"
         StoreRoom.fill(load_settings(home), seed=5)
-        yield home
+    return home
 
 
 @pytest.fixture
