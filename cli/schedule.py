@@ -25,7 +25,7 @@ def schedule(
     program: Annotated[
         Path | None, typer.Option("--aap", help="The aap program; [dim]this one[/].", show_default=False)
     ] = None,
-    image: Annotated[str, typer.Option(help="The container image, for kubernetes.")] = "aap:latest",
+    image: Annotated[str, typer.Option(help="The container image, for kubernetes.")] = "aap:0.1.0",
     claim: Annotated[str, typer.Option(help="The volume claim that holds the home, for kubernetes.")] = "aap-home",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, on the last line.")] = False,
 ) -> None:

@@ -105,21 +105,34 @@ def _quoted(text: str) -> str:
 
 
 def _cron_job(job: Scheduled, place: Place) -> dict[str, object]:
-    home = "/var/lib/aap"
     container = {
         "name": "aap",
         "image": place.image,
         "args": ["aap", *job.command],
-        "env": [{"name": "AAP_HOME", "value": home}],
-        "volumeMounts": [{"name": "home", "mountPath": home}],
+        "envFrom": [{"secretRef": {"name": "aap"}}],
+        "volumeMounts": [{"name": "home", "mountPath": _HOME}, {"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108
         "resources": {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "8Gi"}},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
     }
     pod = {
         "restartPolicy": "OnFailure",
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000},
+        "automountServiceAccountToken": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "containers": [container],
-        "volumes": [{"name": "home", "persistentVolumeClaim": {"claimName": place.claim}}],
+        "volumes": [
+            {"name": "home", "persistentVolumeClaim": {"claimName": place.claim}},
+            {"name": "scratch", "emptyDir": {}},
+        ],
     }
     return {
         "apiVersion": "batch/v1",
@@ -142,6 +155,9 @@ def _cron_job(job: Scheduled, place: Place) -> dict[str, object]:
         },
     }
 
+
+_HOME, _USER = "/data", 10001
+"""Where the image keeps its home, and who it runs as: those of `deploy/Dockerfile`."""
 
 _SERVICE = """\
 [Unit]

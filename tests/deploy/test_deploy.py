@@ -1,0 +1,96 @@
+"""`deploy/`: linters accept what is in it, and its parts name the same image, home and user as the scheduled jobs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+import pipelines.schedule as scheduled
+from cli.schedule import schedule
+from pipelines.schedule import SCHEDULED, Place
+
+_DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+_PLACE = Place(Path("aap"), Path("/data"), "aap", "aap:0.1.0", "aap-home")
+_LINTER = Path(sys.executable).with_name("hadolint")
+Document = dict[str, Any]
+
+
+def _documents() -> list[Document]:
+    return [
+        *yaml.safe_load_all((_DEPLOY / "kubernetes.yaml").read_text()),
+        *yaml.safe_load_all(scheduled.kubernetes(list(SCHEDULED.values()), _PLACE)),
+    ]
+
+
+def _pods() -> list[Document]:
+    """What each document would start."""
+    found = []
+    for one in _documents():
+        spec = one["spec"].get("jobTemplate", one)["spec"]
+        if "template" in spec:
+            found.append(spec["template"]["spec"])
+    return found
+
+
+@pytest.mark.parametrize("document", _documents(), ids=lambda d: f"{d['kind']} {d['metadata']['name']}")
+def test_kubernetes_takes_every_document_and_knows_every_field(document: Document) -> None:
+    kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_validator_refuses_a_field_that_kubernetes_does_not_have() -> None:
+    document = _documents()[0]
+    document["spec"]["prots"] = document["spec"].pop("ports")
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_no_pod_runs_as_root_writes_its_image_or_gains_rights() -> None:
+    pods = _pods()
+    assert len(pods) == 1 + len(SCHEDULED)
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not pod["automountServiceAccountToken"]
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert "memory" in container["resources"]["limits"]
+
+
+def test_service_and_jobs_share_one_image_home_and_user_and_it_is_the_image_s() -> None:
+    recipe = (_DEPLOY / "Dockerfile").read_text()
+    (home,) = re.findall(r"AAP_HOME=(\S+)", recipe)
+    (user,) = re.findall(r"^USER (\d+)$", recipe, re.MULTILINE)
+    pods = _pods()
+    assert {pod["securityContext"][name] for pod in pods for name in ("runAsUser", "runAsGroup", "fsGroup")} == {
+        int(user)
+    }
+    containers = [container for pod in pods for container in pod["containers"]]
+    assert len({container["image"] for container in containers}) == 1
+    for container in containers:
+        assert home in {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert container["envFrom"] == [{"secretRef": {"name": "aap"}}]
+
+
+def test_the_image_a_schedule_names_unasked_is_the_deployed_one(capsys: pytest.CaptureFixture[str]) -> None:
+    schedule("kubernetes", as_json=True)
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    deployed = _pods()[0]["containers"][0]["image"]
+    assert f"image: {deployed}\n" in str(told["text"])
+
+
+@pytest.mark.skipif(not _LINTER.exists(), reason="no hadolint beside this Python: make env")
+def test_a_linter_finds_nothing_in_the_recipe_of_the_image() -> None:
+    told = subprocess.run([_LINTER, "--no-color", _DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout) == (0, "")
