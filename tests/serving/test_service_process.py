@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from security.api_keys import ApiKeys, Scope
@@ -163,6 +165,42 @@ def test_a_call_that_has_begun_when_it_is_told_to_stop_is_answered(tmp_path: Pat
     assert b'"ledger_seq":1' in answer
     assert service.process.wait(30) == 0
     stop(service.settings)
+
+
+def _workers(service: Service) -> set[int]:
+    """The processes that answer."""
+    found = set()
+    for process in psutil.Process(service.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, too, is none any more
+            if any(word.startswith("_bentoml_impl.worker") for word in process.cmdline()):
+                found.add(process.pid)
+    return found
+
+
+def test_a_worker_killed_with_sigkill_is_replaced_and_the_other_answers_meanwhile(tmp_path: Path) -> None:
+    service = Service(tmp_path / "home", AAP_WORKERS="2")
+    try:
+        key = ApiKeys(Layout(service.settings.home).api_keys).create(
+            "test", scopes=[Scope.PREDICT], now=service.settings.now()
+        )
+        before = _workers(service)
+        assert len(before) == 2
+        killed = min(before)
+        os.kill(killed, signal.SIGKILL)
+        deadline, answered = time.monotonic() + 60, 0
+        # An address whose only server is dead would refuse a connection: none may be refused while one worker lives.
+        while time.monotonic() < deadline and (len(_workers(service) - {killed}) < 2 or answered < 20):
+            call = httpx.get(f"{service.place.url}/livez", headers={"X-API-Key": key}, timeout=30)
+            assert call.status_code == 200
+            answered += 1
+            time.sleep(0.05)
+        after = _workers(service) - {killed}
+        assert len(after) == 2
+        assert after & before, "the other went on"
+    finally:
+        service.process.terminate()
+        service.process.wait(30)
+        stop(service.settings)
 
 
 def test_with_a_certificate_it_speaks_tls_1_3_and_nothing_older(tmp_path: Path) -> None:
