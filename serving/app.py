@@ -44,6 +44,7 @@ from serving.requests import (
     ScoreRequest,
     SimilarRequest,
 )
+from serving.tracing import CallTrace
 
 __all__ = ["build_app"]
 
@@ -211,20 +212,27 @@ def _call(
     """Let in, answer or refuse, count. A person's rights are not given up on for being slow."""
 
     async def run(request: Request) -> Reply:
-        started = time.perf_counter()
         platform: Platform = request.app.state.platform
+        with platform.traces.call(endpoint, request.headers) as trace:
+            return await answer(request, platform, trace)
+
+    async def answer(request: Request, platform: Platform, trace: CallTrace) -> Reply:
+        started = time.perf_counter()
         door: Door = request.app.state.door
         told: Allowance | None = None
         counted: Sequence[Counted] = ()
         try:
             with door.inside():
                 key = door.key(request, scope)
-                told = await door.allowance(key)
+                with trace.part("count the call"):
+                    told = await door.allowance(key)
                 if told is not None and not told.allowed:
                     raise over_the_limit(told)
-                asked = await door.body(request, kind)
-                async with asyncio.timeout(None if scope is Scope.PRIVACY else platform.settings.deadline_s):
-                    body, counted = await handler(request)(asked, platform, key)
+                with trace.part("read the body"):
+                    asked = await door.body(request, kind)
+                with trace.part("answer"):
+                    async with asyncio.timeout(None if scope is Scope.PRIVACY else platform.settings.deadline_s):
+                        body, counted = await handler(request)(asked, platform, key)
                 reply = json_reply(body)
         except TimeoutError:
             reply = _refusal(Overloaded("The answer took longer than a call may take: ask again in a moment."))
@@ -238,6 +246,7 @@ def _call(
         seconds = time.perf_counter() - started
         only = counted[0][1] if len(counted) == 1 else ()
         metrics.count_call(endpoint, status=reply.status, seconds=seconds, answers=only)
+        trace.ended(reply.status, [a for _, answers in counted for a in answers])
         return reply
 
     return run

@@ -41,6 +41,7 @@ from serving.records import PredictionRecords
 from serving.sampling import SampledFeatures, ServedSample
 from serving.shadow import Challengers, Shadow
 from serving.targeting import SegmentsOf
+from serving.tracing import Traces
 from settings.config import Settings
 from storage.folder import features_folder
 from storage.layout import Layout
@@ -87,6 +88,7 @@ class Platform:
         self.exposures = Exposures(self.layout.exposures)
         self.vitals = Vitals(self.layout.vitals)
         self.records = PredictionRecords(self.layout.predictions)
+        self.traces = Traces(settings.traces_url, share=settings.traces_share)
         self.served = ServedSample(self.layout.served, rate=settings.served_sample_rate)
         self.audit = Audit(self.layout.audit)
         self.models = ModelsInUse(lambda: (open_registry or _open_registry)(settings), told=metrics.count_swap)
@@ -118,6 +120,7 @@ class Platform:
         self.audit.flush()
         self.flags.close()
         self.keys.close()
+        self.traces.stop()
 
     def stores(self) -> Stores:
         """The stores, opened now if they are not. Raises what says that Redis is down, until it is back."""

@@ -84,6 +84,10 @@ class Settings(BaseSettings):
         default=None, description="PEM certificate chain; with it the service speaks TLS 1.3 only."
     )
     tls_key: Path | None = Field(default=None, description="PEM key of the certificate.")
+    traces_url: str | None = Field(
+        default=None, description="OpenTelemetry collector that gets traces (OTLP by HTTP), e.g. http://localhost:4318."
+    )
+    traces_share: float = Field(default=1.0, ge=0, le=1, description="Share of calls that are traced, 0 to 1.")
     log_json: bool = Field(default=False, description="Write logs as JSON lines.")
 
     def now(self) -> datetime:
