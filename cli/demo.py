@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
+_PAGES = {"retrain": "Summary", "consistency": "Served", "drift": "Drift", "experiment": "Experiment"}
+"""What a report is, by how its file's name begins."""
+
 
 def demo(
     seed: Annotated[int, typer.Option(help="Seed of the consent choices, which are drawn: the data has none.")] = 7,
@@ -55,7 +58,7 @@ def _tell(story: Story, *, seed: int) -> None:
         print_report(found)
     again = story.bring_in_again()
     console.print(f"Imported once more: {again.accepted.total():,} new, {again.duplicates:,} known already.\n")
-    _heading("3. Features, drift, five models: the weekly retrain")
+    _heading("3. Features, drift, every model: the weekly retrain")
     with counted("Retraining") as report:
         result = story.retrain(lambda _step, done, total: report(done, total))
     built = result.steps["features"]
@@ -114,5 +117,5 @@ def _where(home: Path) -> None:
     console.print(f"  MLflow     http://127.0.0.1:{settings.mlflow_port}", highlight=False)
     console.print(f"  Feast UI   http://127.0.0.1:{settings.feast_port}", highlight=False)
     for page in sorted((home / "reports").rglob("*.html")):
-        kind = {"retrain": "Summary", "consistency": "Served"}.get(page.name.partition("-")[0], "Drift")
-        console.print(f"  {kind:9}  {shown / page.relative_to(home)}", soft_wrap=True, highlight=False)
+        kind = _PAGES.get(page.name.partition("-")[0], "Report")
+        console.print(f"  {kind:10} {shown / page.relative_to(home)}", soft_wrap=True, highlight=False)

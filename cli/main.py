@@ -148,7 +148,9 @@ def main() -> None:
     """Run the command line and exit with its code."""
     if not os.environ.get("AAP_DEBUG"):
         # MLflow's and Evidently's deprecations of other libraries are nothing a person at a terminal can act on.
+        # A filter would not do: libraries put filters of their own before it.
         warnings.simplefilter("ignore")
+        warnings.showwarning = lambda *_, **__: None
     try:
         typer.main.get_command(app)()
     except KeyboardInterrupt:

@@ -121,6 +121,12 @@ def test_an_unforeseen_error_is_one_line_and_no_traceback_unless_asked_for() -> 
     assert "Traceback" in run_failing("raise ZeroDivisionError", AAP_DEBUG="1").stderr
 
 
+def test_a_library_s_warnings_are_shown_only_when_asked_for() -> None:
+    warned = "import warnings; warnings.simplefilter('always'); warnings.warn('theirs to mend', DeprecationWarning)"
+    assert run_failing(warned).stderr == ""
+    assert "theirs to mend" in run_failing(warned, AAP_DEBUG="1").stderr
+
+
 def test_ctrl_c_ends_with_130_and_says_nothing() -> None:
     # Whoever started pytest in the background may have had Ctrl-C ignored.
     done = run_failing(
