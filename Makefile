@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 MADE   := $(VENV)/.made-from-lock
-PYTEST ?= $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST ?= $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-full leaks lint format types layers env up down lock clean

@@ -26,6 +26,18 @@ hypothesis.settings.register_profile("aap", deadline=None, derandomize=bool(os.e
 hypothesis.settings.load_profile("aap")
 
 
+_LONGEST = ("pipelines/test_retrain", "e2e/", "serving/test_service_process", "pipelines/", "privacy/", "cli/", "benchmarks/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no process is left with one of them when the others are done."""
+
+    def turn(item: pytest.Item) -> int:
+        return next((i for i, name in enumerate(_LONGEST) if f"tests/{name}" in item.nodeid), len(_LONGEST))
+
+    items.sort(key=turn)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_server_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Stop, at the end, every embedded server that a test started in its own folder and didn't stop."""
