@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -32,6 +34,7 @@ __all__ = [
     "archive_live_events",
     "import_again",
     "import_source",
+    "import_what_is_new",
     "open_importer",
     "remembered_sources",
     "replay_rejected",
@@ -142,6 +145,16 @@ def import_again(settings: Settings, *, now: datetime) -> list[ImportReport]:
         for s in changed
         if s.fingerprint == "" or Path(resolve(s.location)).exists()
     ]
+
+
+def import_what_is_new(settings: Settings, *, now: datetime) -> dict[str, Any]:
+    """Both of these, as every job begins: the report of the live log, and one a table that changed; JSON-ready."""
+    live = archive_live_events(settings, now=now)
+    return {"live": _plain(live), "sources": [_plain(report) for report in import_again(settings, now=now)]}
+
+
+def _plain(report: Drained | ImportReport) -> dict[str, Any]:
+    return {name: dict(v) if isinstance(v, Mapping) else v for name, v in asdict(report).items()}
 
 
 def _file(layout: Layout) -> Path:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from models.registry import Registry, Run
 from pipelines.aggregates import daily_aggregates, write_daily
 from pipelines.errors import PipelineError
-from pipelines.ingest import archive_live_events, import_again
+from pipelines.ingest import import_what_is_new
 from pipelines.run_record import RetrainResult
 from pipelines.runner import Say, Step, run_job
 from pipelines.trends import write_trends
@@ -20,18 +20,12 @@ __all__ = ["JOBS", "run"]
 
 
 def _daily(settings: Settings, registry: Registry, run: Run, as_of: datetime) -> Mapping[str, Step]:
-    def import_new() -> dict[str, Any]:
-        live = archive_live_events(settings, now=as_of)
-        reports = import_again(settings, now=as_of)
-        accepted = sum(sum(r.accepted.values()) for r in reports)
-        return {"live": {k: _plain(v) for k, v in asdict(live).items()}, "sources": len(reports), "accepted": accepted}
-
     def aggregates() -> dict[str, Any]:
         file, table = write_daily(settings, as_of=as_of)
         run.log_artifact(file, folder="aggregates")
         return {"days": table.num_rows, "file": str(file)}
 
-    return {"import": import_new, "aggregates": aggregates}
+    return {"import": partial(import_what_is_new, settings, now=as_of), "aggregates": aggregates}
 
 
 def _monthly(settings: Settings, registry: Registry, run: Run, as_of: datetime) -> Mapping[str, Step]:
@@ -55,7 +49,3 @@ def run(settings: Settings, name: str, *, as_of: datetime, say: Say | None = Non
     if name not in JOBS:
         raise PipelineError(f"No job {name!r}; choose one of: {', '.join(JOBS)}. The weekly one is `aap retrain`.")
     return run_job(settings, name, as_of=as_of, steps_of=lambda *given: JOBS[name](settings, *given), say=say)
-
-
-def _plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value

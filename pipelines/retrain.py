@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from experiments.report import write_report
@@ -25,7 +26,7 @@ from models.registry import Registry, Run
 from models.roster import MODELS
 from pipelines.consistency import check_consistency
 from pipelines.drift import report_drift
-from pipelines.ingest import archive_live_events, import_again
+from pipelines.ingest import import_what_is_new
 from pipelines.promotion import Outcome, train_and_decide, training_settings
 from pipelines.publish import bring_online, build_features
 from pipelines.run_record import RetrainResult
@@ -56,10 +57,6 @@ def _steps(settings: Settings, *, registry: Registry, run: Run, as_of: datetime)
     """The steps in order. Each may be repeated: doing one twice leaves what doing it once leaves."""
     layout = Layout(settings.home)
     training = training_settings(settings)
-
-    def import_new() -> dict[str, Any]:
-        live = archive_live_events(settings, now=as_of)
-        return {"live": _plain(asdict(live)), "sources": [_plain(asdict(r)) for r in import_again(settings, now=as_of)]}
 
     def consistency() -> dict[str, Any]:
         try:
@@ -93,7 +90,12 @@ def _steps(settings: Settings, *, registry: Registry, run: Run, as_of: datetime)
         stopped = {one.flag.name: one.stop.reason for one in found if one.stopped_now and one.stop}
         return {"read_out": [one.flag.name for one in found], "stopped": stopped, "pages": [str(p) for p in pages]}
 
-    first = {"import": import_new, "consistency": consistency, "features": features, "drift": drift}
+    first: dict[str, Step] = {
+        "import": partial(import_what_is_new, settings, now=as_of),
+        "consistency": consistency,
+        "features": features,
+        "drift": drift,
+    }
     trained = training_steps(settings, MODELS, training=training, registry=registry, run=run, as_of=as_of)
     return {**first, **trained, "experiments": experiments}
 
@@ -145,7 +147,3 @@ def describe(outcome: Outcome) -> dict[str, Any]:
         "rows": outcome.trained.manifest.rows,
         "excluded": outcome.trained.manifest.excluded,
     }
-
-
-def _plain(report: dict[str, Any]) -> dict[str, Any]:
-    return {k: dict(v) if isinstance(v, dict) else v for k, v in report.items()}

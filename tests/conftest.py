@@ -26,7 +26,15 @@ hypothesis.settings.register_profile("aap", deadline=None, derandomize=bool(os.e
 hypothesis.settings.load_profile("aap")
 
 
-_LONGEST = ("pipelines/test_retrain", "e2e/", "serving/test_service_process", "pipelines/", "privacy/", "cli/", "benchmarks/")
+_LONGEST = (
+    "pipelines/test_retrain",
+    "e2e/",
+    "serving/test_service_process",
+    "pipelines/",
+    "privacy/",
+    "cli/",
+    "benchmarks/",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -40,6 +40,7 @@ from feature_repo.latest import latest_items, latest_rows
 from feature_repo.offline_values import built_view
 from feature_repo.retrieval import Retrieval, open_retrieval
 from feature_repo.views import all_views
+from models.errors import TooFewRows
 from models.listing import Wishes
 from models.popularity import Popularity, PopularityParameters
 from models.ranking import Recommendation
@@ -150,12 +151,15 @@ class World:
                 online.write_many(self.client, view, rows)
 
     def train(self) -> None:
-        """Fit what answers people who said no, and every training frame there is."""
+        """Fit what answers people who said no; where nobody says yes the model of before stays, as in a retrain."""
         data = Popularity.examples(self.door(), until=self.now, as_of=self.now, parameters=_PARAMETERS)
+        try:
+            self.popular = Popularity.fit(data, parameters=_PARAMETERS, seed=1)
+        except TooFewRows:
+            return
         place = self.settings.home / "fitted"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
-        self.popular = Popularity.fit(data, parameters=_PARAMETERS, seed=1)
         self.popular.save(place)
         self.models["popularity"] = {f.name: f.read_bytes() for f in sorted(place.iterdir())}
 
