@@ -1,6 +1,7 @@
 """The consistency report: what was served since the sample began, recomputed, as a page and as figures.
 
-Before anything is looked at, the sample is swept: what consent no longer covers, or is too old, is deleted.
+Before anything is looked at, the sample is swept: what consent no longer covers, or is too old, is deleted. What the live
+log accepted is brought into the archive, which the values are recomputed from.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from consent.choices import open_ledger
 from events.archive import Archive
 from feature_repo.consistency import Consistency, check
 from feature_repo.served import Served
+from pipelines.ingest import archive_live_events
 from pipelines.page import number, page, table
 from settings.config import Settings
 from storage.files import write_atomically
@@ -66,7 +68,10 @@ def check_consistency(settings: Settings, *, now: datetime, most: int = MOST) ->
         standing = open_ledger(settings).standing(in_force_at=now)
         served = open_served(settings)
         served.sweep(standing=standing, now=now)
-        found = check(served.usable(standing=standing, now=now), Archive(archive_folder(settings)), most=most)
+        asked = served.usable(standing=standing, now=now)
+        # After the vectors are chosen: what was folded into one of them is in the log by then, if not in the archive.
+        archive_live_events(settings, now=now)
+        found = check(asked, Archive(archive_folder(settings)), most=most)
     stem = layout.reports / f"consistency-{now:%Y-%m-%dT%H%M}"
     write_atomically(stem.with_suffix(".json"), json.dumps(asdict(found), indent=1).encode())
     write_atomically(stem.with_suffix(".html"), _html(found, now=now).encode())

@@ -22,9 +22,13 @@ from feature_repo import live_rows, online
 from feature_repo.declare import Entity
 from feature_repo.live_layout import live_plans
 from feature_repo.online import erase, to_micros
+from feature_repo.retrieval import open_retrieval
 from feature_repo.views import view_for
+from pipelines.consistency import check_consistency
 from pipelines.ingest import import_source
 from pipelines.publish import bring_online
+from serving.sampling import SampledFeatures, ServedSample
+from storage.layout import Layout
 from storage.redis_server import connect
 from tests.feature_repo.store_room import CUSTOMERS, RETENTION, StoreRoom
 from tests.parity.live_shop import PURPOSES, LiveShop, purchase
@@ -80,6 +84,21 @@ def test_events_archived_before_they_were_folded_count_once(shop: LiveShop) -> N
     shop.workers[0].group.leave()
     assert shop.settle() == 40
     shop.assert_as_rebuilt(*CUSTOMERS)
+
+
+def test_what_was_served_with_events_that_are_not_archived_yet_is_recomputed_with_them(shop: LiveShop) -> None:
+    settings = shop.room.settings
+    shop.room.put_online(RETENTION)
+    shop.collect(purchase(1, ANA, shop.now))
+    shop.settle()
+    sample = ServedSample(Layout(settings.home).served, rate=1.0)
+    SampledFeatures(open_retrieval(settings), sample).online_vectors(
+        [shop.room.key(ANA)], service="churn", now=shop.now
+    )
+    sample.close()
+    found = check_consistency(settings, now=shop.now).found
+    assert (found.mismatches, found.examples) == (0, ())
+    assert found.checked > 20
 
 
 def held(shop: LiveShop) -> int:
