@@ -1,20 +1,22 @@
 """Daily aggregates: what was bought on each day, of people who allow reporting now, with small groups left out.
 
-The whole table is made anew each night: it takes a second, and somebody who withdrew yesterday is in no day of it today.
-A day with fewer than `FEWEST` customers is left out, so that no line is about a few people (k-anonymity).
+The table is made anew each night, as far back as purchases may be kept: it takes a second, and somebody who withdrew
+yesterday is in no day of it today. A day with fewer than `FEWEST` customers is left out, so that no line is about a few
+people (k-anonymity). So a line may stay when the purchases it sums are deleted for their age; it is kept as it was then.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from consent.choices import open_ledger
-from consent.purposes import Purpose
+from consent.purposes import Purpose, spec
 from events.archive import Archive
 from feature_repo.build import current_spans
 from settings.config import Settings
@@ -54,10 +56,22 @@ def daily_aggregates(settings: Settings, *, as_of: datetime) -> pa.Table:
 
 
 def write_daily(settings: Settings, *, as_of: datetime) -> tuple[Path, pa.Table]:
-    """Put the aggregates into `<home>/aggregates/daily.parquet`, whole or not at all."""
-    table = daily_aggregates(settings, as_of=as_of)
+    """Put the aggregates into `<home>/aggregates/daily.parquet`, whole or not at all: days of whose purchases none may
+    have been deleted for its age as they are now, older ones as they were when they were written last.
+    """
+    file = Layout(settings.home).aggregates / "daily.parquet"
+    fresh, first = daily_aggregates(settings, as_of=as_of), _first_whole_day(as_of)
+    before = pq.read_table(file) if file.exists() else fresh.slice(0, 0)
+    older = before.filter(pc.less(before["day"], pa.scalar(first, pa.date32())))
+    known = pc.is_in(fresh["day"], value_set=older["day"])
+    left = fresh.filter(pc.or_(pc.greater_equal(fresh["day"], pa.scalar(first, pa.date32())), pc.invert(known)))
+    table = pa.concat_tables([older, left]).sort_by("day")
     written = pa.BufferOutputStream()
     pq.write_table(table, written, compression="zstd")
-    file = Layout(settings.home).aggregates / "daily.parquet"
     write_atomically(file, written.getvalue().to_pybytes())
     return file, table
+
+
+def _first_whole_day(as_of: datetime) -> date:
+    """The first day (UTC) all of which is younger than purchases are kept for reporting."""
+    return (as_of - spec(Purpose.ANALYTICS_REPORTING).retention).date() + timedelta(days=1)

@@ -1,4 +1,4 @@
-"""The jobs beside the weekly retrain, by the same runner: daily aggregates, and the monthly trend report."""
+"""The jobs beside the weekly retrain, by the same runner: daily retention and aggregates, and the monthly trend report."""
 
 from __future__ import annotations
 
@@ -14,18 +14,29 @@ from pipelines.ingest import import_what_is_new
 from pipelines.run_record import RetrainResult
 from pipelines.runner import Say, Step, run_job
 from pipelines.trends import write_trends
+from privacy.holdings import open_holdings
+from privacy.retention import retain
 from settings.config import Settings
 
 __all__ = ["JOBS", "run"]
 
 
 def _daily(settings: Settings, registry: Registry, run: Run, as_of: datetime) -> Mapping[str, Step]:
+    def retention() -> dict[str, Any]:
+        done = retain(open_holdings(settings), now=as_of)
+        return {"deleted": dict(done.deleted), "kept": dict(done.kept), "ids_forgotten": done.ids_forgotten}
+
     def aggregates() -> dict[str, Any]:
         file, table = write_daily(settings, as_of=as_of)
         run.log_artifact(file, folder="aggregates")
         return {"days": table.num_rows, "file": str(file)}
 
-    return {"import": partial(import_what_is_new, settings, now=as_of), "aggregates": aggregates}
+    return {
+        "import": partial(import_what_is_new, settings, now=as_of),
+        # Before the purchases of a day that is past its time are gone.
+        "aggregates": aggregates,
+        "retention": retention,
+    }
 
 
 def _monthly(settings: Settings, registry: Registry, run: Run, as_of: datetime) -> Mapping[str, Step]:

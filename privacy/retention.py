@@ -2,8 +2,9 @@
 
 An event stays while some purpose that may touch its type is granted now by a grant that covers it, and the event is no
 older than that purpose keeps things. So a withdrawal, an expiry and mere age all end the same way. Records of answers,
-exposures and rejected rows go by age, and the id of somebody of whom nothing is left goes with them. Features follow with
-the next build; what is online expires by itself.
+exposures and rejected rows go by age, and the id of somebody of whom nothing is left goes with them. What a restored
+backup brought back of a person who was erased goes too: their tombstone ends every grant before it, and every record.
+Features follow with the next build; what is online expires by itself.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from consent.policy import Grant, Reason
@@ -27,11 +27,13 @@ from feature_repo.served import Served
 from privacy.holdings import Holdings
 from storage.files import explain_full_disk, write_atomically
 from storage.folder import StoredFile
+from storage.layout import Layout
 from storage.locks import hold
 
 __all__ = ["Retained", "retain"]
 
 _LONGEST = max(spec(p).retention for p in Purpose)
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 Standing = Mapping[str, Mapping[Purpose, tuple[list[Grant], Reason]]]
 
@@ -57,16 +59,9 @@ def retain(
             _events(held, event, standing, now=now, done=done, dry_run=dry_run)
             if progress:
                 progress(place + 1, len(types) + 1)
-        _by_age(held.layout.exposures, "exposures", lambda _: spec(EXPERIMENTS).retention, now, done, dry_run)
-        _by_age(held.layout.predictions, "predictions", _kept_for, now, done, dry_run)
-        _by_age(
-            held.layout.alerts,
-            "alerts",
-            lambda _: spec(Purpose.ESSENTIAL_FRAUD_DETECTION).retention,
-            now,
-            done,
-            dry_run,
-        )
+        for name, (folder, kept_for) in _records(held.layout).items():
+            for file in sorted(folder.rglob("*.parquet")):
+                _by_age(held, file, name, kept_for, now=now, done=done, dry_run=dry_run)
         _served(held, standing, now=now, done=done, dry_run=dry_run)
         _rejected(held, now=now, done=done, dry_run=dry_run)
         if not dry_run:
@@ -110,28 +105,38 @@ def _events(held: Holdings, event: str, standing: Standing, *, now: datetime, do
             held.archive.folder.remove(empty)
 
 
-def _kept_for(row_purpose: str) -> timedelta:
-    return spec(Purpose(row_purpose)).retention
+def _records(layout: Layout) -> dict[str, tuple[Path, Callable[[str], timedelta]]]:
+    """Folders of rows with a `time`, and how long a row of each purpose is kept."""
+    return {
+        "exposures": (layout.exposures, lambda _: spec(EXPERIMENTS).retention),
+        "predictions": (layout.predictions, lambda purpose: spec(Purpose(purpose)).retention),
+        "alerts": (layout.alerts, lambda _: spec(Purpose.ESSENTIAL_FRAUD_DETECTION).retention),
+    }
 
 
 def _by_age(
-    folder: Path,
+    held: Holdings,
+    file: Path,
     name: str,
     kept_for: Callable[[str], timedelta],
+    *,
     now: datetime,
     done: Retained,
     dry_run: bool,
 ) -> None:
-    """Rows with a `time`, each kept as long as its own purpose says."""
-    for file in sorted(folder.rglob("*.parquet")):
-        table = pq.read_table(file, partitioning=None)
-        named = table["consent_purpose"].to_pylist() if "consent_purpose" in table.column_names else [""] * len(table)
-        oldest = pa.array([now - kept_for(p) for p in named], pa.timestamp("us", tz="UTC"))
-        kept = table.filter(pc.greater_equal(table["time"], oldest))
-        done.kept[name] += kept.num_rows
-        done.deleted[name] += table.num_rows - kept.num_rows
-        if not dry_run and kept.num_rows < table.num_rows:
-            _leave(file, kept)
+    table = pq.read_table(file, partitioning=None)
+    named = table["consent_purpose"].to_pylist() if "consent_purpose" in table.column_names else [""] * len(table)
+    keys, moments = table["user_key"].to_pylist(), table["time"].to_pylist()
+    erased = held.tombstones.erased({key for key in keys if key})
+    stays = [
+        moment >= now - kept_for(purpose) and moment > erased.get(key, _NEVER)
+        for key, moment, purpose in zip(keys, moments, named, strict=True)
+    ]
+    kept = table.filter(pa.array(stays, pa.bool_()))
+    done.kept[name] += kept.num_rows
+    done.deleted[name] += table.num_rows - kept.num_rows
+    if not dry_run and kept.num_rows < table.num_rows:
+        _leave(file, kept)
 
 
 def _served(held: Holdings, standing: Standing, *, now: datetime, done: Retained, dry_run: bool) -> None:
@@ -146,7 +151,8 @@ def _served(held: Holdings, standing: Standing, *, now: datetime, done: Retained
 
 def _rejected(held: Holdings, *, now: datetime, done: Retained, dry_run: bool) -> None:
     entries = held.rejected.list()
-    old = [e.number for e in entries if e.rejected_at < now - _LONGEST]
+    erased = held.tombstones.erased({e.user_key for e in entries})
+    old = [e.number for e in entries if not now - _LONGEST <= e.rejected_at > erased.get(e.user_key, _NEVER)]
     done.deleted["rejected"] += len(old)
     done.kept["rejected"] += len(entries) - len(old)
     if not dry_run:

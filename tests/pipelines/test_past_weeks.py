@@ -16,7 +16,7 @@ import pytest
 
 from consent.choices import open_desk
 from consent.policy import Status
-from consent.purposes import Purpose
+from consent.purposes import Purpose, spec
 from consent.records import Entry
 from feature_repo.build import built_as_of
 from feature_repo.retrieval import open_retrieval
@@ -138,6 +138,25 @@ def test_daily_aggregates_are_of_days_with_enough_customers_and_forget_who_withd
     after = daily_aggregates(shop, as_of=shop.now()).to_pylist()
     lines = [sum(day["lines"] for day in days) for days in (before, after)]
     assert lines[1] < lines[0]
+
+
+def test_days_whose_purchases_are_past_their_time_stay_as_sums_over_enough_people(
+    shop: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, opened = Layout(shop.home).aggregates / "daily.parquet", shop.now()
+    run(shop, "daily", as_of=opened)
+    before = pq.read_table(file).to_pylist()
+    edge = (opened + timedelta(days=150) - spec(Purpose.ANALYTICS_REPORTING).retention).date()
+    gone = [day for day in before if day["day"] < edge]
+    assert gone
+    for days in (150, 151):
+        monkeypatch.setattr(Settings, "now", lambda _, days=days: opened + timedelta(days=days))
+        done = run(shop, "daily", as_of=shop.now())
+        assert done.steps["retention"].result["deleted"]["product_purchased"] > 0
+    after = pq.read_table(file).to_pylist()
+    assert [day for day in after if day["day"] < edge] == gone
+    assert [day["day"] for day in after] == [day["day"] for day in before]
+    assert [d for d in daily_aggregates(shop, as_of=shop.now()).to_pylist() if d["day"] < edge] == []
 
 
 def test_the_trend_report_shows_months_consent_and_versions(shop: Settings) -> None:

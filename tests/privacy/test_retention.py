@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from consent.purposes import Purpose
 from consent.records import Entry
 from events.rejected import Rejected
 from experiments.exposures import Exposures
+from privacy.erase import erase
 from privacy.holdings import Holdings
 from privacy.retention import retain
 from storage import redis_server
@@ -87,6 +89,31 @@ def test_thirteen_months_on_nothing_of_anybody_is_left(held: Holdings) -> None:
     assert list(held.layout.exposures.rglob("*.parquet")) == []
     assert held.id_map.user_keys() == []
     assert WHO.encode() not in held.layout.id_map.read_bytes()
+
+
+def test_what_a_restored_backup_brings_back_of_somebody_who_was_erased_goes_again(
+    held: Holdings, tmp_path: Path
+) -> None:
+    key, other, layout = key_of(held.settings), key_of(held.settings, "client-1"), held.layout
+    backed_up = [held.archive.folder.path, layout.exposures, layout.rejected.parent, layout.id_map.parent]
+    for number, folder in enumerate(backed_up):
+        assert folder is not None
+        shutil.copytree(folder, tmp_path / str(number))
+    kept, later = days_of(held, other), CLOSES + timedelta(hours=1)
+    erase(held, key, now=later, settle_s=0.0)
+    for number, folder in enumerate(backed_up):
+        assert folder is not None
+        shutil.copytree(tmp_path / str(number), folder, dirs_exist_ok=True)
+    back = holdings(held.settings)
+    assert days_of(back, key)
+    assert back.id_map.knows(key)
+    assert back.rejected.of(key)
+    of_others = len(back.rejected.list()) - len(back.rejected.of(key))
+    done = retain(back, now=later)
+    assert [days_of(back, key), back.id_map.knows(key), back.rejected.of(key)] == [[], False, []]
+    assert len(back.rejected.list()) == of_others
+    assert done.deleted["exposures"] == 1
+    assert days_of(back, other) == kept
 
 
 def test_while_an_import_runs_nothing_is_deleted(held: Holdings) -> None:
