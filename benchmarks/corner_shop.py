@@ -5,6 +5,7 @@ Everybody agrees to everything, so that every answer goes the whole way: consent
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import secrets
@@ -115,8 +116,9 @@ def _ready(settings: Settings, process: subprocess.Popen[bytes]) -> int:
     deadline = time.monotonic() + _READY_S
     while process.poll() is None and time.monotonic() < deadline:
         place = listening(settings)
-        if place is not None and httpx.get(f"{place.url}/readyz", timeout=10).status_code == 200:
-            return place.port
+        with contextlib.suppress(httpx.TransportError):  # its socket is there before whoever answers on it
+            if place is not None and httpx.get(f"{place.url}/readyz", timeout=10).status_code == 200:
+                return place.port
         time.sleep(0.2)
     raise RuntimeError(f"The service did not become ready: {(settings.home / 'serve.log').read_text()[-500:]}")
 

@@ -8,6 +8,7 @@ than the clock.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -174,7 +175,9 @@ def _mlflow(settings: Settings) -> Iterator[Target]:
 def _server(words: Sequence[str], *, folder: Path, port: int) -> Iterator[psutil.Process]:
     import socket
 
-    environment = {**os.environ, "BENTOML_HOME": str(folder / "bentoml"), "OMP_NUM_THREADS": "1"}
+    # MLflow looks for uvicorn on the path, where it isn't unless the environment is activated.
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    environment = {**os.environ, "PATH": path, "BENTOML_HOME": str(folder / "bentoml"), "OMP_NUM_THREADS": "1"}
     with (folder / "peers.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, *words], env=environment, stdout=log, stderr=log, start_new_session=True
@@ -191,7 +194,8 @@ def _server(words: Sequence[str], *, folder: Path, port: int) -> Iterator[psutil
                 time.sleep(0.2)
         yield psutil.Process(process.pid)
     finally:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.terminate()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.terminate()
         process.terminate()
         process.wait(30)
