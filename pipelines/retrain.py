@@ -15,6 +15,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from consent.choices import open_ledger
 from experiments.report import write_report
 from experiments.running import open_experiments
 from feature_repo.errors import NothingToVerify
@@ -116,8 +117,10 @@ def training_steps(
                     name,
                     retrieval=open_retrieval(settings),
                     registry=registry,
+                    ledger=open_ledger(settings),
                     settings=training,
                     as_of=as_of,
+                    now=max(as_of, settings.now()),
                     parent=run,
                 )
             except (TooFewRows, OneClassOnly) as error:
