@@ -62,7 +62,10 @@ class Ledger:
         self._engine = open_engine(url)
         self._signer, self._tombstones = signer, tombstones
         with _unavailable(url):
-            METADATA.create_all(self._engine)
+            try:
+                METADATA.create_all(self._engine)
+            except sa.exc.OperationalError:  # another process was making them just then, so that now they are there
+                METADATA.create_all(self._engine)
             with self._engine.begin() as connection:
                 for statement in append_only(self._engine.dialect.name):
                     connection.exec_driver_sql(statement)

@@ -90,6 +90,8 @@ def moved(*files: Path) -> Iterator[None]:
 
 @contextmanager
 def overwritten(file: Path) -> Iterator[None]:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # else the newest records are beside the file, not in it
     held = file.read_bytes()
     with file.open("r+b") as opened:
         opened.write(os.urandom(len(held)))
