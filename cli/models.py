@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import console, counted, err, table
+from cli.lineage import ended_of, trained_on, why
 from settings.config import load_settings
 from storage.layout import Layout
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from models.registry import ModelVersion, Registry
+    from models.provenance import Provenance
+    from models.registry import ModelVersion
     from settings.config import Settings
 
 __all__ = ["app"]
@@ -33,10 +35,11 @@ _Version = Annotated[int, typer.Argument(help="A version's number.", min=1)]
 @app.command("list")
 def list_models() -> None:
     """List every version of every model, newest first."""
-    from models.registry import open_registry
+    from models.provenance import open_provenance
     from models.roster import MODELS
 
-    registry = open_registry(load_settings())
+    settings = load_settings()
+    provenance, now = open_provenance(settings), settings.now()
     rows = [
         (
             v.name,
@@ -45,26 +48,20 @@ def list_models() -> None:
             v.tags.get("as_of", "")[:16],
             v.tags.get("rows"),
             _headline(v.tags, v.metrics),
+            ended_of(v, provenance, now=now),
         )
         for name in MODELS
-        for v in registry.versions(name)
+        for v in provenance.registry.versions(name)
     ]
     if rows:
-        table("model", "version", "alias", "as of", "rows", "measured", rows=rows, numbers=["version", "rows"])
+        headings = ("model", "version", "alias", "as of", "rows", "measured", "consent ended")
+        table(*headings, rows=rows, numbers=["version", "rows", "consent ended"])
     else:
         console.print("No model is trained yet; run `aap train all` or `aap retrain`.")
 
 
-@app.command()
-def why(model: _Model, version: _Version) -> None:
-    """Say why a version was promoted or not, and whether the service refused it."""
-    from models.registry import open_registry
-
-    found = open_registry(load_settings()).version(model, version)
-    lines = json.loads(found.tags.get("promotion_reasons", "[]")) or ["No decision is recorded for it."]
-    if found.refusal:
-        lines.append(f"The service refuses to answer with it: {found.refusal}.")
-    console.print("\n".join(lines), soft_wrap=True, highlight=False)
+app.command()(why)
+app.command("trained-on")(trained_on)
 
 
 @app.command()
@@ -99,11 +96,14 @@ def compare(
 @app.command()
 def promote(model: _Model, version: _Version) -> None:
     """Make a version the champion, whatever the gate said; the service takes it up within seconds."""
-    from models.registry import open_registry
+    from models.provenance import open_provenance
 
-    registry = open_registry(load_settings())
-    _must_answer(registry, registry.version(model, version))
-    found = registry.promote(model, version, reasons=("Promoted by hand.",))
+    settings = load_settings()
+    provenance = open_provenance(settings)
+    wanted = provenance.registry.version(model, version)
+    _must_answer(provenance, wanted)
+    ended = str(provenance.ended(wanted, now=settings.now()))
+    found = provenance.registry.promote(model, version, reasons=("Promoted by hand.", ended))
     console.print(f"{found.name} version {found.version} is the champion.")
 
 
@@ -113,9 +113,12 @@ def challenge(
     version: Annotated[int | None, typer.Argument(help="A version's number; none ends the challenge.", min=1)] = None,
 ) -> None:
     """Give a version a copy of the traffic (a share, AAP_SHADOW); its answers are dropped, `shadow` compares them."""
-    from models.registry import open_registry
+    from models.provenance import open_provenance
 
-    open_registry(load_settings()).challenge(model, version)
+    provenance = open_provenance(load_settings())
+    if version is not None:
+        provenance.check(provenance.registry.version(model, version))
+    provenance.registry.challenge(model, version)
     said = f"{model} has no challenger." if version is None else f"{model} version {version} is the challenger."
     console.print(said)
 
@@ -158,13 +161,13 @@ def _or_none(value: float | None, form: str) -> str | None:
 @app.command()
 def rollback(model: _Model) -> None:
     """Go back to the champion before this one; the service takes it up within seconds."""
-    from models.registry import open_registry
+    from models.provenance import open_provenance
 
-    registry = open_registry(load_settings())
-    before = registry.previous(model)
+    provenance = open_provenance(load_settings())
+    before = provenance.previous(model)
     if before is not None:
-        _must_answer(registry, before)
-    found = registry.rollback(model)
+        _must_answer(provenance, before)
+    found = provenance.registry.rollback(model)
     console.print(f"{found.name} version {found.version} is the champion again.")
 
 
@@ -298,35 +301,15 @@ def live_quality(
     table("model", "version", "variant", "judged", "waiting", "measured", rows=rows, numbers=["judged", "waiting"])
 
 
-@app.command("trained-on")
-def trained_on(user: Annotated[str, typer.Argument(help="The person's id, as your systems know it.")]) -> None:
-    """Say which versions were trained on a person. One that doesn't say on whom counts as trained on them."""
-    from models.registry import open_registry
-    from models.roster import MODELS
-    from security.pseudonyms import load_pseudonyms
-
-    settings = load_settings()
-    registry, key = open_registry(settings), load_pseudonyms(Layout(settings.home)).user_key(user)
-    rows = [
-        (v.name, v.version, ", ".join(v.aliases) or None, "to be replaced" if v.tainted else None)
-        for name in MODELS
-        for v in registry.trained_on(name, key)
-    ]
-    if rows:
-        table("model", "version", "alias", "marked", rows=rows, numbers=["version"])
-    else:
-        console.print("No version was trained on this person.")
-
-
 def _said(measured: dict[str, float | None]) -> str:
     return ", ".join(f"{name} {'–' if value is None else f'{value:.4f}'}" for name, value in measured.items())
 
 
-def _must_answer(registry: Registry, version: ModelVersion) -> None:
+def _must_answer(provenance: Provenance, version: ModelVersion) -> None:
     """Do what the service will do with a champion, before it becomes one. Raises what is wrong with the version."""
     from serving.models_in_use import smoke_test
 
-    smoke_test(version.name, registry.load(version))
+    smoke_test(version.name, provenance.load(version))
 
 
 def _headline(tags: dict[str, str], metrics: dict[str, float]) -> str | None:

@@ -14,6 +14,7 @@ __all__ = ["print_outcome", "train"]
 
 def train(model: Annotated[str, typer.Argument(help="A model's name, or all; `aap models list` shows them.")]) -> None:
     """Train one model or all; each becomes the champion if the gate lets it through."""
+    from consent.choices import open_ledger
     from feature_repo.retrieval import open_retrieval
     from models.registry import open_registry
     from models.roster import MODELS, model_class
@@ -32,6 +33,7 @@ def train(model: Annotated[str, typer.Argument(help="A model's name, or all; `aa
                 name,
                 retrieval=open_retrieval(settings),
                 registry=open_registry(settings),
+                ledger=open_ledger(settings),
                 settings=training,
                 as_of=as_of,
             )

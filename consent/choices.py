@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import redis
 
 from consent import projection
-from consent.errors import NotYetInForce, UnusableChoice
+from consent.errors import LedgerUnavailable, NotYetInForce, UnusableChoice
 from consent.ledger import Entry, Ledger, Record
 from consent.notices import Notice, superseded_at
 from consent.policy import Decision, Status, decide
@@ -85,18 +86,35 @@ class ConsentDesk:
     def catch_up(self, *, now: datetime, everyone: bool = False) -> int:
         """Project what the ledger has and Redis may not; returns the number of people written.
 
-        Redis remembers the position it is level with, so this costs one look when there is nothing to do.
+        Redis remembers the position it is level with, so this costs one look when there is nothing to do. Raises
+        `LedgerUnavailable` where Redis obeys more records than there are: what is missing may be a withdrawal.
         """
-        level = 0 if everyone else int(self._redis.get(_PROJECTED) or 0)  # type: ignore[arg-type]
+        level = int(self._redis.get(_PROJECTED) or 0)  # type: ignore[arg-type]
         size = self.ledger.size()
-        if level > size:  # Redis is ahead of this ledger: it belongs to another one, or the ledger was restored
-            level = 0
+        if level > size:
+            raise _cut_short(size, level)
         if level == size and not everyone:
             return 0
+        level = 0 if everyone else level
         behind = {r.entry.subject for r in self.ledger.records(after=level)}
         self._project(behind, now=now)
         self._redis.set(_PROJECTED, size)
         return len(behind)
+
+    def mend(self, *, after: str, most: int, now: datetime) -> tuple[str, int]:
+        """Hold the projections of the next people against the ledger, and write anew those that are missing or differ.
+
+        Returns whom to go on after, the empty string at the end of a round, and how many were mended.
+        """
+        people = self.ledger.subjects(after=after, most=most)
+        if not people:
+            return "", 0
+        seq, standing = self.ledger.size(), self.ledger.standing(subjects=people)
+        held: Any = self._redis.mget([projection.consent_key(p) for p in people])
+        expected = [projection.pack(standing[p], seq=seq) for p in people]
+        wrong = {p for p, blob, told in zip(people, held, expected, strict=True) if (blob or b"")[8:] != told[8:]}
+        self._project(wrong, now=now)
+        return people[-1], len(wrong)
 
     def decision(self, subject: str, purpose: Purpose, *, now: datetime) -> Decision:
         """What the ledger itself says now, for people who check on the projection."""
@@ -127,21 +145,39 @@ class ConsentDesk:
         seq = self.ledger.size()
         standing = self.ledger.standing(subjects=subjects if len(subjects) <= 500 else None)
         try:
-            projection.write(self._redis, {s: standing[s] for s in subjects}, seq=seq, now=now)
+            newer = projection.write(self._redis, {s: standing[s] for s in subjects}, seq=seq, now=now)
+            held: Any = self._redis.mget([projection.consent_key(s) for s in newer]) if newer else []
         except redis.RedisError as error:
             raise NotYetInForce(
                 "The choice is in the ledger but not yet in force, because Redis can't be written; it is applied as soon "
                 "as Redis is back (`aap status` shows it)."
             ) from error
+        # Another process may have projected a later record meanwhile; but one there is not yet can't have been.
+        ahead = max((projection.position(blob) for blob in held), default=0)
+        if ahead > (size := self.ledger.size()):
+            raise _cut_short(size, ahead)
+
+
+def _cut_short(size: int, obeyed: int) -> LedgerUnavailable:
+    return LedgerUnavailable(
+        f"The consent ledger ends at record {size}, but Redis obeys one that goes to {obeyed}: restore the newer ledger, or, "
+        "if it is lost, empty Redis and bring features online again (`aap features materialize`)."
+    )
 
 
 def open_ledger(settings: Settings) -> Ledger:
-    """The ledger these settings name, signed with this home's key."""
+    """The ledger these settings name, signed with this home's key.
+
+    Raises `LedgerUnavailable` where its newest record isn't vouched for by that key.
+    """
     layout = Layout(settings.home)
     signer, tombstones = load_signer(layout), open_tombstones(layout)
     if settings.ledger_url:
-        return Ledger(settings.ledger_url, signer=signer, tombstones=tombstones)
-    return Ledger.at(layout.ledger, signer=signer, tombstones=tombstones)
+        ledger = Ledger(settings.ledger_url, signer=signer, tombstones=tombstones)
+    else:
+        ledger = Ledger.at(layout.ledger, signer=signer, tombstones=tombstones)
+    ledger.check()
+    return ledger
 
 
 def open_desk(settings: Settings) -> ConsentDesk:

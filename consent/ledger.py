@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from consent import merkle
+from consent.database import open_engine
 from consent.errors import LedgerUnavailable, UnusableChoice
 from consent.notices import NOTICES, Notice, notice_of, row_of_notice, superseded_at
 from consent.policy import LONGEST_GRANT, Choice, Grant, Reason, Status, decide, grants
@@ -58,13 +59,13 @@ class Ledger:
     """The ledger in one SQL database (SQLite by default, any SQLAlchemy URL)."""
 
     def __init__(self, url: str, *, signer: Signer | None = None, tombstones: Tombstones | None = None) -> None:
-        self._engine = _engine(url)
+        self._engine = open_engine(url)
         self._signer, self._tombstones = signer, tombstones
-        if self._engine.dialect.name == "sqlite":
-            # SQLAlchemy must not open transactions by itself: appends take the write lock first (BEGIN IMMEDIATE).
-            sa.event.listen(self._engine, "connect", _sqlite_pragmas)
         with _unavailable(url):
-            METADATA.create_all(self._engine)
+            try:
+                METADATA.create_all(self._engine)
+            except sa.exc.OperationalError:  # another process was making them just then, so that now they are there
+                METADATA.create_all(self._engine)
             with self._engine.begin() as connection:
                 for statement in append_only(self._engine.dialect.name):
                     connection.exec_driver_sql(statement)
@@ -142,6 +143,37 @@ class Ledger:
         with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
             row = connection.execute(sa.select(HEADS).order_by(HEADS.c.size.desc()).limit(1)).first()
         return None if row is None else head_of(row)
+
+    def check(self) -> TreeHead | None:
+        """The newest signed tree head, read from the database itself and not from what is held of it in memory.
+
+        Raises `LedgerUnavailable` where the newest records are not what this platform's key vouches for: another key, or
+        records cut off or changed. `consent.verification` looks at all of them.
+        """
+        if self._engine.dialect.name == "sqlite":
+            self._engine.dispose()
+        newest = sa.select(HEADS, _SIZE.scalar_subquery().label("records")).order_by(HEADS.c.size.desc()).limit(1)
+        with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
+            row = connection.execute(newest).first()
+        head, size = (head_of(row), row.records) if row is not None else (None, self.size())
+        if self._signer is None or (head is None and size == 0):
+            return head
+        if head is None or not head.holds(self._signer.public):
+            raise LedgerUnavailable(
+                "The consent ledger was signed with another key than this home's: restore keys/ledger.key, or the ledger."
+            )
+        last = [dict(r._mapping) for r in self._rows(RECORDS.c.seq == size)]
+        if head.size != size or [r.pop("leaf") for r in last] != [merkle.leaf_hash(canonical(r)) for r in last]:
+            raise LedgerUnavailable(
+                f"The consent ledger ends at record {size}, which is not what was signed: `aap consent verify` says more."
+            )
+        return head
+
+    def subjects(self, *, after: str, most: int) -> list[str]:
+        """The next `most` people of whom there is a record, in the order of their keys."""
+        query = sa.select(RECORDS.c.subject).where(RECORDS.c.subject > after).distinct().order_by(RECORDS.c.subject)
+        with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
+            return list(connection.execute(query.limit(most)).scalars())
 
     def leaves(self, *, up_to: int | None = None) -> list[bytes]:
         """The Merkle leaves of the first `up_to` records, by default of all."""
@@ -256,15 +288,6 @@ class Ledger:
         return {(r[0], r[1], r[2], r[3]) for r in connection.execute(query)}
 
 
-def _engine(url: str) -> sa.Engine:
-    try:
-        return sa.create_engine(url)
-    except (sa.exc.ArgumentError, ModuleNotFoundError):
-        raise LedgerUnavailable(
-            f"The ledger's URL {url.split(':')[0]!r}:… can't be used: write sqlite:///FILE, or install the database's driver."
-        ) from None
-
-
 def _standing(
     choices: Iterable[Choice], subject: str, purpose: Purpose, in_force_at: datetime | None
 ) -> tuple[list[Grant], Reason]:
@@ -282,15 +305,6 @@ def _unavailable(url: str) -> Iterator[None]:
     except sa.exc.DBAPIError as error:
         place = sa.make_url(url).render_as_string(hide_password=True)
         raise LedgerUnavailable(f"The consent ledger at {place} can't be used: {error.orig}.") from error
-
-
-def _sqlite_pragmas(connection: object, _record: object) -> None:
-    connection.isolation_level = None  # type: ignore[attr-defined]
-    cursor = connection.cursor()  # type: ignore[attr-defined]
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA busy_timeout=10000")
-    cursor.close()
 
 
 def _check(entry: Entry, *, received_at: datetime) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "judge",
     "pack",
     "places",
+    "position",
     "row_keys",
     "slot",
     "start_word",
@@ -156,9 +157,12 @@ def write(
     seq: int,
     now: datetime,
     batch: int = 1_000,
-) -> None:
-    """Write projections, and in the same atomic step delete the features of every purpose not granted at `now`, or anew."""
-    people = list(standings.items())
+) -> list[str]:
+    """Write projections, and in the same atomic step delete the features of every purpose not granted at `now`, or anew.
+
+    Returns those for whom what Redis holds was made at a later ledger position, and stays.
+    """
+    people, newer = list(standings.items()), list[str]()
     for at in range(0, len(people), batch):
         calls: list[scripts.Call] = []
         for user_key, standing in people[at : at + batch]:
@@ -167,7 +171,14 @@ def write(
             each = len(features[0])
             assigned_for = 2 + each * _SLOTS[Purpose.FUNCTIONAL_SERVICE_IMPROVE]
             calls.append((keys, [pack(standing, seq=seq), _micros(now), _GRANTS_AT, each, assigned_for]))
-        scripts.run(client, _WRITE, calls)
+        written = scripts.run(client, _WRITE, calls)
+        newer += [key for (key, _), done in zip(people[at : at + batch], written, strict=True) if not done]
+    return newer
+
+
+def position(blob: bytes | None) -> int:
+    """The ledger position a projection was made at; 0 where there is none."""
+    return int.from_bytes((blob or b"")[:8], "little", signed=True)
 
 
 def unpack(blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray]:

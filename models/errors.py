@@ -11,6 +11,7 @@ ModelError
 ├── SchemaMismatch     the features given are not the ones the model was fitted on
 ├── UnknownStrategy    a recommendation strategy that does not exist
 ├── CorruptArtifact    a stored model is not what was stored
+├── UnsoundLineage     nobody vouches for what a version was made of, or it may not be used any more
 ├── NoChampion         nothing has been promoted, or there is nothing to roll back to
 ├── UnknownVersion     the registry has no such version
 └── StoreUnavailable   the registry can't be reached
@@ -33,6 +34,7 @@ __all__ = [
     "UnknownModel",
     "UnknownStrategy",
     "UnknownVersion",
+    "UnsoundLineage",
     "UnusableModel",
     "UnusableTable",
 ]
@@ -99,6 +101,10 @@ class UnknownStrategy(ModelError, ValueError):
 
 class CorruptArtifact(ModelError):
     """A stored model's files are not the ones that were registered."""
+
+
+class UnsoundLineage(ModelError):
+    """What a version was made of is missing, altered, for a purpose that changed, or not under this ledger."""
 
 
 class NoChampion(ModelError, LookupError):

@@ -1,19 +1,29 @@
-"""Lineage: who a model version was trained on, kept so that one person can be looked up and nobody listed.
+"""Lineage: what a model version was made of, kept beside its files, and signed with them when it is registered.
 
-One file a version: the 16-byte digests (`consent.tombstones.person_digest`) of everyone whose rows it was fitted on, sorted.
-It lies beside the model's files and is no part of them: the model itself holds no person.
+Two files a version: the manifest of its data (`feature_repo.frame.Manifest`), and whom it was fitted on: the 16-byte digests
+(`consent.tombstones.person_digest`) of everyone whose rows were used, sorted, so that one person can be looked up and nobody
+listed. They are no part of the model, which holds no person. `models.provenance` checks them.
 """
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 
+from consent.signing import canonical_json
 from consent.tombstones import person_digest
+from feature_repo.frame import Manifest
 
-__all__ = ["FILE", "contains", "pack"]
+__all__ = ["DIGESTS", "FILE", "KIND", "MADE_OF", "MANIFEST", "SIGNATURE", "contains", "made_of", "pack", "pack_manifest",
+           "people_in", "statement"]  # fmt: skip
 
 FILE = "people/trained_on.bin"
+MANIFEST = "manifest.json"
+KIND = "model version"
+DIGESTS, MADE_OF, SIGNATURE = "artifact_digests", "made_of", "made_of_signature"
+"""Tags of a version: the digests of its own files, those of the two files here, and the signature over both."""
 _SIZE = 16
 
 
@@ -22,8 +32,28 @@ def pack(user_keys: Iterable[str]) -> bytes:
     return b"".join(sorted({bytes.fromhex(person_digest(key)) for key in user_keys}))
 
 
+def people_in(packed: bytes) -> Iterator[bytes]:
+    """The digests, one by one."""
+    return (packed[at : at + _SIZE] for at in range(0, len(packed), _SIZE))
+
+
 def contains(packed: bytes, user_key: str) -> bool:
     """Whether the person is among them."""
     wanted = bytes.fromhex(person_digest(user_key))
     place = bisect_left(range(len(packed) // _SIZE), wanted, key=lambda i: packed[i * _SIZE : (i + 1) * _SIZE])
     return packed[place * _SIZE : (place + 1) * _SIZE] == wanted
+
+
+def pack_manifest(manifest: Manifest) -> bytes:
+    """The manifest as it is stored."""
+    return canonical_json(manifest.to_dict())
+
+
+def made_of(manifest: bytes, people: bytes) -> dict[str, str]:
+    """The tag that says which two files belong to a version."""
+    return {MADE_OF: json.dumps({"manifest": sha256(manifest).hexdigest(), "people": sha256(people).hexdigest()})}
+
+
+def statement(name: str, tags: Mapping[str, str]) -> dict[str, object]:
+    """What is signed: this model, with exactly these files, was made of exactly this."""
+    return {"model": name, "files": tags.get(DIGESTS, ""), "made_of": tags.get(MADE_OF, "")}

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
+from consent.signing import Signer, load_signer
 from models import lineage
 from models.artifact import digests, verify
 from models.contract import AnyModel
@@ -37,11 +39,11 @@ __all__ = ["CHALLENGER", "CHAMPION", "PREVIOUS", "ModelVersion", "Registry", "Ru
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 _EXPERIMENT = "aap"
-_DIGESTS = "artifact_digests"
 _REFUSAL = "serving_refusal"
 _MODEL_FOLDER = "model"
 _TAINTED = "tainted"
 
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one a file, in the middle of our own output
 for _noisy in ("mlflow", "alembic"):  # after the import, which sets levels of its own
     logging.getLogger(_noisy).setLevel(logging.ERROR)
 
@@ -107,7 +109,8 @@ class Run:
         with _reaching(self.uri), tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / Path(path).name
             file.write_bytes(content)
-            self.client.log_artifact(self.id, str(file), str(Path(path).parent))
+            folder = Path(path).parent.as_posix()
+            self.client.log_artifact(self.id, str(file), None if folder == "." else folder)
 
     def log_artifact(self, file: Path, *, folder: str | None = None) -> None:
         """A copy of `file` in the run."""
@@ -135,6 +138,8 @@ class Registry:
     """`sqlite:////…/mlflow.db`, another SQLAlchemy URL, or an MLflow server's address."""
     artifact_root: Path
     """Folder of new experiments' files."""
+    signer: Callable[[], Signer] | None = None
+    """Signs what versions are made of; without one nobody vouches for them (`models.provenance`)."""
 
     @contextmanager
     def run(
@@ -168,7 +173,10 @@ class Registry:
         with _reaching(self.tracking_uri), tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             model.save(folder)
-            stamps = {**(tags or {}), _DIGESTS: json.dumps(digests(folder), sort_keys=True)}
+            stamps = {**(tags or {}), lineage.DIGESTS: json.dumps(digests(folder), sort_keys=True)}
+            if self.signer is not None and lineage.MADE_OF in stamps:
+                signature = self.signer().sign(lineage.KIND, lineage.statement(model.name, stamps))
+                stamps[lineage.SIGNATURE] = signature.hex()
             run.client.log_artifacts(run.id, scratch, _MODEL_FOLDER)
             run.set_tags(stamps)
             if not run.client.search_registered_models(f"name = '{model.name}'"):
@@ -268,7 +276,9 @@ class Registry:
         if not self.exists():
             return []
         return [
-            v for v in self.versions(name) if (people := self._people(v)) is None or lineage.contains(people, user_key)
+            v
+            for v in self.versions(name)
+            if (people := self.read(v, lineage.FILE)) is None or lineage.contains(people, user_key)
         ]
 
     def taint(self, version: ModelVersion, *, why: str, at: datetime) -> None:
@@ -278,20 +288,18 @@ class Registry:
                 version.name, str(version.version), _TAINTED, json.dumps({"why": why, "at": at.isoformat()})
             )
 
-    def _people(self, version: ModelVersion) -> bytes | None:
+    def read(self, version: ModelVersion, path: str) -> bytes | None:
+        """A file that training left beside the version's own; None if it is gone."""
         with _reaching(self.tracking_uri):
             try:
-                return Path(
-                    download_artifacts(
-                        run_id=version.run_id, artifact_path=lineage.FILE, tracking_uri=self.tracking_uri
-                    )
-                ).read_bytes()
+                file = download_artifacts(run_id=version.run_id, artifact_path=path, tracking_uri=self.tracking_uri)
+                return Path(file).read_bytes()
             except (OSError, MlflowException):
                 return None
 
     def load(self, version: ModelVersion) -> AnyModel:
         """The model itself, after checking the digest of every file; raises `CorruptArtifact`."""
-        expected = version.tags.get(_DIGESTS)
+        expected = version.tags.get(lineage.DIGESTS)
         if expected is None:
             raise CorruptArtifact(f"{version.name} version {version.version} has no digests to check; retrain it.")
         with _reaching(self.tracking_uri):
@@ -356,8 +364,9 @@ class Registry:
 
 def open_registry(settings: Settings) -> Registry:
     """The registry these settings name: MLflow's SQLite under home by default."""
-    folder = Layout(settings.home).mlflow
-    return Registry(settings.mlflow_url or f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
+    layout = Layout(settings.home)
+    uri = settings.mlflow_url or f"sqlite:///{layout.mlflow / 'mlflow.db'}"
+    return Registry(uri, layout.mlflow / "artifacts", signer=lambda: load_signer(layout))
 
 
 @contextmanager

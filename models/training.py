@@ -78,11 +78,13 @@ def train(
         model = _following(registry, kind.fit(data, parameters=parameters, seed=chosen))
         stages.enter("register")
         run.log_params({**settings.flat(name), "seed": chosen, "cut": split.cut.isoformat()})
-        run.log_dict(data.manifest.to_dict(), path="manifest.json")
+        manifest, people = lineage.pack_manifest(data.manifest), lineage.pack(data.user_keys)
+        run.log_bytes(manifest, path=lineage.MANIFEST)
+        run.log_bytes(people, path=lineage.FILE)
         run.log_dict(past.manifest.to_dict(), path="manifest_of_evaluation.json")
-        run.log_bytes(lineage.pack(data.user_keys), path=lineage.FILE)
         run.log_evaluation(evaluation)
         tags = _tags(model, data.manifest, seed=chosen, revision=revision) | {"headline": evaluation.headline}
+        tags |= lineage.made_of(manifest, people)
         version = registry.register(model, run=run, tags=tags)
     return TrainedModel(name, version, model, evaluation, data.manifest, stages.done())
 

@@ -1,15 +1,22 @@
-"""Training one model and deciding whether it may answer: train, judge, gate, then promote or keep the champion."""
+"""Training one model and deciding whether it may answer: train, judge, gate, then promote or keep the champion.
+
+A champion that was trained on somebody erased, or whose consent to it ended since, has to go; so it is no bar to what
+replaces it. And no version is promoted whose own manifest doesn't hold.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from consent.ledger import Ledger
 from feature_repo.retrieval import Retrieval
+from models.errors import UnsoundLineage
 from models.gate import GateDecision, decide
 from models.parameters import TrainingSettings, load_training_settings
+from models.provenance import Provenance
 from models.registry import ModelVersion, Registry, Run
 from models.training import TrainedModel, code_revision, train
 from settings.config import Settings
@@ -40,12 +47,18 @@ def train_and_decide(
     *,
     retrieval: Retrieval,
     registry: Registry,
+    ledger: Ledger,
     settings: TrainingSettings,
     as_of: datetime,
+    now: datetime | None = None,
     parent: Run | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Outcome:
-    """Train the model called `name` as of `as_of`; it becomes the champion if the gate lets it through."""
+    """Train the model called `name` as of `as_of`; it becomes the champion if the gate lets it through.
+
+    `ledger` is what consent is checked against at `now`, by default `as_of`.
+    """
+    provenance, now = Provenance(registry, ledger), now or as_of
     before = registry.champion(name)
     trained = train(
         name,
@@ -59,17 +72,36 @@ def train_and_decide(
     )
     decision = _knows_later(before, as_of=as_of) or decide(
         trained.evaluation,
-        # One that was trained on somebody erased has to go, so it is no bar to what replaces it.
-        before.metrics if before and not before.tainted else None,
+        _bar(before, provenance, now=now),
         features=trained.model.features,
         rules=settings.gate,
     )
+    decision = _if_sound(decision, trained.version, provenance, now=now)
     if decision.promote:
         registry.promote(name, trained.version.version, reasons=decision.reasons)
     else:
         registry.explain(trained.version, reasons=decision.reasons)
     reached = before.metrics.get(trained.evaluation.headline) if before else None
     return Outcome(trained, decision.promote, decision.reasons, before.version if before else None, reached)
+
+
+def _bar(champion: ModelVersion | None, provenance: Provenance, *, now: datetime) -> Mapping[str, float] | None:
+    """What the next version is measured against: the champion's metrics, if it may stay at all."""
+    if champion is None or champion.tainted:
+        return None
+    try:
+        return champion.metrics if not provenance.ended(champion, now=now).ended else None
+    except UnsoundLineage:
+        return None  # it can't be loaded either
+
+
+def _if_sound(decision: GateDecision, made: ModelVersion, provenance: Provenance, *, now: datetime) -> GateDecision:
+    """The decision, if the version's own manifest holds; with how many of its people have ended their consent meanwhile."""
+    try:
+        provenance.check(made)
+        return GateDecision(decision.promote, (*decision.reasons, str(provenance.ended(made, now=now))))
+    except UnsoundLineage as error:
+        return GateDecision(False, (str(error), *decision.reasons))
 
 
 def _knows_later(champion: ModelVersion | None, *, as_of: datetime) -> GateDecision | None:

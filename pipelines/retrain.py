@@ -16,6 +16,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from consent.choices import open_ledger
 from experiments.report import write_report
 from experiments.running import open_experiments
 from feature_repo.errors import NothingToVerify
@@ -118,8 +119,10 @@ def training_steps(
                     name,
                     retrieval=open_retrieval(settings),
                     registry=registry,
+                    ledger=open_ledger(settings),
                     settings=training,
                     as_of=as_of,
+                    now=max(as_of, settings.now()),
                     parent=run,
                 )
             except (TooFewRows, OneClassOnly) as error:

@@ -36,14 +36,14 @@ def _watch(settings: Settings, stop: Event, *, parent: int) -> None:
     from experiments.batches import Batches
     from feature_repo.errors import FeatureError
     from feature_repo.retrieval import open_retrieval
-    from models.registry import open_registry
+    from models.provenance import open_provenance
     from pipelines.alerts import SCHEMA
     from pipelines.live_worker import FAILED
     from pipelines.watch import Champions, Watch
     from storage.redis_server import connect
 
     kept = Batches(Layout(settings.home).alerts, SCHEMA)
-    champions, refreshed = Champions(open_registry(settings)), float("-inf")
+    champions, refreshed = Champions(open_provenance(settings)), float("-inf")
     client, retrieval = connect(settings, start=False), open_retrieval(settings)
     watching = Watch(client, retrieval, champions, kept.add, kept.flush, settings.now)
     try:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
+from pathlib import Path
 
 from storage.keys import load_or_create
 from storage.layout import Layout
 
-__all__ = ["Pseudonyms", "is_user_key", "load_pseudonyms"]
+__all__ = ["Pseudonyms", "is_user_key", "load_pseudonyms", "pseudonym_key_file"]
 
 _HEX = frozenset("0123456789abcdef")
 
@@ -40,4 +41,9 @@ def is_user_key(text: str) -> bool:
 
 def load_pseudonyms(layout: Layout) -> Pseudonyms:
     """The pseudonyms of this home; the key is made at first use."""
-    return Pseudonyms(load_or_create(layout.keys / "pseudonyms.key"))
+    return Pseudonyms(load_or_create(pseudonym_key_file(layout)))
+
+
+def pseudonym_key_file(layout: Layout) -> Path:
+    """Where the key is."""
+    return layout.keys / "pseudonyms.key"

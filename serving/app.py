@@ -106,7 +106,7 @@ def _lanes(platform: Platform) -> dict[str, Lane[Any, Any]]:
     def answering(name: str) -> Callable[[list[str], Question], Sequence[Any]]:
         def answer(user_ids: list[str], question: Question) -> Sequence[Any]:
             people = platform.pseudonyms.user_keys(user_ids)
-            predictor = platform.stores().predictor
+            predictor = platform.consent.guard(platform.stores().predictor)
             ask = getattr(gpc.under_gpc(predictor) if question.gpc else predictor, name)
             found: list[Answer[Any]] = ask(people, asked=question.asked, now=platform.settings.now())
             return found
@@ -179,8 +179,9 @@ async def _choose(
         check_age(purpose, age=asked.age, by_guardian=asked.by == "guardian")
 
     def record() -> int:
-        now = platform.settings.now()
-        position = platform.stores().desk.record(
+        now, desk = platform.settings.now(), platform.stores().desk
+        platform.consent.require()
+        position = desk.record(
             platform.pseudonyms.user_key(asked.user_id),
             purpose,
             status,
@@ -198,7 +199,9 @@ async def _choose(
 
 async def _collect(asked: EventsRequest, platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
     def collect() -> EventsCollected:
-        found = platform.stores().collector.collect(asked.events, now=platform.settings.now())
+        collector = platform.stores().collector
+        platform.consent.require()
+        found = collector.collect(asked.events, now=platform.settings.now())
         return EventsCollected(
             found.accepted, found.duplicates, found.choices, dict(found.refused), dict(found.rejected)
         )

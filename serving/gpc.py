@@ -6,18 +6,15 @@ application sees the application's header, which passes on what the person's bro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-
-import numpy as np
+from collections.abc import Mapping
+from dataclasses import replace
 
 from consent.policy import Decision, Reason
 from consent.purposes import Purpose, spec
-from feature_repo.frame import Status, Vectors
-from feature_repo.views import service as service_called
+from feature_repo.declare import Service
+from serving.denying import Denying
 from serving.errors import UnusableFields
-from serving.predictor import Features, Predictor
+from serving.predictor import Predictor
 
 __all__ = ["is_sent", "refuse_grant", "under_gpc"]
 
@@ -34,27 +31,10 @@ def refuse_grant(purpose: Purpose, *, sent: bool) -> None:
 
 
 def under_gpc(predictor: Predictor) -> Predictor:
-    """`predictor` as it answers a call that carries the signal."""
-    return replace(predictor, features=_Stopped(predictor.features))
+    """`predictor` as it answers a call that carries the signal: features for a stopped purpose aren't even read."""
+    return replace(predictor, features=Denying(predictor.features, _stopped))
 
 
-@dataclass(frozen=True, slots=True)
-class _Stopped:
-    """Features of which those for a stopped purpose aren't even read."""
-
-    features: Features
-
-    def online_vectors(self, user_keys: Sequence[str], *, service: str, now: datetime) -> Vectors:
-        """All DENIED, for `global_privacy_control`, where the service answers under a stopped purpose."""
-        asked = service_called(service)
-        stopped = [p for p in asked.answering_purposes if spec(p).stopped_by_gpc]
-        if not stopped:
-            return self.features.online_vectors(user_keys, service=service, now=now)
-        shape = (len(user_keys), len(asked.features))
-        return Vectors(
-            asked.features,
-            np.full(shape, np.nan),
-            np.full(shape, Status.DENIED, dtype=np.uint8),
-            [Decision(False, stopped[0], Reason.GPC, -1) for _ in user_keys],
-            {name: [[] for _ in user_keys] for name in asked.sequences},
-        )
+def _stopped(asked: Service) -> Decision | None:
+    stopped = [p for p in asked.answering_purposes if spec(p).stopped_by_gpc]
+    return Decision(False, stopped[0], Reason.GPC, -1) if stopped else None

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from consent.errors import ConsentError
 from serving.errors import status_and_sentence
 from serving.platform import Platform
+from storage.errors import KeyFileError
 
 __all__ = ["Readiness", "readiness"]
 
@@ -28,8 +30,21 @@ def readiness(platform: Platform) -> Readiness:
     missing: dict[str, str] = {}
     try:
         platform.stores().client.ping()
+        if trouble := platform.consent.trouble:
+            missing["consent"] = trouble
     except Exception as error:
-        missing["redis" if status_and_sentence(error)[0] == 503 else "stores"] = status_and_sentence(error)[1]
+        missing[_at_fault(error)] = status_and_sentence(error)[1]
     missing.update({f"model {name}": f"{why}." for name, why in platform.models.missing().items()})
     warnings = {"flags": platform.flags.problem} if platform.flags.problem else {}
+    if mended := platform.consent.mended:
+        warnings["consent projection"] = (
+            f"Redis had lost, or held from before, the consent of {mended} people; it was written anew from the ledger."
+        )
     return Readiness(not missing, platform.models.versions(), missing, warnings)
+
+
+def _at_fault(error: Exception) -> str:
+    """Which dependency an error of opening the stores speaks of."""
+    if isinstance(error, (ConsentError, KeyFileError)):
+        return "consent"
+    return "redis" if status_and_sentence(error)[0] == 503 else "stores"

@@ -18,6 +18,7 @@ from typing import Any
 import redis
 
 from consent.choices import ConsentDesk, open_desk
+from consent.signing import signing_key_file
 from events.collector import Collector
 from events.log import RedisStreamLog
 from events.rejected import RejectedLog
@@ -30,10 +31,11 @@ from models.revision import code_revision
 from security.api_keys import ApiKeys
 from security.audit import Audit
 from security.id_map import open_id_map
-from security.pseudonyms import Pseudonyms, load_pseudonyms
+from security.pseudonyms import Pseudonyms, load_pseudonyms, pseudonym_key_file
 from serving import metrics
 from serving.canary import Canary
 from serving.catalogue import Shelves, catalogue_stamp
+from serving.consent_watch import ConsentWatch
 from serving.item_names import ItemNames
 from serving.models_in_use import ModelsInUse, ModelSource
 from serving.predictor import Predictor
@@ -84,6 +86,7 @@ class Platform:
         self.settings, self.layout = settings, Layout(settings.home)
         self.keys = ApiKeys(self.layout.api_keys)
         self.pseudonyms: Pseudonyms = load_pseudonyms(self.layout)
+        self.consent = ConsentWatch(signing_key_file(self.layout), pseudonym_key_file(self.layout))
         self.flags = Flags(settings.settings_dir / "flags.json", checked=self.layout.run / "flags.json")
         self.exposures = Exposures(self.layout.exposures)
         self.vitals = Vitals(self.layout.vitals)
@@ -158,6 +161,7 @@ class Platform:
             self.pseudonyms,
             open_id_map(self.layout),
         )
+        self.consent.look(desk, now=self.settings.now())
         return Stores(client, assigner, desk, collector, names, predictor)
 
     def _keep(self) -> None:
@@ -166,7 +170,7 @@ class Platform:
             self._keep_up()
 
     def _keep_up(self) -> None:
-        """Every two seconds: take up edited flags, project choices that Redis missed, learn the names of new items."""
+        """Every two seconds: take up edited flags, look whether consent is in order, learn the names of new items."""
         self.flags.refresh()
         self.audit.flush()
         self.vitals.write(now=self.settings.now())
@@ -177,10 +181,10 @@ class Platform:
         self._tell_ages()
         try:
             stores = self.stores()
-            stores.desk.catch_up(now=self.settings.now())
+            self.consent.look(stores.desk, now=self.settings.now())
             stores.names.warm(self.models.item_ids())
         except Exception as error:  # calls say so themselves, with the reason
-            _log.debug("Choices can't be caught up with, or items named, now: %s", error)
+            _log.debug("The stores can't be opened, or items named, now: %s", error)
 
     def _tell_ages(self) -> None:
         """Seconds since the moment that each view is as of; what was built is looked up once a minute."""
@@ -198,6 +202,6 @@ def _open_retrieval(settings: Settings) -> Any:
 
 
 def _open_registry(settings: Settings) -> ModelSource:
-    from models.registry import open_registry  # slow to import, so not before the process is up
+    from models.provenance import open_provenance  # slow to import, so not before the process is up
 
-    return open_registry(settings)
+    return open_provenance(settings)

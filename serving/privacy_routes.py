@@ -47,6 +47,7 @@ def _receipts(platform: Platform, asked: PersonRequest, _key: KeyInfo) -> Receip
 
 def _signal(platform: Platform, asked: SignalRequest, caller: KeyInfo) -> SignalRecorded:
     now, desk = platform.settings.now(), platform.stores().desk
+    platform.consent.require()
     key = platform.pseudonyms.user_key(asked.user_id)
     said_by = f"the person, by API key {caller.name!r}"
     desk.set_gpc(key, on=asked.on, said_by=said_by, indicated_at=now, received_at=now)

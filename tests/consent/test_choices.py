@@ -11,8 +11,8 @@ from hypothesis import given, strategies as st
 
 from consent import projection
 from consent.choices import ConsentDesk, open_desk, open_ledger
-from consent.errors import NotYetInForce
-from consent.ledger import Entry
+from consent.errors import LedgerUnavailable, NotYetInForce
+from consent.ledger import Entry, Ledger
 from consent.policy import LONGEST_GRANT, Choice, Decision, Reason, Status, decide, grants
 from consent.purposes import Purpose
 from settings.config import Settings, load_settings
@@ -205,12 +205,42 @@ def test_an_emptied_redis_denies_until_everything_is_projected_again(
     assert seen(redis_client, subject=BOB).reason is Reason.REFUSED
 
 
-def test_a_redis_that_belongs_to_a_longer_ledger_is_projected_anew(
+def test_a_ledger_shorter_than_what_redis_obeys_is_not_the_truth_and_acknowledges_nothing(
+    desk: ConsentDesk, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """An older copy was restored: what it lacks may be a withdrawal, and what it takes in would never be in force."""
+    say(desk, Status.GIVEN)
+    say(desk, Status.WITHDRAWN, at=NOW + MINUTE)
+    assert desk.catch_up(now=NOW + MINUTE) == 1
+    older = ConsentDesk(Ledger.at(tmp_path / "older.db"), redis_client)
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailable, match="but Redis obeys one that goes to 2: restore the newer ledger"):
+            older.catch_up(now=NOW + MINUTE)
+        with pytest.raises(LedgerUnavailable, match="ends at record 1, but Redis obeys"):
+            say(older, Status.GIVEN)
+    assert seen(redis_client, now=NOW + MINUTE).reason is Reason.WITHDRAWN
+    redis_client.flushall()
+    assert older.catch_up(now=NOW + MINUTE) == 1
+
+
+def test_a_round_of_mending_finds_what_redis_lost_or_holds_from_before(
     desk: ConsentDesk, redis_client: redis.Redis
 ) -> None:
-    say(desk, Status.GIVEN)
-    redis_client.set(f"consent:projected:{projection.ROW.itemsize}", 99)
-    assert desk.catch_up(now=NOW) == 1
+    for subject in (ANA, BOB):
+        say(desk, Status.GIVEN, subject=subject)
+    before = redis_client.get(projection.consent_key(ANA))
+    say(desk, Status.WITHDRAWN, at=NOW + MINUTE)
+    later = NOW + 2 * MINUTE
+    desk.catch_up(now=later)
+    assert desk.mend(after="", most=9, now=later) == (max(ANA, BOB), 0)
+    redis_client.set(projection.consent_key(ANA), before)  # type: ignore[arg-type]
+    redis_client.delete(projection.consent_key(BOB))
+    place, mended = desk.mend(after="", most=1, now=later)
+    assert (place, mended) == (min(ANA, BOB), 1)
+    assert desk.mend(after=place, most=1, now=later) == (max(ANA, BOB), 1)
+    assert desk.mend(after=max(ANA, BOB), most=1, now=later) == ("", 0)
+    assert seen(redis_client, now=later).reason is Reason.WITHDRAWN
+    assert seen(redis_client, subject=BOB, now=later).allowed
 
 
 def test_a_ledger_elsewhere_is_a_setting(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

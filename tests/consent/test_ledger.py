@@ -211,6 +211,22 @@ def _read(path: Path) -> object:
     return list(Ledger.at(path).records())
 
 
+def test_standing_at_a_moment_has_only_the_grants_that_hold_then_and_says_why_there_is_none(ledger: Ledger) -> None:
+    """Whoever withdrew has no grant left for any use now, of whatever past moment."""
+    later, again = NOW + timedelta(days=10), NOW + timedelta(days=20)
+    told = [(NOW, Status.GIVEN), (later, Status.WITHDRAWN), (again, Status.GIVEN)]
+    entries = [Entry("a" * 32, Purpose.TRAIN_AI_SYSTEM, status, at, "them", "form") for at, status in told]
+    ledger.append(entries, received_at=again)
+
+    def held(at: datetime) -> tuple[list[datetime], Reason]:
+        found, reason = ledger.standing(in_force_at=at)["a" * 32][Purpose.TRAIN_AI_SYSTEM]
+        return [g.start for g in found], reason
+
+    assert held(NOW + timedelta(days=1)) == ([NOW], Reason.GRANTED)
+    assert held(later) == ([], Reason.WITHDRAWN)
+    assert held(again) == ([again], Reason.GRANTED)
+
+
 @pytest.mark.parametrize("use", [_open, _read])
 def test_a_file_that_is_no_ledger_is_said_to_be_unavailable_in_one_sentence(
     path: Path, use: Callable[[Path], object]

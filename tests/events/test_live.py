@@ -101,6 +101,23 @@ def test_events_without_consent_are_counted_by_reason_and_kept_nowhere(
     assert b"stranger" not in kept
 
 
+def test_a_bad_event_of_who_may_not_be_stored_is_counted_and_not_kept(collector: Collector, choose: Choose) -> None:
+    choose("bob", Status.REFUSED, NOW - timedelta(days=1))
+    found = collector.collect([viewed(n, who, type="nonsense") for n, who in enumerate(("bob", "stranger"))], now=NOW)
+    assert (found.accepted, found.rejected.total()) == (0, 2)
+    assert collector.rejected.list() == []
+
+
+def test_an_event_from_before_the_grant_in_force_is_refused_though_an_earlier_one_covered_it(
+    collector: Collector, choose: Choose
+) -> None:
+    choose("ana", Status.GIVEN, NOW - timedelta(days=9))
+    choose("ana", Status.WITHDRAWN, NOW - timedelta(days=2))
+    choose("ana", Status.GIVEN, NOW - timedelta(minutes=5))
+    found = collector.collect([viewed(1, "ana"), viewed(6, "ana"), viewed(9_000, "ana")], now=NOW)
+    assert (found.accepted, dict(found.refused)) == (1, {"before_grant": 2})
+
+
 def test_a_bad_event_is_rejected_with_a_reason_without_its_values_and_the_good_ones_are_kept(
     collector: Collector, choose: Choose
 ) -> None:

@@ -136,3 +136,23 @@ def test_a_purchase_counts_from_when_it_was_received_not_from_when_it_happened(
 
     assert (ever(late["occurred_at"]) == ever(late["occurred_at"] - tick)).all()
     assert (ever(late["available_at"]) > ever(late["available_at"] - tick)).all()
+
+
+def test_after_a_withdrawal_and_a_new_grant_nothing_from_before_counts_though_it_is_still_stored(
+    room: StoreRoom, store: FeatureStore
+) -> None:
+    """The archive keeps the lines for the other purposes; the values of this one start afresh with the new grant."""
+    back, moment = AS_OF - timedelta(days=40), AS_OF - timedelta(days=1)
+    room.say("customer-1", RETENTION, Status.WITHDRAWN, at=AS_OF - timedelta(days=70))
+    room.say("customer-1", RETENTION, Status.GIVEN, at=back)
+    room.build()
+    files = str(room.layout.archive / "product_purchased" / "*" / "*.parquet").replace("'", "''")
+    lines = duckdb.sql(
+        f"SELECT occurred_at, available_at, amount FROM read_parquet('{files}', hive_partitioning = false) "
+        f"WHERE user_key = '{room.key('customer-1')}'"
+    ).df()
+    known = lines[lines["available_at"] <= moment]
+    since = known[known["occurred_at"] >= back]
+    assert 0 < since["amount"].sum() < known["amount"].sum()
+    frame = pd.DataFrame({"user_key": room.keys("customer-1"), "event_timestamp": pd.to_datetime([moment])})
+    assert asked(store, frame, "amount_sum_ever")["amount_sum_ever"].tolist() == [since["amount"].sum() / 100]

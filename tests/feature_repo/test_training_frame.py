@@ -103,6 +103,16 @@ def test_the_manifest_names_what_was_used_and_its_root_changes_with_any_value(ro
     assert after.to_dict()["as_of"] == AS_OF.isoformat()
 
 
+def test_a_frame_as_of_a_past_moment_leaves_out_who_has_withdrawn_since(room: StoreRoom) -> None:
+    """They allowed it then; the use is now."""
+    room.say("customer-1", TRAINING, Choice.WITHDRAWN, at=AS_OF + timedelta(days=1))
+    room.clock[0] = AS_OF + timedelta(days=2)
+    frame = room.door().training_frame(labels(room, "customer-0", "customer-1"), service="churn", as_of=AS_OF)
+    assert set(frame.data["user_key"]) == {room.key("customer-0")}
+    bought = room.door().interactions("recommendation", as_of=AS_OF).table
+    assert room.key("customer-1") not in bought["user_key"].to_pylist()
+
+
 def test_raw_ids_are_turned_into_keys_at_the_door_and_not_kept(room: StoreRoom) -> None:
     asked = pd.DataFrame({"user_id": list(CUSTOMERS), "as_of": [MOMENTS[0]] * len(CUSTOMERS)})
     frame = room.door().training_frame(asked, service="churn", as_of=AS_OF)

@@ -1,18 +1,21 @@
 """Plants deliberate leaks, one at a time, in a copy of the tree, and sees whether the tests named beside each catch it.
 
 A leak is a patch in `leaks/`: its first line names the tests, the rest takes one check out or turns it round. Run by
-`make leaks`: `python -m tests.noninterference.plant [NAME…]`.
+`make leaks`: `python -m tests.noninterference.plant [NAME…] [--at-once N]`. Each line says what became of a leak, how
+many seconds that took, and which test failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,10 +26,11 @@ __all__ = ["LEAKS", "ROOT", "Leak", "applies", "leaks", "main"]
 ROOT = Path(__file__).resolve().parents[2]
 LEAKS = Path(__file__).parent / "leaks"
 _HEADING = "Caught by: "
-_AT_ONCE = 2
 _MOST_S = 600
 _TESTS_FAILED = 1
 """Pytest's own exit code; any other says that the tests were not run as they should be."""
+_CAUGHT = "caught"
+_FAILED = re.compile(r"^FAILED (\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +65,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Plant each, print what became of it, and the sum; 1 if one was not caught."""
     parser = argparse.ArgumentParser(description="Plant deliberate leaks and see whether the tests catch them.")
     parser.add_argument("names", nargs="*", help="Only these.")
-    wanted = leaks(parser.parse_args(arguments).names)
-    with ThreadPoolExecutor(_AT_ONCE) as workers:
+    parser.add_argument("--at-once", type=int, default=2, help="How many copies are tested at the same time.")
+    given = parser.parse_args(arguments)
+    wanted = leaks(given.names)
+    with ThreadPoolExecutor(given.at_once) as workers:
         caught = 0
-        for leak, what in zip(wanted, workers.map(_plant, wanted), strict=True):
-            caught += what == "caught"
-            print(f"{what:12} {leak.name}", flush=True)
+        for leak, (what, seconds, by) in zip(wanted, workers.map(_timed, wanted), strict=True):
+            caught += what == _CAUGHT
+            print(f"{what:12} {leak.name:32} {seconds:5.0f} s  {by}", flush=True)
     print(f"caught {caught} / total {len(wanted)}")
     return int(caught < len(wanted))
 
 
-def _plant(leak: Leak) -> str:
+def _timed(leak: Leak) -> tuple[str, float, str]:
+    started = time.monotonic()
+    what, by = _plant(leak)
+    return what, time.monotonic() - started, by
+
+
+def _plant(leak: Leak) -> tuple[str, str]:
+    """What became of it, and the test that failed, if one did."""
     with tempfile.TemporaryDirectory(prefix="aap-leak-") as folder:
         tree = Path(folder) / "tree"
         _copy(tree)
         if why := applies(leak, to=tree, really=True):
-            return f"doesn't apply: {why.strip()}"
+            return "doesn't apply", why.strip()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AAP_")} | {"PYTHONPATH": str(tree)}
         call = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *leak.tests]
         try:
@@ -85,10 +98,10 @@ def _plant(leak: Leak) -> str:
                 check=False, timeout=_MOST_S,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return "too slow"
+            return "too slow", ""
         if done.returncode == _TESTS_FAILED:
-            return "caught"
-        return "NOT CAUGHT" if done.returncode == 0 else f"tests broken ({done.returncode})"
+            return _CAUGHT, ", ".join(_FAILED.findall(done.stdout))
+        return ("NOT CAUGHT" if done.returncode == 0 else f"tests broken ({done.returncode})"), ""
 
 
 def _copy(tree: Path) -> None:

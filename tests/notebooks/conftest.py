@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from consent.choices import open_ledger
 from feature_repo.retrieval import open_retrieval
 from models.registry import open_registry
 from pipelines.promotion import train_and_decide, training_settings
@@ -27,6 +28,7 @@ def with_champion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings
         "churn",
         retrieval=open_retrieval(settings),
         registry=registry,
+        ledger=open_ledger(settings),
         settings=training_settings(settings),
         as_of=as_of,
     )

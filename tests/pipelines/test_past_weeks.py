@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from consent.choices import open_desk
+from consent.choices import open_desk, open_ledger
 from consent.policy import Status
 from consent.purposes import Purpose, spec
 from consent.records import Entry
@@ -46,7 +46,9 @@ def trained(shop: Settings) -> None:
     for name in FEW:
         registry = open_registry(shop)
         door, settings = open_retrieval(shop), training_settings(shop)
-        outcome = train_and_decide(name, retrieval=door, registry=registry, settings=settings, as_of=now)
+        outcome = train_and_decide(
+            name, retrieval=door, registry=registry, ledger=open_ledger(shop), settings=settings, as_of=now
+        )
         registry.promote(name, outcome.trained.version.version)
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from consent.policy import Status
-from consent.projection import assignments_key
+from consent.projection import assignments_key, consent_key, decisions
 from consent.purposes import Purpose
 from consent.signing import Signer, load_signer
 from consent.verification import verify
@@ -99,6 +99,15 @@ def test_every_place_held_something_and_holds_nothing_now(erased: Erased) -> Non
     assert {p["after"] for p in erased.certificate["places"]} == {0}
     assert erased.online_before > 3
     assert [k.decode() for k in held.client.scan_iter(f"*{erased.key}*")] == [f"{{u:{erased.key}}}:c"]
+
+
+def test_from_the_erasure_on_redis_and_the_ledger_say_no_to_every_purpose(erased: Erased) -> None:
+    """The tombstone stops builds and imports; a late writer and the collector ask the projection."""
+    held = holdings(erased.settings)
+    blob: Any = held.client.get(consent_key(erased.key))
+    assert [p for p in Purpose if decisions([blob], purpose=p, now=AGAIN)[0].allowed] == []
+    last = {r.entry.purpose: r.entry.status for r in held.desk.ledger.history(erased.key)}
+    assert last == dict.fromkeys(Purpose, Status.WITHDRAWN)
 
 
 def test_no_file_of_the_platform_holds_them_in_clear_but_the_ledger(erased: Erased) -> None:

@@ -16,7 +16,7 @@ from feature_repo.views import service
 from privacy.certificate import check_certificate
 from privacy.erase import METHOD
 from security.api_keys import Scope
-from serving import gpc
+from serving import denying
 from storage.layout import Layout
 from tests.serving.shop_window import FEATURES, Street
 
@@ -54,7 +54,7 @@ def test_a_call_with_the_signal_gets_no_marketing_answer_and_others_as_ever(
     client: httpx.Client, street: Street, choose: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The shop window's shelves have other columns than the declared services.
-    monkeypatch.setattr(gpc, "service_called", lambda name: replace(service(name), features=FEATURES))
+    monkeypatch.setattr(denying, "service_called", lambda name: replace(service(name), features=FEATURES))
     choose("ana", Purpose.MARKETING_RETENTION, Purpose.ANALYTICS_REPORTING)
     street.shelves.rows[street.key("ana")] = [40.0, 2.0]
     ask = {"user_ids": ["ana", "ana"]}

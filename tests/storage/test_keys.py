@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import KeyFileError, StorageError
-from storage.keys import load_or_create
+from storage.keys import load, load_or_create
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +24,25 @@ def test_file_and_folder_are_the_owner_s_alone(tmp_path: Path) -> None:
     load_or_create(tmp_path / "keys" / "k")
     assert (tmp_path / "keys").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "keys" / "k").stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in (tmp_path / "keys").iterdir()] == ["k"]
+    assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["k", "k.id"]
+
+
+def test_a_key_that_is_lost_or_swapped_is_missed_and_no_new_one_takes_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "k"
+    key = load_or_create(path)
+    kept = path.read_bytes()
+    path.unlink()
+    for ask in (load_or_create, load):
+        with pytest.raises(KeyFileError, match="k is gone: restore it from a backup"):
+            ask(path)
+    assert not path.exists()
+    path.write_bytes(bytes(32))
+    path.chmod(0o600)
+    for ask in (load_or_create, load):
+        with pytest.raises(KeyFileError, match="k holds another key than before"):
+            ask(path)
+    path.write_bytes(kept)
+    assert load_or_create(path) == load(path) == key
 
 
 def test_processes_that_make_it_at_once_agree(tmp_path: Path) -> None:

@@ -1,0 +1,166 @@
+"""Provenance: a version answers only if what it was made of is vouched for, allowed, and goes back to the ledger there is.
+
+Checked when a version is promoted and when it is loaded to answer: its manifest and the list of whom it was fitted on are
+there and signed by this platform, together with the model's own files; its purposes are those that its service has today; and
+the consent ledger begins with the very records it was trained under (RFC 6962). Anything else is refused in one sentence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+from consent import merkle
+from consent.choices import open_ledger
+from consent.ledger import Ledger
+from consent.purposes import Purpose
+from consent.tombstones import person_digest
+from feature_repo.errors import UnknownFeature
+from feature_repo.views import service as service_called
+from models import lineage
+from models.contract import AnyModel
+from models.errors import UnsoundLineage
+from models.registry import ModelVersion, Registry, open_registry
+from settings.config import Settings
+
+__all__ = ["Ended", "Provenance", "open_provenance"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Of the people a version was trained on, those whose consent to it has ended since."""
+
+    people: int
+    ended: int
+
+    def __str__(self) -> str:
+        """One sentence."""
+        if not self.ended:
+            return f"It was trained on {self.people} people, who all still allow it."
+        return f"It was trained on {self.people} people; the consent of {self.ended} of them ended since."
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Checks versions of `registry` against `ledger`, whose key has signed both; a registry that hands out no other."""
+
+    registry: Registry
+    ledger: Ledger
+
+    def champion(self, name: str) -> ModelVersion | None:
+        """As the registry says."""
+        return self.registry.champion(name)
+
+    def challenger(self, name: str) -> ModelVersion | None:
+        """As the registry says."""
+        return self.registry.challenger(name)
+
+    def previous(self, name: str) -> ModelVersion | None:
+        """As the registry says."""
+        return self.registry.previous(name)
+
+    def note_serving(self, version: ModelVersion, /, *, refusal: str | None) -> None:
+        """As the registry does."""
+        self.registry.note_serving(version, refusal=refusal)
+
+    def load(self, version: ModelVersion, /) -> AnyModel:
+        """The model, once `check` has found nothing; raises `UnsoundLineage`, `CorruptArtifact`, `LedgerUnavailable`."""
+        self.check(version)
+        return self.registry.load(version)
+
+    def check(self, version: ModelVersion) -> dict[str, Any]:
+        """The version's manifest, checked; raises `UnsoundLineage` with what is wrong, and `LedgerUnavailable`."""
+        of = f"{version.name} version {version.version}"
+        manifest: dict[str, Any] = json.loads(self._vouched(version, of=of))
+        purposes = self._purposes(manifest, of=of)
+        required = set(service_called(str(manifest["service"])).training_purposes)
+        if lacking := sorted(required - set(purposes)):
+            raise UnsoundLineage(f"{of} was trained without asking for {lacking[0]}, which it needs today: retrain it.")
+        size, root = int(manifest["ledger_size"]), str(manifest["ledger_root"])
+        leaves = self.ledger.leaves(up_to=size)
+        if len(leaves) < size:
+            raise UnsoundLineage(
+                f"{of} was trained under {size} records of consent, but the ledger has {len(leaves)}: restore it, or retrain."
+            )
+        if merkle.root(leaves).hex() != root:
+            raise UnsoundLineage(
+                f"{of} was trained under other records of consent than the first {size} of the ledger: `aap consent verify` "
+                "says if it was altered; else retrain."
+            )
+        return manifest
+
+    def ended(self, version: ModelVersion, *, now: datetime) -> Ended:
+        """How many of those it was trained on have no grant that covers both its training and `now`.
+
+        Raises `UnsoundLineage` where the version doesn't say on whom it was trained, or under what.
+        """
+        of = f"{version.name} version {version.version}"
+        manifest: dict[str, Any] = json.loads(self._vouched(version, of=of))
+        people = set(lineage.people_in(self.registry.read(version, lineage.FILE) or b""))
+        purposes = self._purposes(manifest, of=of)
+        still = self._still_allowed(purposes, since=datetime.fromisoformat(manifest["as_of"]), now=now)
+        return Ended(len(people), len(people - still))
+
+    def _still_allowed(self, purposes: Sequence[Purpose], *, since: datetime, now: datetime) -> set[bytes]:
+        """Digests of everyone for whom one grant of each purpose covers `since` and `now`."""
+        standing = self.ledger.standing(purposes=purposes, in_force_at=max(since, now))
+        return {
+            bytes.fromhex(person_digest(key))
+            for key, held in standing.items()
+            if all(any(grant.start <= since for grant in held[p][0]) for p in purposes)
+        }
+
+    def _vouched(self, version: ModelVersion, *, of: str) -> bytes:
+        """The bytes of the manifest, which are what was signed when the version was registered; and so is who is in it."""
+        public = self.ledger.public_key
+        signature = version.tags.get(lineage.SIGNATURE)
+        if signature is None or lineage.MADE_OF not in version.tags:
+            raise UnsoundLineage(f"{of} has no signed manifest of what it was made of: retrain it.")
+        stated = lineage.statement(version.name, version.tags)
+        if public is None or not public.signed(lineage.KIND, stated, signature=_bytes(signature)):
+            raise UnsoundLineage(
+                f"The manifest of {of} isn't what this platform signed: retrain it, or restore its tags."
+            )
+        told = json.loads(version.tags[lineage.MADE_OF])
+        found = {name: self.registry.read(version, path) for name, path in _FILES.items()}
+        for name, what in (("manifest", "manifest"), ("people", "list of whom it was trained on")):
+            content = found[name]
+            if content is None:
+                raise UnsoundLineage(f"The {what} of {of} is gone: restore it, or retrain.")
+            if sha256(content).hexdigest() != told[name]:
+                raise UnsoundLineage(f"The {what} of {of} was altered: restore it, or retrain.")
+        return found["manifest"] or b""
+
+    @staticmethod
+    def _purposes(manifest: dict[str, Any], *, of: str) -> list[Purpose]:
+        """What it was trained under, if its service is still there and for the same purpose."""
+        told = (manifest["purpose"], *manifest["requires"])
+        try:
+            asked = service_called(str(manifest["service"]))
+            purposes = [Purpose(p) for p in told]
+        except (UnknownFeature, ValueError):
+            raise UnsoundLineage(
+                f"{of} was trained for {manifest['service']!r} under {', '.join(told)}, of which one is no more: retrain it."
+            ) from None
+        if purposes[0] is not asked.purpose:
+            raise UnsoundLineage(f"{of} was trained for {purposes[0]}, but serves {asked.purpose} today: retrain it.")
+        return purposes
+
+
+_FILES = {"manifest": lineage.MANIFEST, "people": lineage.FILE}
+
+
+def open_provenance(settings: Settings) -> Provenance:
+    """Over the registry and the ledger these settings name."""
+    return Provenance(open_registry(settings), open_ledger(settings))
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return b""
