@@ -44,10 +44,14 @@ def erase_rows(folder: Path, user_key: str) -> int:
 def _theirs(place: Folder | Path, user_key: str, *, columns: list[str] | None) -> Iterator[tuple[str, pa.Table]]:
     folder = Folder.at(place)
     for file in folder.files():
+        decryption = None if folder.seal is None else folder.seal.decryption()
         with folder.open(file.name) as source:
-            if _KEY not in pq.read_schema(source).names:
+            if _KEY not in pq.read_schema(source, decryption_properties=decryption).names:
                 continue
-            found = pq.read_table(source, columns=columns, filters=[(_KEY, "=", user_key)], partitioning=None)
+            found = pq.read_table(
+                source, columns=columns, filters=[(_KEY, "=", user_key)], partitioning=None,
+                decryption_properties=decryption,
+            )  # fmt: skip
         if found.num_rows:
             yield file.name, found
 

@@ -153,7 +153,7 @@ class Platform:
             desk,
             RejectedLog(self.layout.rejected),
             self.pseudonyms,
-            open_id_map(self.layout),
+            open_id_map(self.settings),
         )
         return Stores(client, assigner, desk, collector, names, predictor)
 

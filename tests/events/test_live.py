@@ -23,6 +23,7 @@ from events.rejected import RejectedLog
 from security.id_map import open_id_map
 from security.pseudonyms import load_pseudonyms
 from settings.config import Settings
+from storage.folder import archive_folder
 from storage.layout import Layout
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -39,13 +40,13 @@ def collector(redis_server: Settings, redis_client: redis.Redis) -> Collector:
         ConsentDesk(Ledger.at(layout.ledger), redis_client),
         RejectedLog(layout.rejected),
         load_pseudonyms(layout),
-        open_id_map(layout),
+        open_id_map(redis_server),
     )
 
 
 @pytest.fixture
 def archive(redis_server: Settings) -> Archive:
-    return Archive(Layout(redis_server.home).archive)
+    return Archive(archive_folder(redis_server))
 
 
 @pytest.fixture
