@@ -84,7 +84,8 @@ class Archive:
     def keys(self) -> dict[StoredFile, str]:
         """The name of the key each file is sealed under, empty for an open one; raises `KeyFileError` when one is gone."""
         files = self.files()
-        return dict.fromkeys(files, "") if self.folder.seal is None else self.folder.seal.keys(self.folder, files)
+        found = {} if self.folder.seal is None else self.folder.seal.keys(self.folder, files)
+        return {f: key.master if (key := found.get(f)) else "" for f in files}
 
     def sealed(self, files: Sequence[StoredFile]) -> bool:
         """Whether any of these files is sealed; raises `KeyFileError` when a key that is needed is not there."""

@@ -44,8 +44,8 @@ def erase_rows(folder: Path, user_key: str) -> int:
 def _theirs(place: Folder | Path, user_key: str, *, columns: list[str] | None) -> Iterator[tuple[str, pa.Table]]:
     folder = Folder.at(place)
     for file in folder.files():
-        decryption = None if folder.seal is None else folder.seal.decryption()
         with folder.open(file.name) as source:
+            decryption = None if folder.seal is None else folder.seal.decryption(source)
             if _KEY not in pq.read_schema(source, decryption_properties=decryption).names:
                 continue
             found = pq.read_table(

@@ -28,7 +28,7 @@ from storage.errors import PlaceUnusable
 from storage.files import explain_full_disk, make_folder, write_atomically
 from storage.keyring import open_keyring
 from storage.layout import Layout
-from storage.seal import Seal
+from storage.seal import Seal, dataset
 
 __all__ = ["Folder", "StoredFile", "archive_folder", "features_folder"]
 
@@ -112,9 +112,10 @@ class Folder:
     @contextmanager
     def parquet_file(self, name: str) -> Iterator[pq.ParquetFile]:
         """A Parquet file opened for reading, sealed or not; raises `FileNotFoundError`, `KeyFileError`."""
-        decryption = None if self.seal is None else self.seal.decryption()
-        with self.open(name) as file, pq.ParquetFile(file, decryption_properties=decryption) as opened:
-            yield opened
+        with self.open(name) as file:
+            decryption = None if self.seal is None else self.seal.decryption(file)
+            with pq.ParquetFile(file, decryption_properties=decryption) as opened:
+                yield opened
 
     def write(self, name: str, content: bytes | pa.Buffer) -> None:
         """Put `content` there, whole or not at all, in place of what was; raises `DiskFull`, `PlaceUnusable`."""
@@ -162,14 +163,13 @@ class Folder:
         Raises `KeyFileError` when a key that is needed is not there.
         """
         keys = self.seal.keys(self, files) if self.seal is not None else {}
-        sealed = [f.name for f in files if keys.get(f)]
+        sealed = {f"{self._root}/{f.name}": key for f in files if (key := keys.get(f))}
         plain = [f.name for f in files if not keys.get(f)]
         parts = [self.parquet(plain, on=on)] if plain else []
-        if sealed and self.seal is not None:
-            paths = [f"{self._root}/{name}" for name in sealed]
+        if sealed:
             # Named by what is in it: asked for again, it takes the place of the same.
-            name = f"sealed_{sha256(repr((paths, schema)).encode()).hexdigest()[:32]}"
-            on.register(name, self.seal.dataset(paths, schema=schema, filesystem=self._files))
+            name = f"sealed_{sha256(repr((sorted(sealed), schema)).encode()).hexdigest()[:32]}"
+            on.register(name, dataset(sealed, schema=schema, filesystem=self._files))
             parts.append(name)
         return parts[0] if len(parts) == 1 else f"(FROM {parts[0]} UNION ALL BY NAME FROM {parts[1]})"
 

@@ -112,3 +112,20 @@ def test_spark_builds_an_imported_shop_byte_for_byte_as_duckdb_does(room: StoreR
         assert made.rows > 100
         assert room.built(view).pieces == before.pieces
         assert not [p for p in room.layout.features.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.spark
+def test_spark_is_handed_a_sealed_archive_without_a_readable_copy_on_disk(
+    room: StoreRoom, spark: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive(archive_folder(room.settings))
+    assert archive.sealed(archive.files())
+    with spark() as batch:
+        session = batch._session  # type: ignore[attr-defined]
+        assert session.conf.get("spark.io.encryption.enabled") == "true"
+        events = batch.events(archive, "product_purchased")
+        assert session.table(events).count() == archive.count("product_purchased")
+        # A session that would write the rows to an open file on their way is refused.
+        monkeypatch.setattr(type(session.conf), "get", lambda *_: "false")
+        with pytest.raises(EngineUnavailable, match=r"start it with spark\.io\.encryption\.enabled=true\.$"):
+            batch.events(archive, "product_purchased")
