@@ -70,6 +70,11 @@ class Keyring:
         write_atomically(self._file(name), sealed, private=True)
         return Master(name, made_at)
 
+    def check(self) -> None:
+        """Raise `KeyFileError` naming the first key that can't be opened."""
+        for master in self.masters():
+            self._open(self._file(master.name))
+
     def wrap(self, secret: bytes, *, under: str, bound_to: bytes = b"") -> bytes:
         """`secret` sealed under a master; only who names the same `bound_to` gets it back."""
         return _encrypt(self._master(under), secret, bound_to)
