@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import redis
 
@@ -165,7 +164,7 @@ def test_archived_live_events_carry_the_moment_they_became_available(
     collector.collect([viewed(30)], now=NOW)
     drain(collector.log, archive, collector.desk.ledger, now=NOW)
     (file,) = archive.files()
-    (row,) = pq.read_table(archive.folder.open(file.name), partitioning=None).to_pylist()
+    (row,) = archive.read(file).to_pylist()
     assert row["available_at"] - row["occurred_at"] == timedelta(minutes=30)
     assert "ana" not in json.dumps(row, default=str)
 

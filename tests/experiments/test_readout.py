@@ -142,7 +142,12 @@ def spend_of(town: Town, person: str, *, as_of: datetime = NOW) -> list[float]:
     people = admitted(exposures, standing=town.desk.ledger.standing(in_force_at=NOW))
     window, before = timedelta(days=14), timedelta(days=28)
     rows = outcomes(
-        people, metric("spend"), archive=Archive(town.layout.archive), window=window, before=before, as_of=as_of
+        people,
+        metric("spend"),
+        archive=Archive(archive_folder(town.settings)),
+        window=window,
+        before=before,
+        as_of=as_of,
     )
     return rows[people.user_keys.index(person)][[0, 2]].tolist()
 
