@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import md5
 from pathlib import Path
@@ -31,7 +31,7 @@ from feature_repo.spark_engine import why_unavailable
 from pipelines.demo import Story
 from settings.config import Settings, load_settings
 from storage import redis_server
-from storage.folder import archive_folder
+from storage.folder import Folder, archive_folder
 
 __all__ = ["BuildReport", "Line", "run"]
 
@@ -77,14 +77,14 @@ def run(
     with TemporaryDirectory(prefix="aap-bench-") as folder:
         settings = _imported(Path(folder) / "home")
         progress(1, 5)
-        plain = archive_folder(settings).uri
+        plain = str(archive_folder(settings))
         one = _measured(settings.home, plain, "duckdb", 1, limit_s)
         progress(2, 5)
         skipped = why_unavailable(settings.spark_master)
         spark = None if skipped else _measured(settings.home, plain, "spark", 1, limit_s)
         progress(3, 5)
         larger = str(Path(folder) / "larger")
-        _replicate(Archive(plain), Archive(larger), copies=copies)
+        _replicate(Archive(archive_folder(settings)), Archive(_archive(settings, larger)), copies=copies)
         progress(4, 5)
         many = _measured(settings.home, larger, "duckdb", copies, limit_s)
         progress(5, 5)
@@ -119,7 +119,8 @@ def _measured(home: Path, archive: str, engine: str, copies: int, limit_s: float
 
 def _build(home: Path, location: str, engine: str, copies: int) -> tuple[int, int, float, float]:
     """Events read, change points made, seconds, and seconds of CPU."""
-    settings, archive = load_settings(home), Archive(location)
+    settings = load_settings(home)
+    archive = Archive(_archive(settings, location))
     now = settings.now()
     standing = _copied(open_ledger(settings).standing(in_force_at=now), copies)
     with TemporaryDirectory(prefix="built-", dir=home) as folder:
@@ -143,6 +144,11 @@ def _worked() -> float:
 
 def _copy(user_key: str, number: int) -> str:
     return md5(f"{user_key}{number}".encode(), usedforsecurity=False).hexdigest()
+
+
+def _archive(settings: Settings, location: str) -> Folder:
+    """The folder at `location` under the seal of this home's own archive."""
+    return replace(Folder.at(location), seal=archive_folder(settings).seal)
 
 
 def _copied(standing: Standing, copies: int) -> Standing:

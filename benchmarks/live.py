@@ -38,6 +38,7 @@ from feature_repo.online import read
 from feature_repo.views import view_for
 from settings.config import Settings, load_settings
 from storage import redis_server
+from storage.folder import archive_folder
 from storage.layout import Layout
 
 __all__ = ["Burst", "Kill", "LiveReport", "Steady", "run"]
@@ -153,7 +154,7 @@ class Shop:
 
     def archived(self) -> int:
         """Events in the archive."""
-        return Archive(Layout(self.settings.home).archive).count("product_purchased")
+        return Archive(archive_folder(self.settings)).count("product_purchased")
 
 
 def run(

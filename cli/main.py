@@ -88,6 +88,7 @@ ENTRIES: Mapping[str, Entry] = {
         Entry("serve", "cli.serve", "serve", "Serve", "Run the prediction service in this terminal."),
         Entry("experiment", "cli.experiment", "app", "Serve", "List experiments, read them out, stop and resume them."),
         Entry("keys", "cli.keys", "app", "Serve", "Create and revoke the API keys of applications."),
+        Entry("keyring", "cli.keyring", "app", "Serve", "List and rotate the keys that seal archive and ids on disk."),
         Entry("audit", "cli.audit", "app", "Serve", "Show who read or changed what, and check the log for tampering."),
         Entry("replay", "cli.replay", "replay", "Serve", "Make an answer again from its record, bit for bit."),
         Entry("consent", "cli.consent", "app", "Consent", "Grant, withdraw and look up consent; verify the ledger."),

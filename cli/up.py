@@ -79,8 +79,15 @@ def down() -> None:
 
 
 def status() -> None:
-    """Show what runs, where and since when."""
-    _print_status(load_settings())
+    """Show what runs, where and since when; and whether a key that opens archive and ids is missing."""
+    from storage.keyring import open_keyring
+
+    settings = load_settings()
+    _print_status(settings)
+    try:
+        open_keyring(Layout(settings.home)).check()
+    except StorageError as error:
+        print_error(str(error))
 
 
 def start_all(settings: Settings) -> list[str]:

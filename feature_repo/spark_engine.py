@@ -1,8 +1,9 @@
 """Spark as a batch engine: the statements DuckDB runs, on a cluster when one machine is not enough.
 
-It reads the archive's Parquet and runs the same SQL in its own dialect. The change points are written beside the view's
-file, and the process that drives Spark puts them into it in order, by the same statement as ever: so both engines write
-the same bytes. Archive and features must be where driver and executors both see them.
+It reads the archive's Parquet and runs the same SQL in its own dialect. Sealed files, whose keys stay on this machine, it is
+handed as Arrow tables: through memory, and encrypted where Spark spills to a disk. The change points are written beside
+the view's file, and the process that drives Spark puts them into it in order, by the same statement as ever: so both
+engines write the same bytes. Archive and features must be where driver and executors both see them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
 import pyarrow as pa
@@ -24,7 +25,7 @@ from events.schema import event_type
 from feature_repo.batch import Batch, Engine
 from feature_repo.dialects import SPARK, Dialect
 from feature_repo.errors import EngineUnavailable
-from storage.folder import Folder
+from storage.folder import Folder, StoredFile
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -37,6 +38,7 @@ _LOCAL = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.memory": "2g",
+    "spark.io.encryption.enabled": "true",
     "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "ERROR",
 }
@@ -121,11 +123,27 @@ class SparkBatch:
     def events(self, archive: Archive, event: str) -> str:
         """See `Batch`."""
         declared = ", ".join(f"{f.name} {_spark_type(f.type)}" for f in event_type(event).arrow)
-        files = [_address(archive.folder, f.name) for f in archive.files(event)]
-        session: Any = self._session
-        rows = session.read.schema(declared).parquet(*files) if files else session.createDataFrame([], declared)
+        found, session = archive.files(event), cast(Any, self._session)
+        if archive.sealed(found):
+            rows = session.createDataFrame(self._opened(archive, event, found), declared)
+        else:
+            files = [_address(archive.folder, f.name) for f in found]
+            rows = session.read.schema(declared).parquet(*files) if files else session.createDataFrame([], declared)
         rows.createOrReplaceTempView(f"archive_{event}")
         return f"archive_{event}"
+
+    def _opened(self, archive: Archive, event: str, files: Sequence[StoredFile]) -> pa.Table:
+        """The rows of files of which some are sealed. Without encryption, Spark would hand them over by an open file."""
+        if self._session.conf.get("spark.io.encryption.enabled", "false") != "true" and not _is_remote(self._session):
+            raise EngineUnavailable(
+                "Spark would write the sealed archive's rows to a disk in the open: start it with "
+                "spark.io.encryption.enabled=true."
+            )
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            names = ", ".join(event_type(event).arrow.names)
+            rows = connection.execute(f"SELECT {names} FROM {archive.sql(event, on=connection, files=files)}")
+            return rows.to_arrow_table()
 
     def make(self, table: str, select: str) -> None:
         """See `Batch`; computed when first read, then kept."""
@@ -160,6 +178,11 @@ class SparkBatch:
             self._connection.close()
         for folder in self._scratch:
             folder.clear()
+
+
+def _is_remote(session: SparkSession) -> bool:
+    """Whether it is a client of Spark Connect, which sends rows over the wire."""
+    return type(session).__module__.startswith("pyspark.sql.connect")
 
 
 def _column(name: str, *, among: Sequence[str]) -> str:

@@ -29,6 +29,7 @@ from pipelines.ingest import import_source
 from security.pseudonyms import load_pseudonyms
 from settings.config import Settings, load_settings
 from storage import redis_server
+from storage.folder import archive_folder
 from storage.layout import Layout
 
 __all__ = ["CUT", "everyone_agrees", "who_said_yes"]
@@ -119,4 +120,4 @@ def _stated(mapping: Path, *, folder: Path) -> Path:
 def _build(settings: Settings) -> None:
     layout, now = Layout(settings.home), settings.now()
     standing = open_desk(settings).ledger.standing(in_force_at=now)
-    build(archive=Archive(layout.archive), folder=layout.features, standing=standing, as_of=now)
+    build(archive=Archive(archive_folder(settings)), folder=layout.features, standing=standing, as_of=now)

@@ -64,7 +64,7 @@ def open_importer(settings: Settings) -> Importer:
         rejected=RejectedLog(layout.rejected),
         desk=open_desk(settings),
         pseudonyms=load_pseudonyms(layout),
-        id_map=open_id_map(layout),
+        id_map=open_id_map(settings),
         catalogue=layout.catalogue,
     )
 

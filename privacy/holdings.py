@@ -72,7 +72,7 @@ def open_holdings(settings: Settings) -> Holdings:
         features_folder(settings),
         RedisStreamLog(client),
         RejectedLog(layout.rejected),
-        open_id_map(layout),
+        open_id_map(settings),
         open_tombstones(layout),
         open_registry(settings),
     )

@@ -45,9 +45,13 @@ def _theirs(place: Folder | Path, user_key: str, *, columns: list[str] | None) -
     folder = Folder.at(place)
     for file in folder.files():
         with folder.open(file.name) as source:
-            if _KEY not in pq.read_schema(source).names:
+            decryption = None if folder.seal is None else folder.seal.decryption(source)
+            if _KEY not in pq.read_schema(source, decryption_properties=decryption).names:
                 continue
-            found = pq.read_table(source, columns=columns, filters=[(_KEY, "=", user_key)], partitioning=None)
+            found = pq.read_table(
+                source, columns=columns, filters=[(_KEY, "=", user_key)], partitioning=None,
+                decryption_properties=decryption,
+            )  # fmt: skip
         if found.num_rows:
             yield file.name, found
 

@@ -159,7 +159,7 @@ class Platform:
             desk,
             RejectedLog(self.layout.rejected),
             self.pseudonyms,
-            open_id_map(self.layout),
+            open_id_map(self.settings),
         )
         self.consent.look(desk, now=self.settings.now())
         return Stores(client, assigner, desk, collector, names, predictor)

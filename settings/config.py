@@ -34,6 +34,9 @@ class Settings(BaseSettings):
         default=None,
         description="Where archive and offline features are: a folder or s3://bucket/prefix; <home> by default.",
     )
+    seal_archive: bool = Field(
+        default=True, description="Encrypt the archive's files, with keys of this home; off: files are written open."
+    )
     settings_dir: Path = Field(
         default=Path(__file__).parent,
         description="Folder with training.yaml and flags.json (the package's own by default).",

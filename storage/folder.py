@@ -11,20 +11,24 @@ S3 keys and the region come from where every AWS client looks for them (`AWS_ACC
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs
 
 from settings.config import Settings
 from storage.errors import PlaceUnusable
 from storage.files import explain_full_disk, make_folder, write_atomically
+from storage.keyring import open_keyring
 from storage.layout import Layout
+from storage.seal import Seal, dataset
 
 __all__ = ["Folder", "StoredFile", "archive_folder", "features_folder"]
 
@@ -47,6 +51,8 @@ class Folder:
     _files: fs.FileSystem
     _root: str
     """The folder's path within `_files`."""
+    seal: Seal | None = field(default=None, compare=False)
+    """Opens its sealed files; None where there are none, as among features."""
 
     @classmethod
     def at(cls, place: Folder | Path | str) -> Folder:
@@ -73,7 +79,7 @@ class Folder:
 
     def __truediv__(self, name: str) -> Folder:
         """The folder called `name` in this one."""
-        return Folder(f"{self.uri}/{name}", self._files, f"{self._root}/{name}")
+        return replace(self, uri=f"{self.uri}/{name}", _root=f"{self._root}/{name}")
 
     def __str__(self) -> str:
         """Where it is, for a person."""
@@ -102,6 +108,14 @@ class Folder:
         """The whole file; raises `FileNotFoundError`."""
         with self.open(name) as file, self._reachable():
             return bytes(file.read())
+
+    @contextmanager
+    def parquet_file(self, name: str) -> Iterator[pq.ParquetFile]:
+        """A Parquet file opened for reading, sealed or not; raises `FileNotFoundError`, `KeyFileError`."""
+        with self.open(name) as file:
+            decryption = None if self.seal is None else self.seal.decryption(file)
+            with pq.ParquetFile(file, decryption_properties=decryption) as opened:
+                yield opened
 
     def write(self, name: str, content: bytes | pa.Buffer) -> None:
         """Put `content` there, whole or not at all, in place of what was; raises `DiskFull`, `PlaceUnusable`."""
@@ -143,6 +157,22 @@ class Folder:
         listed = ", ".join(f"'{_quoted(f'{self.uri}/{name}')}'" for name in names)
         return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
 
+    def rows(self, files: Sequence[StoredFile], *, schema: pa.Schema, on: duckdb.DuckDBPyConnection) -> str:
+        """As `parquet` of files of which some may be sealed; of those, the columns of `schema`.
+
+        Raises `KeyFileError` when a key that is needed is not there.
+        """
+        keys = self.seal.keys(self, files) if self.seal is not None else {}
+        sealed = {f"{self._root}/{f.name}": key for f in files if (key := keys.get(f))}
+        plain = [f.name for f in files if not keys.get(f)]
+        parts = [self.parquet(plain, on=on)] if plain else []
+        if sealed:
+            # Named by what is in it: asked for again, it takes the place of the same.
+            name = f"sealed_{sha256(repr((sorted(sealed), schema)).encode()).hexdigest()[:32]}"
+            on.register(name, dataset(sealed, schema=schema, filesystem=self._files))
+            parts.append(name)
+        return parts[0] if len(parts) == 1 else f"(FROM {parts[0]} UNION ALL BY NAME FROM {parts[1]})"
+
     @contextmanager
     def _reachable(self) -> Iterator[None]:
         """Turn what S3's client says into one sentence; a disk's own errors are told as they are."""
@@ -160,8 +190,9 @@ class Folder:
 
 
 def archive_folder(settings: Settings) -> Folder:
-    """Where these settings keep the event archive: `<event type>/day=YYYY-MM-DD/*.parquet`."""
-    return Folder.at(settings.data_uri or settings.home) / Layout(settings.home).archive.name
+    """Where these settings keep the event archive: `<event type>/day=YYYY-MM-DD/*.parquet`, sealed unless they say no."""
+    seal = Seal(open_keyring(Layout(settings.home)), writes=settings.seal_archive, clock=settings.now)
+    return replace(Folder.at(settings.data_uri or settings.home), seal=seal) / Layout(settings.home).archive.name
 
 
 def features_folder(settings: Settings) -> Folder:

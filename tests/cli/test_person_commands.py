@@ -39,7 +39,7 @@ def ana(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> str:
     desk.record(
         key, Purpose.ANALYTICS_REPORTING, Status.GIVEN, said_by="her", method="form", indicated_at=now, received_at=now
     )
-    open_id_map(layout).remember({key: "ana"})
+    open_id_map(settings).remember({key: "ana"})
     RedisStreamLog(connect(settings)).append([LoggedEvent("web", "1", "product_viewed", key, 1, 1, {"item_id": "tea"})])
     return key
 

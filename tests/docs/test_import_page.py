@@ -12,6 +12,7 @@ import pytest
 from events.mapping import Consent, ConsentTable, Lookup, Mapping, StatedGrant, Value, load_mapping
 from pipelines.ingest import import_source
 from settings.config import Settings
+from storage.folder import archive_folder
 from tests.docs.pages import DOCS, ROOT, blocks
 
 PAGE = DOCS / "import.md"
@@ -80,7 +81,6 @@ def test_values_come_from_columns_products_sums_constants_and_lookups(tmp_path: 
     import duckdb
 
     from events.archive import Archive
-    from storage.layout import Layout
 
     shop = tmp_path / "shop"
     choices = written(
@@ -92,7 +92,7 @@ def test_values_come_from_columns_products_sums_constants_and_lookups(tmp_path: 
     rows = written(shop, "till.csv", [head, ["7", "r1", "m1", 1777629600, "1.25", "3", "0.50", ""]])
     assert import_source(settings, str(rows), mapping=mapping(shop, "values.yaml"), now=NOW).accepted.total() == 1
     with duckdb.connect() as connection:
-        archived = Archive(Layout(settings.home).archive).sql("product_purchased", on=connection)
+        archived = Archive(archive_folder(settings)).sql("product_purchased", on=connection)
         found = connection.execute(f"SELECT quantity, amount, coupon_discount, department FROM {archived}").fetchall()
     assert found == [(1, 375, 50, "dairy")]
 

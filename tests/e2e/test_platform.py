@@ -16,11 +16,13 @@ from feature_repo.retrieval import open_retrieval
 from models.registry import open_registry
 from models.roster import MODELS
 from pipelines.consistency import open_served
+from privacy.person_rows import count_rows
 from security.pseudonyms import load_pseudonyms
 from serving.catalogue import Shelves, catalogue_stamp
 from serving.errors import UnknownPrediction
 from serving.replay import find, replay
 from storage import redis_server
+from storage.folder import archive_folder, features_folder
 from storage.layout import Layout
 from tests.e2e.conftest import Running
 
@@ -58,12 +60,10 @@ def test_a_person_who_refused_gets_no_answer_made_from_their_data(running: Runni
 
 
 def test_nothing_is_stored_of_a_person_who_refused(running: Running) -> None:
-    layout = Layout(running.settings.home)
-    key = load_pseudonyms(layout).user_key("client-2")
-    for file in (*layout.archive.rglob("*.parquet"), *layout.features.rglob("*.parquet")):
-        columns = pq.read_schema(file).names
-        if "user_key" in columns:
-            assert key not in pq.read_table(file, columns=["user_key"], partitioning=None)["user_key"].to_pylist()
+    key = load_pseudonyms(Layout(running.settings.home)).user_key("client-2")
+    for folder in (archive_folder(running.settings), features_folder(running.settings)):
+        assert folder.files()
+        assert count_rows(folder, key) == 0
     client = redis_server.connect(running.settings)
     assert list(client.scan_iter(f"*{key}*")) == [f"{{u:{key}}}:c".encode()]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from events.rejected import RejectedLog
 from security.id_map import open_id_map
 from security.pseudonyms import load_pseudonyms
 from settings.config import Settings
-from storage.folder import archive_folder
+from storage.folder import Folder, archive_folder
 from storage.layout import Layout
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -90,7 +90,7 @@ class CornerShop:
             rejected=self.rejected,
             desk=self.desk,
             pseudonyms=load_pseudonyms(self.layout),
-            id_map=open_id_map(self.layout),
+            id_map=open_id_map(self.settings),
             catalogue=self.layout.catalogue,
         )
 
@@ -143,12 +143,13 @@ class CornerShop:
             ).fetchall()
 
     def files_with(self, *texts: str) -> list[str]:
-        """The files under home that hold one of `texts`, as UTF-8 or UTF-16, also inside Parquet pages."""
-        found = []
+        """The files under home that hold one of `texts`, as UTF-8 or UTF-16, also in Parquet pages and sealed."""
+        found, home = [], replace(Folder.at(self.settings.home), seal=self.archive.folder.seal)
         for file in sorted(p for p in self.settings.home.rglob("*") if p.is_file()):
             content = file.read_bytes()
             if file.suffix == ".parquet":
-                content += repr(pq.read_table(file, partitioning=None).to_pydict()).encode()
+                with home.parquet_file(str(file.relative_to(self.settings.home))) as opened:
+                    content += repr(opened.read().to_pydict()).encode()
             names = (str(file).encode(), content)
             if any(t.encode(code) in part for t in texts for code in ("utf-8", "utf-16-le") for part in names):
                 found.append(str(file.relative_to(self.settings.home)))

@@ -107,7 +107,7 @@ def test_the_raw_id_is_in_no_byte_of_home_but_sealed_in_the_id_map(shop: CornerS
     shop.bring(location, mapping, table=name)
     assert shop.files_with("anna-4711", "bert-0815") == []
     assert shop.files_with(shop.key("anna-4711")), "the search finds what is there"
-    id_map = open_id_map(shop.layout)
+    id_map = open_id_map(shop.settings)
     assert {id_map.reveal(shop.key(i)) for i in ("anna-4711", "bert-0815")} == {"anna-4711", "bert-0815"}
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import redis
 
@@ -23,6 +22,7 @@ from events.rejected import RejectedLog
 from security.id_map import open_id_map
 from security.pseudonyms import load_pseudonyms
 from settings.config import Settings
+from storage.folder import archive_folder
 from storage.layout import Layout
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -39,13 +39,13 @@ def collector(redis_server: Settings, redis_client: redis.Redis) -> Collector:
         ConsentDesk(Ledger.at(layout.ledger), redis_client),
         RejectedLog(layout.rejected),
         load_pseudonyms(layout),
-        open_id_map(layout),
+        open_id_map(redis_server),
     )
 
 
 @pytest.fixture
 def archive(redis_server: Settings) -> Archive:
-    return Archive(Layout(redis_server.home).archive)
+    return Archive(archive_folder(redis_server))
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_archived_live_events_carry_the_moment_they_became_available(
     collector.collect([viewed(30)], now=NOW)
     drain(collector.log, archive, collector.desk.ledger, now=NOW)
     (file,) = archive.files()
-    (row,) = pq.read_table(archive.folder.open(file.name), partitioning=None).to_pylist()
+    (row,) = archive.read(file).to_pylist()
     assert row["available_at"] - row["occurred_at"] == timedelta(minutes=30)
     assert "ana" not in json.dumps(row, default=str)
 

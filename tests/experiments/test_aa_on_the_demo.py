@@ -22,6 +22,7 @@ from experiments.readout import check_split, compare
 from pipelines.demo import Story
 from settings.config import Settings
 from storage import redis_server
+from storage.folder import archive_folder
 from storage.layout import Layout
 
 NOW = SHOP_CLOSES + timedelta(hours=12)
@@ -55,7 +56,7 @@ def test_of_a_hundred_splits_of_the_demos_people_at_most_five_ever_show_a_differ
     for i in range(DRAWS):
         variants = np.array([flags.bucket(f"aa{i}", user_key=p) for p in people.user_keys], dtype=object)
         drawn = replace(people, variants=variants)
-        archive, flag = Archive(layout.archive), flags.get(f"aa{i}")
+        archive, flag = Archive(archive_folder(settings)), flags.get(f"aa{i}")
         _, (found,) = compare(drawn, flag, Plan(), control="a", archive=archive, as_of=NOW)
         late = found.curve.people >= 200
         shown += bool(((found.curve.low > 0) | (found.curve.high < 0))[late].any())

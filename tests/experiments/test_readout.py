@@ -33,6 +33,7 @@ from experiments.running import Experiments, open_experiments
 from experiments.vitals import Vitals
 from settings.config import Settings
 from storage.embedded import HOST, ensure_running
+from storage.folder import archive_folder
 from storage.layout import Layout
 from storage.redis_server import connect, stop as stop_server
 
@@ -101,7 +102,7 @@ class Town:
             connection.register(
                 "bought", pa.table(columns, schema=pa.schema([f.with_nullable(True) for f in declared]))
             )
-            Archive(self.layout.archive).append(connection, {"product_purchased": "bought"}, batch=batch)
+            Archive(archive_folder(self.settings)).append(connection, {"product_purchased": "bought"}, batch=batch)
 
     def crowd(self, count: int = 600, *, lift: float = 0.0, share: float = 0.5, seed: int = 1) -> list[str]:
         """People who agreed long ago, are split, bought before, and buy after: b more than a by `lift`."""
@@ -141,7 +142,12 @@ def spend_of(town: Town, person: str, *, as_of: datetime = NOW) -> list[float]:
     people = admitted(exposures, standing=town.desk.ledger.standing(in_force_at=NOW))
     window, before = timedelta(days=14), timedelta(days=28)
     rows = outcomes(
-        people, metric("spend"), archive=Archive(town.layout.archive), window=window, before=before, as_of=as_of
+        people,
+        metric("spend"),
+        archive=Archive(archive_folder(town.settings)),
+        window=window,
+        before=before,
+        as_of=as_of,
     )
     return rows[people.user_keys.index(person)][[0, 2]].tolist()
 

@@ -26,6 +26,7 @@ from feature_repo.build import build_one
 from feature_repo.declare import DAY_US, Entity
 from feature_repo.views import view_for
 from pipelines.ingest import open_importer
+from storage.folder import archive_folder
 from storage.moments import to_micros
 from storage.redis_server import connect
 from tests.feature_repo.store_room import AS_OF, ASKED, COLUMNS, EVERYTHING, RETENTION, SALES, StoreRoom
@@ -147,7 +148,7 @@ def test_a_property_of_a_megabyte_is_rejected_at_both_doors_and_its_neighbours_a
 
 
 def test_ten_thousand_events_of_one_person_in_one_batch_are_all_counted(room: StoreRoom) -> None:
-    door, archive = collector(room), Archive(room.layout.archive)
+    door, archive = collector(room), Archive(archive_folder(room.settings))
     before = value(room, "amount_sum_7d", at=AS_OF)
     batch = [bought(i, AS_OF - timedelta(seconds=i)) for i in range(10_000)]
     assert door.collect(batch, now=AS_OF).accepted == 10_000
@@ -157,7 +158,7 @@ def test_ten_thousand_events_of_one_person_in_one_batch_are_all_counted(room: St
 
 
 def test_a_clock_that_ran_backwards_loses_no_event_and_counts_none_before_it_is_known(room: StoreRoom) -> None:
-    door, archive = collector(room), Archive(room.layout.archive)
+    door, archive = collector(room), Archive(archive_folder(room.settings))
     before = value(room, "basket_count_7d", at=AS_OF)
     ahead, back = AS_OF - timedelta(minutes=1), AS_OF - timedelta(minutes=4)
     assert door.collect([bought(0, ahead)], now=ahead).accepted == 1
@@ -193,7 +194,7 @@ def _build_busy(room: StoreRoom, events: int) -> None:
     total, largest = _busy(room, events)
     before = value(room, "amount_sum_90d", at=AS_OF)
     build_one(
-        VIEW, archive=Archive(room.layout.archive), folder=room.layout.features,
+        VIEW, archive=Archive(archive_folder(room.settings)), folder=room.layout.features,
         standing=open_ledger(room.settings).standing(), as_of=AS_OF,
     )  # fmt: skip
     assert value(room, "amount_sum_90d", at=AS_OF) == pytest.approx(before + total)

@@ -22,6 +22,7 @@ from feature_repo.served import Served
 from feature_repo.store import apply, materialize
 from feature_repo.views import View, services, view_for
 from serving.sampling import SampledFeatures, ServedSample
+from storage.folder import archive_folder
 from storage.redis_server import connect
 from tests.feature_repo.store_room import AS_OF, COLUMNS, CUSTOMERS, RETENTION, SALES, StoreRoom
 
@@ -64,7 +65,7 @@ def usable(room: StoreRoom, *, now: datetime, days: int = 30) -> list[tuple[str,
 
 def checked(room: StoreRoom, *, now: datetime, most: int = 1_000) -> Consistency:
     rows = sample(room).usable(standing=open_ledger(room.settings).standing(), now=now)
-    return check(rows, Archive(room.layout.archive), most=most)
+    return check(rows, Archive(archive_folder(room.settings)), most=most)
 
 
 def values_of(room: StoreRoom, user: str, view: View) -> np.ndarray:

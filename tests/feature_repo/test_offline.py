@@ -119,13 +119,14 @@ def test_a_purchase_counts_from_when_it_was_received_not_from_when_it_happened(
     room: StoreRoom, store: FeatureStore
 ) -> None:
     """Every late line of the archive: its person's spending doesn't move at its time, and does when it comes in."""
-    files = str(room.layout.archive / "product_purchased" / "*" / "*.parquet").replace("'", "''")
-    late = duckdb.sql(
-        f"WITH e AS (SELECT * FROM read_parquet('{files}', hive_partitioning = false)) "
-        "SELECT user_key, occurred_at, available_at FROM e WHERE available_at > occurred_at AND NOT EXISTS "
-        "(SELECT 1 FROM e AS other WHERE other.user_key = e.user_key AND other.available_at = e.occurred_at) "
-        "GROUP BY ALL HAVING sum(amount) > 0 ORDER BY ALL"
-    ).df()
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        late = connection.execute(
+            f"WITH e AS (FROM {room.shop.archive.sql('product_purchased', on=connection)}) "
+            "SELECT user_key, occurred_at, available_at FROM e WHERE available_at > occurred_at AND NOT EXISTS "
+            "(SELECT 1 FROM e AS other WHERE other.user_key = e.user_key AND other.available_at = e.occurred_at) "
+            "GROUP BY ALL HAVING sum(amount) > 0 ORDER BY ALL"
+        ).df()
     late = late[late["user_key"].isin(room.keys(*CUSTOMERS)) & (late["occurred_at"] > ASKED)]
     assert len(late) > 10
     tick = pd.Timedelta(microseconds=1)

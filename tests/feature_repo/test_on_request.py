@@ -22,6 +22,7 @@ from feature_repo.frame import Status
 from feature_repo.on_request import OnRequest
 from feature_repo.served import Served
 from serving.sampling import SampledFeatures, ServedSample
+from storage.folder import archive_folder
 from tests.feature_repo.store_room import AS_OF, CUSTOMERS, RETENTION, StoreRoom
 
 
@@ -123,7 +124,7 @@ def test_what_was_computed_on_request_and_served_is_recomputed(counter: StoreRoo
     sample.close()
     served = Served(counter.layout.served, timedelta(days=30))
     rows = served.usable(standing=open_ledger(counter.settings).standing(), now=AS_OF)
-    found = check(rows, Archive(counter.layout.archive), most=100)
+    found = check(rows, Archive(archive_folder(counter.settings)), most=100)
     assert {f.feature: f.mismatches for f in found.features} == dict.fromkeys(CHECKOUT.features, 0)
     assert found.checked == 3 * len(CUSTOMERS)
 

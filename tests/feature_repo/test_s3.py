@@ -123,6 +123,9 @@ def test_import_build_training_and_materialization_are_the_same_from_a_bucket(ro
             assert disk == s3
     assert len(told["s3"][0]) == 6  # type: ignore[arg-type]
     assert not list(rooms["s3"].settings.home.rglob("*.parquet")), "nothing of it lies on this machine"
+    for room in rooms.values():
+        archive = room.shop.archive
+        assert {archive.folder.read(f.name)[:4] for f in archive.files()} == {b"PARE"}
 
 
 def test_a_day_more_in_a_bucket_is_built_like_one_on_disk(rooms: dict[str, StoreRoom]) -> None:

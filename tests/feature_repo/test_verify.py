@@ -20,7 +20,7 @@ from feature_repo.spark_engine import why_unavailable
 from feature_repo.verify import BatchValues, Comparison, Sample, ValuesAt
 from feature_repo.views import all_views, view_for
 from settings.config import Settings
-from storage.folder import Folder
+from storage.folder import Folder, archive_folder
 from tests.feature_repo.store_room import AS_OF, REPORTING, StoreRoom
 
 DUCKDB = BatchValues("duckdb", duckdb_engine)
@@ -45,7 +45,7 @@ class OffBy:
 
 def compared(room: StoreRoom, *engines: ValuesAt, people: int = 3, moments: int = 6) -> Comparison:
     return verification.verify(
-        engines, archive=Archive(room.layout.archive), standing=open_ledger(room.settings).standing(), as_of=AS_OF,
+        engines, archive=Archive(archive_folder(room.settings)), standing=open_ledger(room.settings).standing(), as_of=AS_OF,
         people=people, moments=moments, random=np.random.default_rng(0),
     )  # fmt: skip
 
@@ -102,7 +102,7 @@ def test_without_java_one_sentence_says_what_to_install(settings: Settings, monk
 
 @pytest.mark.spark
 def test_spark_builds_an_imported_shop_byte_for_byte_as_duckdb_does(room: StoreRoom, spark: Engine) -> None:
-    archive, standing = Archive(room.layout.archive), open_ledger(room.settings).standing()
+    archive, standing = Archive(archive_folder(room.settings)), open_ledger(room.settings).standing()
     for view in (view_for(Entity.USER, REPORTING), view_for(Entity.ITEM, Purpose.PERSONALIZE_PROFILING)):
         before = room.built(view)
         Folder.at(room.layout.features / view.name).clear()
@@ -112,3 +112,20 @@ def test_spark_builds_an_imported_shop_byte_for_byte_as_duckdb_does(room: StoreR
         assert made.rows > 100
         assert room.built(view).pieces == before.pieces
         assert not [p for p in room.layout.features.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.spark
+def test_spark_is_handed_a_sealed_archive_without_a_readable_copy_on_disk(
+    room: StoreRoom, spark: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive(archive_folder(room.settings))
+    assert archive.sealed(archive.files())
+    with spark() as batch:
+        session = batch._session  # type: ignore[attr-defined]
+        assert session.conf.get("spark.io.encryption.enabled") == "true"
+        events = batch.events(archive, "product_purchased")
+        assert session.table(events).count() == archive.count("product_purchased")
+        # A session that would write the rows to an open file on their way is refused.
+        monkeypatch.setattr(type(session.conf), "get", lambda *_: "false")
+        with pytest.raises(EngineUnavailable, match=r"start it with spark\.io\.encryption\.enabled=true\.$"):
+            batch.events(archive, "product_purchased")

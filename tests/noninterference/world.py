@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ from serving.records import PredictionRecords
 from serving.requests import Ranked
 from serving.sampling import SampledFeatures, ServedSample
 from settings.config import Settings, load_settings
-from storage.folder import archive_folder, features_folder
+from storage.folder import Folder, archive_folder, features_folder
 from storage.layout import Layout
 from storage.redis_server import connect
 from tests.serving.shop_window import Spend
@@ -122,7 +122,7 @@ class World:
         client = self.client
         return Collector(
             client, RedisStreamLog(client), open_desk(self.settings), RejectedLog(self.layout.rejected),
-            load_pseudonyms(self.layout), open_id_map(self.layout),
+            load_pseudonyms(self.layout), open_id_map(self.settings),
         ).collect(events, now=self.now)  # fmt: skip
 
     def live(self) -> None:
@@ -213,6 +213,13 @@ class World:
         found |= {f"export of {u}": _plain(collect(held, self.key(u), now=self.now)) for u in allowed}
         return found
 
+    def rows_in(self, file: Path) -> list[dict[str, Any]]:
+        """The rows of a Parquet file below the home, its seal opened."""
+        home = replace(Folder.at(self.settings.home), seal=archive_folder(self.settings).seal)
+        with home.parquet_file(file.relative_to(self.settings.home).as_posix()) as opened:
+            rows: list[dict[str, Any]] = opened.read().to_pylist()
+        return rows
+
     def _archived(self, hidden: set[str]) -> dict[str, list[Any]]:
         archive, found = Archive(archive_folder(self.settings)), {}
         with duckdb.connect() as connection:
@@ -270,7 +277,7 @@ def two_worlds(folder: Path, redis_url: str) -> Iterator[tuple[World, World]]:
             world = World(load_settings(home), clock)
             world.client.flushdb()
             world.key("anybody")
-            open_id_map(world.layout)
+            open_id_map(world.settings)
             made.append(world)
         yield made[0], made[1]
 

@@ -23,6 +23,7 @@ from feature_repo.views import view_for
 from pipelines.live_worker import LiveWorker
 from security.id_map import open_id_map
 from security.pseudonyms import load_pseudonyms
+from storage.folder import archive_folder
 from storage.redis_server import connect
 from tests.feature_repo.store_room import StoreRoom
 
@@ -63,12 +64,12 @@ class LiveShop:
         layout, client = self.room.layout, connect(self.room.settings)
         return Collector(
             client, RedisStreamLog(client), open_desk(self.room.settings), RejectedLog(layout.rejected),
-            load_pseudonyms(layout), open_id_map(layout),
+            load_pseudonyms(layout), open_id_map(self.room.settings),
         ).collect(events, now=self.now)  # fmt: skip
 
     def worker(self, name: str = "one", *, most: int = 4_000, lease_ms: int = 60_000) -> LiveWorker:
         made = LiveWorker(
-            connect(self.room.settings), Archive(self.room.layout.archive), lambda: self.now, name=name, most=most,
+            connect(self.room.settings), Archive(archive_folder(self.room.settings)), lambda: self.now, name=name, most=most,
             lease_ms=lease_ms,
         )  # fmt: skip
         self.workers.append(made)
@@ -93,7 +94,7 @@ class LiveShop:
 
     def drain(self) -> Drained:
         log = RedisStreamLog(connect(self.room.settings))
-        return drain(log, Archive(self.room.layout.archive), open_ledger(self.room.settings), now=self.now)
+        return drain(log, Archive(archive_folder(self.room.settings)), open_ledger(self.room.settings), now=self.now)
 
     def later(self, **by: float) -> None:
         self.now += timedelta(**by)
@@ -101,7 +102,7 @@ class LiveShop:
     def assert_as_rebuilt(self, *users: str, purposes: tuple[Purpose, ...] = PURPOSES[:2]) -> None:
         """What is read online now equals what a batch build as of now says, sequences too."""
         self.drain()
-        archive, standing = Archive(self.room.layout.archive), open_ledger(self.room.settings).standing()
+        archive, standing = Archive(archive_folder(self.room.settings)), open_ledger(self.room.settings).standing()
         for purpose in purposes:
             view = view_for(Entity.USER, purpose)
             build_one(view, archive=archive, folder=self.room.layout.features, standing=standing, as_of=self.now)

@@ -28,6 +28,7 @@ from pipelines.consistency import check_consistency
 from pipelines.ingest import import_source
 from pipelines.publish import bring_online
 from serving.sampling import SampledFeatures, ServedSample
+from storage.folder import archive_folder
 from storage.layout import Layout
 from storage.redis_server import connect
 from tests.feature_repo.store_room import CUSTOMERS, RETENTION, StoreRoom
@@ -294,7 +295,7 @@ def test_erasing_a_person_takes_them_out_of_the_log_and_of_what_workers_know(sho
     shop.drain()
     shop.collect(*burst(shop, 16, first=100))
     key, log = shop.room.key(ANA), RedisStreamLog(connect(shop.room.settings))
-    Archive(shop.room.layout.archive).erase(key)
+    Archive(archive_folder(shop.room.settings)).erase(key)
     assert log.erase(key) > 0
     erase(connect(shop.room.settings), key)
     shop.settle()
@@ -363,7 +364,7 @@ def test_redis_going_away_in_mid_write_loses_nothing(shop: LiveShop, monkeypatch
 
 def test_a_damaged_archive_file_is_named_and_live_features_go_on_once_it_is_put_right(shop: LiveShop) -> None:
     archive = shop.room.layout.archive
-    file = archive / Archive(archive).files("coupon_redeemed")[0].name
+    file = archive / Archive(archive_folder(shop.room.settings)).files("coupon_redeemed")[0].name
     whole, told = file.read_bytes(), list[str]()
     file.write_bytes(whole[: len(whole) // 2])
     shop.collect(*burst(shop, 16))

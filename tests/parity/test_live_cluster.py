@@ -18,7 +18,7 @@ from events.live_group import behind
 from events.log import RedisStreamLog
 from pipelines.live_worker import LiveWorker
 from settings.config import load_settings
-from storage.layout import Layout
+from storage.folder import archive_folder
 from storage.redis_server import connect
 from tests.feature_repo.cluster import three_nodes
 
@@ -48,7 +48,8 @@ def test_events_on_a_cluster_reach_their_people_once(
         assert all(log.append(sent))
         assert not any(log.append(sent[:7]))
         workers = [
-            LiveWorker(shop.client, Archive(Layout(home).archive), settings.now, name=name) for name in ("one", "two")
+            LiveWorker(shop.client, Archive(archive_folder(settings)), settings.now, name=name)
+            for name in ("one", "two")
         ]
         for _ in range(3):
             for worker in workers:

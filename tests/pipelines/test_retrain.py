@@ -20,6 +20,7 @@ from pipelines.ingest import import_again, import_source, remembered_sources
 from pipelines.retrain import retrain
 from settings.config import Settings
 from storage.errors import LockHeld
+from storage.folder import archive_folder
 from storage.layout import Layout
 from storage.locks import hold
 
@@ -90,12 +91,12 @@ def test_what_did_not_change_is_not_imported_again_and_what_grew_adds_only_what_
     assert import_again(shop, now=shop.now()) == []
     (source,) = remembered_sources(shop)
     table = Path(source.location)
-    held = Archive(Layout(shop.home).archive).count("product_purchased")
+    held = Archive(archive_folder(shop)).count("product_purchased")
     with table.open("a", encoding="utf-8") as file:
         file.write("C999999,client-0,ART-001,2,3.50,30/12/2023 10:00,R1\n")
     (report,) = import_again(shop, now=shop.now())
     assert report.accepted == {"product_purchased": 1}
-    assert Archive(Layout(shop.home).archive).count("product_purchased") == held + 1
+    assert Archive(archive_folder(shop)).count("product_purchased") == held + 1
 
 
 def test_a_step_that_fails_is_named_and_the_run_can_go_on_once_the_cause_is_gone(shop: Settings) -> None:
