@@ -121,4 +121,4 @@ def _nobody_knows(service: Service) -> Decision:
 
 def _ticks() -> float:
     """Seconds that nobody can set, and that go on while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))  # macOS has only the second
