@@ -24,7 +24,9 @@ from feature_repo.frame import Status
 from feature_repo.packed import NEVER, pack_row
 from feature_repo.purpose_in_force import require_purpose
 from feature_repo.views import View
+from security.audit import note_read
 from settings.config import Settings, load_settings
+from storage.layout import Layout
 from storage.redis_server import connect
 
 __all__ = ["PackedOnlineStore", "PackedOnlineStoreConfig", "settings_of"]
@@ -85,6 +87,12 @@ class PackedOnlineStore(OnlineStore):
         else:
             read = online.read(_client(config), view, keys, purposes=[view.purpose], now=now)
             values, status, lists = read.values, read.status, read.sequences
+            note_read(
+                Layout(settings.home).audit,
+                f"{view.name} through Feast, {view.purpose}",
+                people=sum(d.allowed for d in read.decisions),
+                at=now,
+            )
         return [_answer(view, i, values, status, lists, wanted, now=now) for i in range(len(keys))]
 
     def update(

@@ -35,6 +35,7 @@ from feature_repo.frame import Interactions, Manifest, Status, TrainingFrame, Ve
 from feature_repo.offline_values import built_view
 from feature_repo.point_in_time import point_in_time_join
 from feature_repo.views import View, reading, service as service_called, view_for
+from security.audit import note_read
 from security.pseudonyms import Pseudonyms, load_pseudonyms
 from settings.config import Settings
 from storage.folder import Folder, archive_folder, features_folder
@@ -60,6 +61,7 @@ class Retrieval:
         client: redis.Redis,
         pseudonyms: Pseudonyms,
         clock: Callable[[], datetime],
+        audited: bool = True,
     ) -> None:
         self._layout = layout
         self._archive = archive
@@ -68,6 +70,7 @@ class Retrieval:
         self._redis = client
         self._pseudonyms = pseudonyms
         self._clock = clock
+        self._audited = audited
 
     def people(self, service: str, *, as_of: datetime) -> list[str]:
         """The user keys, sorted, of everyone who may be trained on for `service` at `as_of`."""
@@ -114,6 +117,7 @@ class Retrieval:
         data = pd.concat([data, pd.DataFrame(values[kept], columns=list(asked.features))], axis=1)
         excluded = Counter(r for r in refused.tolist() if r)
         manifest = self._manifest(asked, asked.features, used_at, len(data), _people_leaves(data), excluded)
+        self._note_read("a training frame", asked, people=data["user_key"].nunique())
         return TrainingFrame(data, asked.features, manifest)
 
     def interactions(
@@ -148,6 +152,7 @@ class Retrieval:
             ).to_arrow_table()
         excluded = Counter({"not_granted": len(standing) - len(current)})
         manifest = self._manifest(asked, (), as_of, len(table), _table_leaves(table), excluded)
+        self._note_read("purchases", asked, people=len(table["user_key"].unique()))
         return Interactions(table, manifest)
 
     def online_vectors(
@@ -164,9 +169,11 @@ class Retrieval:
         Raises `OnlineStoreUnavailable` when Redis can't be reached, `RequestIncomplete` when a value is missing.
         """
         asked = service_called(service)
-        return vectors(
+        found = vectors(
             self._redis, view_for(Entity.USER, asked.purpose), asked, user_keys, now=now, request=request or {}
         )
+        self._note_read("online vectors", asked, people=sum(d.allowed for d in found.decisions))
+        return found
 
     def decisions(self, user_keys: Sequence[str], *, purpose: Purpose, now: datetime) -> list[Decision]:
         """What each person's projection says of `purpose` at `now`."""
@@ -186,6 +193,10 @@ class Retrieval:
         items = self.catalogue()
         named = zip(*(items[c].to_pylist() for c in ("item_id", "name", "category")), strict=True)
         return {i: name or category for i, name, category in named if i in wanted and (name or category)}
+
+    def _note_read(self, what: str, asked: Service, *, people: int) -> None:
+        if self._audited:
+            note_read(self._layout.audit, f"{what} for {asked.name}, {asked.purpose}", people=people, at=self._clock())
 
     def _standing(self, asked: Service, as_of: datetime) -> Standing:
         """The grants that hold this very moment: a use as of a past moment needs consent now as well."""
@@ -271,8 +282,10 @@ def vectors_of(
     return Vectors(asked.features, values, status, read.decisions, lists, read.as_of, read.grant_start, told)
 
 
-def open_retrieval(settings: Settings) -> Retrieval:
-    """The door over the stores these settings name."""
+def open_retrieval(settings: Settings, *, audited: bool = True) -> Retrieval:
+    """The door over the stores these settings name. Each read leaves an entry in the audit log, unless whoever opened the
+    door leaves one of their own, as the service does, which knows who asked.
+    """
     layout = Layout(settings.home)
     return Retrieval(
         layout=layout,
@@ -282,6 +295,7 @@ def open_retrieval(settings: Settings) -> Retrieval:
         client=connect(settings),
         pseudonyms=load_pseudonyms(layout),
         clock=settings.now,
+        audited=audited,
     )
 
 

@@ -10,6 +10,7 @@ or moved later shows (`verify_audit`). Entries cut off at the end show only to w
 from __future__ import annotations
 
 import fcntl
+import getpass
 import json
 import logging
 import os
@@ -25,7 +26,7 @@ from typing import Any
 from storage.errors import StorageError
 from storage.files import private_folder
 
-__all__ = ["Audit", "Verified", "note_once", "read_audit", "verify_audit"]
+__all__ = ["Audit", "Verified", "note_once", "note_read", "read_audit", "verify_audit"]
 
 _log = logging.getLogger("aap.audit")
 _MOST_KINDS = 1_000
@@ -101,6 +102,17 @@ def note_once(folder: Path, action: str, *, by: str, at: datetime) -> None:
     log = Audit(folder)
     log.note(action, by=by, outcome="done", at=at)
     log.flush()
+
+
+def note_read(folder: Path, what: str, *, people: int, at: datetime) -> None:
+    """One entry, written at once, of a read of that many people's data by a program on this machine, such as a notebook.
+
+    It is named by the account it runs under. A read of nobody's data leaves none.
+    """
+    if people:
+        log = Audit(folder)
+        log.note(f"read {what}", by=f"account {getpass.getuser()}", outcome="answered", at=at, times=people)
+        log.flush()
 
 
 @dataclass(frozen=True, slots=True)

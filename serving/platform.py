@@ -198,7 +198,7 @@ class Platform:
 def _open_retrieval(settings: Settings) -> Any:
     from feature_repo.retrieval import open_retrieval  # slow to import, so not before the process is up
 
-    return open_retrieval(settings)
+    return open_retrieval(settings, audited=False)
 
 
 def _open_registry(settings: Settings) -> ModelSource:
