@@ -26,7 +26,8 @@ import redis
 
 from benchmarks.machine import describe
 from consent import projection
-from consent.ledger import Entry, Ledger
+from consent.choices import open_ledger
+from consent.ledger import Entry
 from consent.policy import Status
 from consent.purposes import Purpose
 from events.archive import Archive
@@ -39,7 +40,6 @@ from feature_repo.views import view_for
 from settings.config import Settings, load_settings
 from storage import redis_server
 from storage.folder import archive_folder
-from storage.layout import Layout
 
 __all__ = ["Burst", "Kill", "LiveReport", "Steady", "run"]
 
@@ -120,7 +120,9 @@ class Shop:
             [sys.executable, "-m", "cli.main", "live", *options], env=env, stdout=subprocess.DEVNULL
         ) as started:
             try:
-                _until(lambda: behind(self.client) is not None)
+                _until(lambda: behind(self.client) is not None or started.poll() is not None)
+                if started.poll() is not None:
+                    raise RuntimeError("`aap live` ended by itself; it has said why.")
                 yield started
             finally:
                 started.terminate()
@@ -178,7 +180,7 @@ def shop_of(people: int, purposes: Sequence[Purpose] = PURPOSES) -> Iterator[Sho
         settings = load_settings(Path(folder))
         client = redis_server.connect(settings)
         keys = [f"{i * 2_654_435_761 % 2**32:08x}{i:024x}" for i in range(people)]
-        ledger, now = Ledger.at(Layout(settings.home).ledger), settings.now()
+        ledger, now = open_ledger(settings), settings.now()
         said = [Entry(k, p, Status.GIVEN, now, "bench", "bench", "1") for k in keys for p in purposes]
         ledger.append(said, received_at=now)
         projection.write(client, ledger.standing(), seq=ledger.size(), now=settings.now())

@@ -36,7 +36,7 @@ class Running:
         assert answer.status_code == 200, answer.text
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The shop, trained and served."""
     left = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("AAP_")}
