@@ -23,6 +23,7 @@ import pyarrow.dataset as ds
 
 from benchmarks.corner_shop import served, trained_shop
 from benchmarks.load import Connection, Target, json_body, run_loop
+from models import lineage
 from models.registry import ModelVersion, Registry, open_registry
 from serving.records import SCHEMA
 from storage.layout import Layout
@@ -96,15 +97,23 @@ def _versions(registry: Registry) -> tuple[tuple[int, int], ModelVersion]:
     assert champion is not None
     model: Any = registry.load(champion)
     fewer = dataclasses.replace(model, booster=model.booster[: max(1, model.booster.num_boosted_rounds() // 2)])
-    with registry.run("bench swap") as run:
-        other = registry.register(fewer, run=run)
-    with registry.run("bench swap") as run:
-        bad = registry.register(fewer, run=run)
+    other, bad = (_register(registry, fewer, made_of=champion) for _ in range(2))
     file = Path(urlparse(bad.source).path) / "model.ubj"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(bytes(content))
     return (champion.version, other.version), bad
+
+
+def _register(registry: Registry, model: Any, *, made_of: ModelVersion) -> ModelVersion:
+    """A version that says of itself what `made_of` does: one that says nothing would not be loaded."""
+    manifest, people = (registry.read(made_of, path) for path in (lineage.MANIFEST, lineage.FILE))
+    assert manifest is not None
+    assert people is not None
+    with registry.run("bench swap") as run:
+        run.log_bytes(manifest, path=lineage.MANIFEST)
+        run.log_bytes(people, path=lineage.FILE)
+        return registry.register(model, run=run, tags=lineage.made_of(manifest, people))
 
 
 async def _swap_under_load(

@@ -12,11 +12,13 @@ from feast import FeatureStore
 
 from consent.policy import Status
 from consent.purposes import Purpose
+from events.archive import Archive
 from feature_repo.declare import Entity
 from feature_repo.errors import NoPurposeInForce, UnusableLabels
 from feature_repo.purpose_in_force import purpose_in_force
 from feature_repo.store import apply
 from feature_repo.views import view_for
+from storage.folder import archive_folder
 from tests.feature_repo.store_room import AS_OF, ASKED, CUSTOMERS, RETENTION, StoreRoom
 
 PEOPLE = view_for(Entity.USER, RETENTION)
@@ -147,11 +149,7 @@ def test_after_a_withdrawal_and_a_new_grant_nothing_from_before_counts_though_it
     room.say("customer-1", RETENTION, Status.WITHDRAWN, at=AS_OF - timedelta(days=70))
     room.say("customer-1", RETENTION, Status.GIVEN, at=back)
     room.build()
-    files = str(room.layout.archive / "product_purchased" / "*" / "*.parquet").replace("'", "''")
-    lines = duckdb.sql(
-        f"SELECT occurred_at, available_at, amount FROM read_parquet('{files}', hive_partitioning = false) "
-        f"WHERE user_key = '{room.key('customer-1')}'"
-    ).df()
+    lines = Archive(archive_folder(room.settings)).of(room.key("customer-1"))["product_purchased"].to_pandas()
     known = lines[lines["available_at"] <= moment]
     since = known[known["occurred_at"] >= back]
     assert 0 < since["amount"].sum() < known["amount"].sum()
