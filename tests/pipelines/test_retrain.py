@@ -34,6 +34,7 @@ def _steps_done(settings: Settings) -> list[str]:
         return []
 
 
+@pytest.mark.full
 def test_a_retrain_that_was_killed_goes_on_from_the_step_it_was_in_under_the_same_run(shop: Settings) -> None:
     environment = {**os.environ, "AAP_HOME": str(shop.home), "PYTHONPATH": str(Path(__file__).parents[2])}
     running = subprocess.Popen([*_AAP, "retrain"], env=environment, start_new_session=True)
