@@ -28,6 +28,8 @@ def demo(
     import os
 
     from pipelines.demo import DemoFolder, Story
+    from pipelines.peak_memory import PeakMemory
+    from storage.layout import Layout
 
     folder = DemoFolder(Path(os.environ["AAP_HOME"]) if "AAP_HOME" in os.environ else default_home() / "demo")
     with folder.held():
@@ -37,11 +39,12 @@ def demo(
         folder.start_afresh()
         settings = load_settings(folder.home)
         story = Story(settings)
-        try:
-            _tell(story, seed=seed)
-        finally:
-            _stop(folder.home)
-        _figures(story, seconds=time.perf_counter() - began)
+        with PeakMemory(Layout(folder.home)) as memory:
+            try:
+                _tell(story, seed=seed)
+            finally:
+                _stop(folder.home)
+        _figures(story, seconds=time.perf_counter() - began, peak_bytes=memory.bytes)
         _where(folder.home)
 
 
@@ -96,9 +99,9 @@ def _heading(text: str) -> None:
     console.print(f"\n[bold]{text}[/]\n")
 
 
-def _figures(story: Story, *, seconds: float) -> None:
+def _figures(story: Story, *, seconds: float, peak_bytes: int) -> None:
     _heading("What it took")
-    limits = story.figures(seconds=seconds)
+    limits = story.figures(seconds=seconds, peak_bytes=peak_bytes)
     for name, value, limit, kept in limits:
         console.print(f"{name}: {value} (goal {limit}{'' if kept else ' – missed'})", highlight=False)
     missed = [name for name, _, _, kept in limits if not kept]
