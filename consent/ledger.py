@@ -41,6 +41,7 @@ from consent.records import (
 from consent.signing import PublicKey, Signer
 from consent.tombstones import Tombstones
 from consent.tree_heads import HEADS, TreeHead, frontier_at, head_of, heads_for, leaves_after
+from storage.tables import make_tables
 
 __all__ = ["Checkpoint", "Entry", "Ledger", "Record"]
 
@@ -62,10 +63,7 @@ class Ledger:
         self._engine = open_engine(url)
         self._signer, self._tombstones = signer, tombstones
         with _unavailable(url):
-            try:
-                METADATA.create_all(self._engine)
-            except sa.exc.OperationalError:  # another process was making them just then, so that now they are there
-                METADATA.create_all(self._engine)
+            make_tables(METADATA, self._engine)
             with self._engine.begin() as connection:
                 for statement in append_only(self._engine.dialect.name):
                     connection.exec_driver_sql(statement)

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from consent.errors import LedgerUnavailable
 from storage.layout import Layout
+from storage.tables import make_tables
 
 __all__ = ["Tombstones", "open_tombstones", "person_digest"]
 
@@ -44,7 +45,7 @@ class Tombstones:
     def add(self, user_key: str, *, erased_at: datetime) -> None:
         """Set one; of several of one person the newest counts."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        _metadata.create_all(self._engine)
+        make_tables(_metadata, self._engine)
         digest, at = person_digest(user_key), (erased_at - _EPOCH) // timedelta(microseconds=1)
         with self._engine.begin() as connection:
             found = sa.delete(_tombstones).where(_tombstones.c.digest == digest, _tombstones.c.erased_at <= at)

@@ -16,6 +16,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from storage.tables import make_tables
+
 __all__ = ["Rejected", "RejectedLog"]
 
 _metadata = sa.MetaData()
@@ -53,7 +55,7 @@ class RejectedLog:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._engine = sa.create_engine(f"sqlite:///{path}")
         sa.event.listen(self._engine, "connect", _overwrite_what_is_deleted)
-        _metadata.create_all(self._engine)
+        make_tables(_metadata, self._engine)
 
     def add(self, entries: Sequence[Rejected]) -> int:
         """Keep `entries`; those already there, same door, person, reason and content, are not kept again.

@@ -25,6 +25,7 @@ import sqlalchemy as sa
 from security.errors import ApiKeyError
 from storage.files import private_folder
 from storage.moments import from_micros, to_micros
+from storage.tables import make_tables
 
 __all__ = ["ApiKeys", "KeyInfo", "Scope", "parse_scopes"]
 
@@ -84,7 +85,7 @@ class ApiKeys:
         private_folder(path.parent)
         self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 5.0})
         sa.event.listen(self._engine, "connect", _configure)
-        _metadata.create_all(self._engine)
+        make_tables(_metadata, self._engine)
         path.chmod(0o600)
         self._reading = threading.Lock()
         self._reader = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)

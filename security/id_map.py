@@ -25,6 +25,7 @@ from storage.errors import KeyFileError
 from storage.keyring import Keyring, open_keyring
 from storage.keys import load_or_create
 from storage.layout import Layout
+from storage.tables import make_tables
 
 __all__ = ["IdMap", "open_id_map"]
 
@@ -52,7 +53,7 @@ class IdMap:
         self._old = None if old_key is None else AESGCM(old_key)
         self._engine = sa.create_engine(f"sqlite:///{path}")
         sa.event.listen(self._engine, "connect", _overwrite_what_is_deleted)
-        _metadata.create_all(self._engine)
+        make_tables(_metadata, self._engine)
         _add_what_lacks(self._engine)
 
     def remember(self, ids: Mapping[str, str]) -> int:
