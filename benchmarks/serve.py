@@ -104,6 +104,9 @@ async def _take_turns(targets: dict[str, Target], *, rounds: int, requests: int)
             # The first turn warms every contender up and isn't counted.
             into, many = (found, count) if turn else (Figures(), max(50, count // 4))
             await measure(targets[name], into, connections=connections, count=many)
+    for (name, _), found in figures.items():
+        if found.failed:
+            raise RuntimeError(f"{name} failed {found.failed:,} calls: what is compared has to answer.")
     return {name: {f"c{c}": figures[name, c].to_dict() for c in _CONNECTIONS} for name in targets}
 
 
@@ -163,8 +166,9 @@ def _mlflow(settings: Settings) -> Iterator[Target]:
     model: Any = registry.load(champion)
     place = settings.home / "mlflow-churn"
     mlflow.xgboost.save_model(model.booster, str(place), model_format="ubj")
-    row = np.linspace(0.0, 5.0, len(model.features)).tolist()
-    body = json_body({"dataframe_split": {"columns": list(model.features), "data": [row]}})
+    columns = model.booster.feature_names  # wider than the features: what is worked out of them is not MLflow's to do
+    row = np.linspace(0.0, 5.0, len(columns)).tolist()
+    body = json_body({"dataframe_split": {"columns": columns, "data": [row]}})
     port = free_port()
     words = ("-m", "mlflow", "models", "serve", "-m", str(place), "--env-manager", "local", "--workers", "1")
     with _server([*words, "--host", "127.0.0.1", "--port", str(port)], folder=settings.home, port=port) as process:
