@@ -26,13 +26,11 @@ from feature_repo.build import current_spans
 from feature_repo.declare import Entity
 from feature_repo.errors import FeatureError, UnusableLabels
 from feature_repo.feast_objects import view_of
-from feature_repo.feast_online import settings_of
+from feature_repo.feast_online import note_feast_read, settings_of
 from feature_repo.offline_values import built_view
 from feature_repo.point_in_time import point_in_time_join
 from feature_repo.purpose_in_force import require_purpose
-from security.audit import note_read
 from storage.folder import features_folder
-from storage.layout import Layout
 
 __all__ = ["AsofOfflineStore", "AsofOfflineStoreConfig"]
 
@@ -153,12 +151,7 @@ def _joined(config: RepoConfig, table: FeatureView, entity_df: pd.DataFrame, wan
         spans = current_spans(standing, view.purpose, as_of=now)
         held = spans["start"].take(pc.index_in(keys, value_set=spans["k"])).fill_null(-2)
         found = found & (held.to_numpy() == starts)
-        note_read(
-            Layout(settings.home).audit,
-            f"{view.name} through Feast, {view.purpose}",
-            people=len(pc.unique(keys.filter(pa.array(found)))),
-            at=now,
-        )
+        note_feast_read(settings, view, people=len(pc.unique(keys.filter(pa.array(found)))), at=now)
     columns: dict[str, pa.Array] = {}
     for name in wanted:
         if name not in numbers:

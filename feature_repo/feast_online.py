@@ -29,7 +29,7 @@ from settings.config import Settings, load_settings
 from storage.layout import Layout
 from storage.redis_server import connect
 
-__all__ = ["PackedOnlineStore", "PackedOnlineStoreConfig", "settings_of"]
+__all__ = ["PackedOnlineStore", "PackedOnlineStoreConfig", "note_feast_read", "settings_of"]
 
 _Row = tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | None]
 
@@ -87,12 +87,7 @@ class PackedOnlineStore(OnlineStore):
         else:
             read = online.read(_client(config), view, keys, purposes=[view.purpose], now=now)
             values, status, lists = read.values, read.status, read.sequences
-            note_read(
-                Layout(settings.home).audit,
-                f"{view.name} through Feast, {view.purpose}",
-                people=sum(d.allowed for d in read.decisions),
-                at=now,
-            )
+            note_feast_read(settings, view, people=sum(d.allowed for d in read.decisions), at=now)
         return [_answer(view, i, values, status, lists, wanted, now=now) for i in range(len(keys))]
 
     def update(
@@ -108,6 +103,11 @@ class PackedOnlineStore(OnlineStore):
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[FeastEntity]) -> None:
         """Nothing to take down: erasing people is the platform's, never a scan."""
+
+
+def note_feast_read(settings: Settings, view: View, *, people: int, at: datetime) -> None:
+    """An entry in the audit log, of a read by Feast's own API."""
+    note_read(Layout(settings.home).audit, f"{view.name} through Feast, {view.purpose}", people=people, at=at)
 
 
 def settings_of(config: RepoConfig) -> Settings:

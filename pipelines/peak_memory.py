@@ -19,7 +19,6 @@ from storage.layout import Layout
 __all__ = ["PeakMemory"]
 
 _EVERY_S = 0.2
-_ENDING = ".process.json"
 
 
 class PeakMemory:
@@ -58,8 +57,8 @@ class PeakMemory:
 
     def _roots(self) -> Iterator[int]:
         yield psutil.Process().pid
-        for file in self._layout.run.glob(f"*{_ENDING}"):
-            if pid := processes.status(file.name.removesuffix(_ENDING), layout=self._layout).pid:
+        for name in processes.names(self._layout):
+            if pid := processes.status(name, layout=self._layout).pid:
                 yield pid
         if (server := embedded.read_state(self._layout)) is not None and server.identity.is_alive():
             yield server.pid

@@ -9,7 +9,6 @@ is stored.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from security.errors import IdMapDamaged
 from settings.config import Settings
 from storage.errors import KeyFileError
-from storage.keyring import Keyring, open_keyring
+from storage.keyring import Keyring, decrypt, encrypt, open_keyring
 from storage.keys import load_or_create
 from storage.layout import Layout
 from storage.tables import make_tables
@@ -108,8 +107,8 @@ class IdMap:
             connection.execute(sa.delete(_ids).where(_ids.c.user_key == user_key))
 
     def _seal(self, user_key: str, user_id: str, master: str) -> dict[str, Any]:
-        bound_to, key, nonce = user_key.encode(), AESGCM.generate_key(bit_length=256), os.urandom(12)
-        sealed = nonce + AESGCM(key).encrypt(nonce, user_id.encode(), bound_to)
+        bound_to, key = user_key.encode(), AESGCM.generate_key(bit_length=256)
+        sealed = encrypt(AESGCM(key), user_id.encode(), bound_to)
         wrapped = self._keyring.wrap(key, under=master, bound_to=bound_to)
         return {"user_key": user_key, "sealed": sealed, "wrapped_key": wrapped, "master": master}
 
@@ -120,7 +119,7 @@ class IdMap:
                 "An entry of the id map is sealed under keys/id_map.key, which is missing: restore it from a backup."
             )
         try:
-            return cipher.decrypt(row.sealed[:12], row.sealed[12:], row.user_key.encode()).decode()
+            return decrypt(cipher, row.sealed, row.user_key.encode()).decode()
         except (InvalidTag, ValueError):
             raise IdMapDamaged("An entry of the id map was altered or sealed under another key.") from None
 

@@ -23,7 +23,7 @@ from storage.files import private_folder, write_atomically
 from storage.keys import load_or_create
 from storage.layout import Layout
 
-__all__ = ["LIFETIME", "Keyring", "Master", "open_keyring"]
+__all__ = ["LIFETIME", "Keyring", "Master", "decrypt", "encrypt", "open_keyring"]
 
 LIFETIME = timedelta(days=90)
 """How old the newest master may be when something is sealed; an older one is replaced first."""
@@ -31,6 +31,19 @@ LIFETIME = timedelta(days=90)
 _MADE = "%Y%m%dT%H%M%S.%fZ"
 _NONCE = 12
 """Bytes, as NIST SP 800-38D recommends for GCM."""
+
+
+def encrypt(cipher: AESGCM, secret: bytes, bound_to: bytes) -> bytes:
+    """A fresh nonce and `secret` under it; only who names the same `bound_to` can open it."""
+    nonce = os.urandom(_NONCE)
+    return nonce + cipher.encrypt(nonce, secret, bound_to)
+
+
+def decrypt(cipher: AESGCM, sealed: bytes, bound_to: bytes) -> bytes:
+    """What `encrypt` sealed; raises `InvalidTag` when it was altered, bound to something else, or under another key."""
+    if len(sealed) <= _NONCE:
+        raise InvalidTag
+    return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], bound_to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +78,7 @@ class Keyring:
         """Make a new master, under which things are sealed from now on; the others stay, for reading."""
         made_at = now.astimezone(UTC)
         name = f"{made_at:{_MADE}}-{secrets.token_hex(4)}"
-        sealed = _encrypt(self._root(), AESGCM.generate_key(bit_length=256), name.encode())
+        sealed = encrypt(self._root(), AESGCM.generate_key(bit_length=256), name.encode())
         private_folder(self.folder)
         write_atomically(self._file(name), sealed, private=True)
         return Master(name, made_at)
@@ -77,12 +90,12 @@ class Keyring:
 
     def wrap(self, secret: bytes, *, under: str, bound_to: bytes = b"") -> bytes:
         """`secret` sealed under a master; only who names the same `bound_to` gets it back."""
-        return _encrypt(self._master(under), secret, bound_to)
+        return encrypt(self._master(under), secret, bound_to)
 
     def unwrap(self, wrapped: bytes, *, under: str, bound_to: bytes = b"") -> bytes:
         """The secret again. Raises `KeyFileError` when the master is missing or damaged or isn't the one it was."""
         try:
-            return _decrypt(self._master(under), wrapped, bound_to)
+            return decrypt(self._master(under), wrapped, bound_to)
         except InvalidTag:
             raise KeyFileError(
                 f"Something sealed under the key {self._file(under)} can't be opened by it: it was altered, or the key is "
@@ -104,7 +117,7 @@ class Keyring:
         if path.stat().st_mode & 0o077:
             raise KeyFileError(f"The key file {path} is open to other users: run chmod 600 {path}.")
         try:
-            return _decrypt(self._root(), path.read_bytes(), path.stem.encode())
+            return decrypt(self._root(), path.read_bytes(), path.stem.encode())
         except InvalidTag:
             raise KeyFileError(
                 f"The key file {path} can't be opened by {self._root_file}: restore both from one backup."
@@ -133,14 +146,3 @@ def _named(path: Path) -> Master:
     except ValueError:
         raise KeyFileError(f"The key file {path} has no name of a key: move it away.") from None
     return Master(path.stem, made_at)
-
-
-def _encrypt(cipher: AESGCM, secret: bytes, bound_to: bytes) -> bytes:
-    nonce = os.urandom(_NONCE)
-    return nonce + cipher.encrypt(nonce, secret, bound_to)
-
-
-def _decrypt(cipher: AESGCM, sealed: bytes, bound_to: bytes) -> bytes:
-    if len(sealed) <= _NONCE:
-        raise InvalidTag
-    return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], bound_to)

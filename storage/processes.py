@@ -22,6 +22,7 @@ from storage.locks import hold
 
 __all__ = ["ProcessStatus", "start", "status", "stop"]
 
+_RECORD = "process.json"
 _POLL_S = 0.1
 _STOP_TIMEOUT_S = 30.0
 _LOG_LINES = 2
@@ -82,7 +83,7 @@ def start(
             address = _wait_ready(name, identity, ready=ready, timeout_s=timeout_s, log=log)
         except BaseException:
             detached.terminate(identity, timeout_s=_STOP_TIMEOUT_S)
-            _place(layout, name, "process.json").unlink(missing_ok=True)
+            _place(layout, name, _RECORD).unlink(missing_ok=True)
             raise
         _write(layout, name, _Record(pid=identity.pid, created=identity.created, address=address))
         return status(name, layout=layout)
@@ -95,7 +96,7 @@ def stop(name: str, *, layout: Layout) -> bool:
         return False
     was_running = record.identity.is_alive()
     detached.terminate(record.identity, timeout_s=_STOP_TIMEOUT_S)
-    _place(layout, name, "process.json").unlink(missing_ok=True)
+    _place(layout, name, _RECORD).unlink(missing_ok=True)
     return was_running
 
 
@@ -109,6 +110,11 @@ def status(name: str, *, layout: Layout) -> ProcessStatus:
     return ProcessStatus(
         name=name, state="running", pid=record.pid, address=record.address, since=record.identity.since
     )
+
+
+def names(layout: Layout) -> list[str]:
+    """The processes something is known of, running or not, by name."""
+    return sorted(file.name.removesuffix(f".{_RECORD}") for file in layout.run.glob(f"*.{_RECORD}"))
 
 
 def _wait_ready(
@@ -133,11 +139,11 @@ def _place(layout: Layout, name: str, ending: str) -> Path:
 
 def _read(layout: Layout, name: str) -> _Record | None:
     try:
-        stored = json.loads(_place(layout, name, "process.json").read_bytes())
+        stored = json.loads(_place(layout, name, _RECORD).read_bytes())
         return _Record(pid=int(stored["pid"]), created=float(stored["created"]), address=stored["address"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _write(layout: Layout, name: str, record: _Record) -> None:
-    write_atomically(_place(layout, name, "process.json"), json.dumps(asdict(record)).encode())
+    write_atomically(_place(layout, name, _RECORD), json.dumps(asdict(record)).encode())
