@@ -47,7 +47,7 @@ def list_models() -> None:
             ", ".join(v.aliases) or None,
             v.tags.get("as_of", "")[:16],
             v.tags.get("rows"),
-            _headline(v.tags, v.metrics),
+            _headline(v.tags, provenance.registry.metrics(v)),
             ended_of(v, provenance, now=now),
         )
         for name in MODELS
@@ -80,8 +80,8 @@ def compare(
     second = second or registry.champion(model)
     if second is None:
         raise NoChampion(f"{model} has no champion to compare with; name a second version.")
-    both = sorted(k for k in set(first.metrics) & set(second.metrics) if "/" not in k)
-    metrics = {k: (first.metrics[k], second.metrics[k]) for k in both}
+    ours, theirs = registry.metrics(first), registry.metrics(second)
+    metrics = {k: (ours[k], theirs[k]) for k in sorted(set(ours) & set(theirs)) if "/" not in k}
     made = {k: (first.tags.get(k), second.tags.get(k)) for k in ("as_of", "rows", "seed", "git_revision")}
     if as_json:
         pair = [first.version, second.version]

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,6 @@ class ModelVersion:
     created_at: datetime
     aliases: tuple[str, ...]
     tags: dict[str, str]
-    metrics: dict[str, float] = field(default_factory=dict)
-    """Metrics of its evaluation, by name; baselines are `baseline/<name>/<metric>`."""
 
     @property
     def refusal(self) -> str | None:
@@ -183,7 +181,7 @@ class Registry:
                 run.client.create_registered_model(model.name)
             source = f"{run.client.get_run(run.id).info.artifact_uri}/{_MODEL_FOLDER}"
             stored = run.client.create_model_version(model.name, source=source, run_id=run.id, tags=stamps)
-            return self._version(run.client, stored)
+            return _version(stored)
 
     def champion(self, name: str) -> ModelVersion | None:
         """The version that answers, or None before the first promotion."""
@@ -213,18 +211,23 @@ class Registry:
         with _reaching(self.tracking_uri):
             client = self._client()
             found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"])
-            return [self._version(client, client.get_model_version(name, stored.version)) for stored in found]
+            return [_version(client.get_model_version(name, stored.version)) for stored in found]
 
     def version(self, name: str, version: int) -> ModelVersion:
         """One version; raises `UnknownVersion`."""
         with _reaching(self.tracking_uri):
             client = self._client()
             try:
-                return self._version(client, client.get_model_version(name, str(version)))
+                return _version(client.get_model_version(name, str(version)))
             except MlflowException as error:
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     raise UnknownVersion(f"{name} has no version {version}; see its versions.") from None
                 raise
+
+    def metrics(self, version: ModelVersion) -> dict[str, float]:
+        """Metrics of its evaluation, by name; baselines are `baseline/<name>/<metric>`."""
+        with _reaching(self.tracking_uri):
+            return dict(self._client().get_run(version.run_id).data.metrics)
 
     def promote(self, name: str, version: int, *, reasons: tuple[str, ...] = ()) -> ModelVersion:
         """Make `version` the champion; the one it replaces becomes `previous`. The reasons are kept with it."""
@@ -318,14 +321,12 @@ class Registry:
 
     def _alias(self, name: str, alias: str) -> ModelVersion | None:
         with _reaching(self.tracking_uri):
-            client = self._client()
             try:
-                stored = client.get_model_version_by_alias(name, alias)
+                return _version(self._client().get_model_version_by_alias(name, alias))
             except MlflowException as error:
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     return None
                 raise
-            return self._version(client, stored)
 
     def _client(self) -> MlflowClient:
         prefix = "sqlite:///"
@@ -349,17 +350,17 @@ class Registry:
             return str(found.experiment_id)
         return str(client.create_experiment(_EXPERIMENT, artifact_location=self.artifact_root.resolve().as_uri()))
 
-    def _version(self, client: MlflowClient, stored: StoredVersion) -> ModelVersion:
-        return ModelVersion(
-            name=stored.name,
-            version=int(stored.version),
-            run_id=stored.run_id,
-            source=stored.source,
-            created_at=datetime.fromtimestamp(stored.creation_timestamp / 1000, tz=UTC),
-            aliases=tuple(sorted(stored.aliases)),
-            tags=dict(stored.tags),
-            metrics=dict(client.get_run(stored.run_id).data.metrics),
-        )
+
+def _version(stored: StoredVersion) -> ModelVersion:
+    return ModelVersion(
+        name=stored.name,
+        version=int(stored.version),
+        run_id=stored.run_id,
+        source=stored.source,
+        created_at=datetime.fromtimestamp(stored.creation_timestamp / 1000, tz=UTC),
+        aliases=tuple(sorted(stored.aliases)),
+        tags=dict(stored.tags),
+    )
 
 
 def open_registry(settings: Settings) -> Registry:

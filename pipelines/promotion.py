@@ -81,7 +81,7 @@ def train_and_decide(
         registry.promote(name, trained.version.version, reasons=decision.reasons)
     else:
         registry.explain(trained.version, reasons=decision.reasons)
-    reached = before.metrics.get(trained.evaluation.headline) if before else None
+    reached = registry.metrics(before).get(trained.evaluation.headline) if before else None
     return Outcome(trained, decision.promote, decision.reasons, before.version if before else None, reached)
 
 
@@ -90,7 +90,7 @@ def _bar(champion: ModelVersion | None, provenance: Provenance, *, now: datetime
     if champion is None or champion.tainted:
         return None
     try:
-        return champion.metrics if not provenance.ended(champion, now=now).ended else None
+        return None if provenance.ended(champion, now=now).ended else provenance.registry.metrics(champion)
     except UnsoundLineage:
         return None  # it can't be loaded either
 

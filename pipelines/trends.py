@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -55,7 +55,7 @@ def write_trends(settings: Settings, *, daily: pa.Table, registry: Registry, as_
         "<h2>What people allow</h2>",
         table(["purpose", "people", "share"], _consents(settings, as_of=as_of)),
         "<h2>Versions of the models</h2>",
-        table(["model", "version", "as of", "headline", "role"], [_version(v) for v in versions]),
+        table(["model", "version", "as of", "headline", "role"], [_version(v, registry.metrics(v)) for v in versions]),
     ]
     file = Layout(settings.home).reports / f"trends-{as_of:%Y-%m}.html"
     write_atomically(file, page(f"Trends {as_of:%Y-%m}", parts).encode())
@@ -95,8 +95,8 @@ def _consents(settings: Settings, *, as_of: datetime) -> list[Sequence[str]]:
     return rows
 
 
-def _version(found: ModelVersion) -> list[str]:
+def _version(found: ModelVersion, metrics: Mapping[str, float]) -> list[str]:
     name = found.tags.get("headline", "")
-    headline = f"{name} {found.metrics[name]:.4f}" if name in found.metrics else "–"
+    headline = f"{name} {metrics[name]:.4f}" if name in metrics else "–"
     as_of = found.tags.get("as_of", "")[:10]
     return [escape(found.name), number(str(found.version)), escape(as_of), escape(headline), ", ".join(found.aliases)]

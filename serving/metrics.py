@@ -5,7 +5,6 @@ BentoML starts every worker with a folder for shared counters; where there is on
 
 from __future__ import annotations
 
-import os
 from collections import Counter as Tally
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     generate_latest,
+    values,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -94,7 +94,7 @@ def tell_age(view: str, seconds: float) -> None:
 
 def page() -> bytes:
     """Everything counted, in Prometheus's text format."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    if not values.ValueClass._multiprocess:  # decided when it was first imported, whatever the environment says by now
         return generate_latest(REGISTRY)
     shared = CollectorRegistry()
     MultiProcessCollector(shared)

@@ -52,7 +52,11 @@ application = build_app(_open_platform)
 
 
 class OurPagesOnly:
-    """ASGI middleware: HTTP goes to our application, everything else (the server's start and stop) to BentoML's."""
+    """ASGI middleware: HTTP goes to our application, everything else (the server's start and stop) to BentoML's.
+
+    When the server starts it moves to the front, for what BentoML puts before it costs every call a third of a no-op's
+    time: a span that goes nowhere, a second task, and a timer of a minute that outlives the call.
+    """
 
     def __init__(self, app: Any) -> None:
         self._bentoml = app
@@ -62,6 +66,8 @@ class OurPagesOnly:
         if scope["type"] == "http":
             await application(scope, receive, send)
         elif scope["type"] == "lifespan":
+            server = scope["app"]
+            server.middleware_stack = OurPagesOnly(server.middleware_stack)
             await self._bentoml(scope, receive, send)
 
 
