@@ -239,3 +239,25 @@ def test_everything_the_service_handed_out_is_recomputed_without_a_mismatch(runn
     page = Path(told["page"]).read_text()
     assert "0 of " in page
     assert not any(load_pseudonyms(Layout(running.settings.home)).user_key(user) in page for user in users)
+
+
+def test_the_console_shows_what_the_whole_platform_has_done(running: Running) -> None:
+    users = [f"client-{i}" for i in range(60)]
+    for endpoint in ("recommendations", *PERSONAL):
+        running.ask(endpoint, *users)
+    answer = running.client.get("/console")
+    assert answer.status_code == 200
+    for name in MODELS:
+        assert f'<th scope="row">{name}</th>' in answer.text
+    for told in (
+        "recommendation_strategy: running",
+        "user__marketing_retention",
+        "consistency-",  # the check of the test before
+        "Calls of churn by duration",
+        "withdrawn",
+        "PSI",
+    ):
+        assert told in answer.text
+    assert "be shown now" not in answer.text  # which a section says whose store is down
+    key_of = load_pseudonyms(Layout(running.settings.home)).user_key
+    assert not any(who in answer.text for user in users for who in (f">{user}<", key_of(user)))
