@@ -1,7 +1,7 @@
 """The registry: every version of every model with what it was made of, and which one is the champion. MLflow inside.
 
-The only module that knows MLflow. A version's files are stored with their SHA-256 digests as a tag, and `load` refuses
-files that differ. Aliases: `champion` answers, `previous` is what `rollback` returns to.
+Only this module and `models.run` know MLflow. A version's files are stored with their SHA-256 digests as a tag, and
+`load` refuses files that differ. Aliases: `champion` answers, `previous` is what `rollback` returns to.
 """
 
 from __future__ import annotations
@@ -15,27 +15,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities.model_registry import ModelVersion as StoredVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import SQLAlchemyError
 
 from consent.signing import Signer, load_signer
 from models import lineage
 from models.artifact import digests, verify
 from models.contract import AnyModel
 from models.declared import check_declared
-from models.errors import CorruptArtifact, NoChampion, StoreUnavailable, UnknownVersion
-from models.evaluation import Evaluation
+from models.errors import CorruptArtifact, NoChampion, UnknownVersion
 from models.roster import model_class
+from models.run import Run, reaching
 from settings.config import Settings
 from storage.layout import Layout
 
-__all__ = ["CHALLENGER", "CHAMPION", "PREVIOUS", "ModelVersion", "Registry", "Run", "open_registry"]
+__all__ = ["CHALLENGER", "CHAMPION", "PREVIOUS", "ModelVersion", "Registry", "open_registry"]
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 _EXPERIMENT = "aap"
@@ -73,62 +70,6 @@ class ModelVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One open run: a place to log to. `Registry.run` makes it."""
-
-    id: str
-    client: MlflowClient
-    uri: str
-
-    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
-        """Numbers by name; those that are not finite are left out, since MLflow's pages can't show them."""
-        at = int(datetime.now(UTC).timestamp() * 1000)
-        finite = [Metric(k, float(v), at, step) for k, v in metrics.items() if abs(v) < float("inf")]
-        with _reaching(self.uri):
-            self.client.log_batch(self.id, metrics=finite)
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Parameters by name, as text."""
-        with _reaching(self.uri):
-            self.client.log_batch(self.id, params=[Param(key, str(value)) for key, value in params.items()])
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Tags by name."""
-        with _reaching(self.uri):
-            self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
-
-    def log_dict(self, content: Mapping[str, Any], *, path: str) -> None:
-        """A JSON file in the run."""
-        with _reaching(self.uri):
-            self.client.log_dict(self.id, dict(content), path)
-
-    def log_bytes(self, content: bytes, *, path: str) -> None:
-        """A file of these bytes in the run."""
-        with _reaching(self.uri), tempfile.TemporaryDirectory() as scratch:
-            file = Path(scratch) / Path(path).name
-            file.write_bytes(content)
-            folder = Path(path).parent.as_posix()
-            self.client.log_artifact(self.id, str(file), None if folder == "." else folder)
-
-    def log_artifact(self, file: Path, *, folder: str | None = None) -> None:
-        """A copy of `file` in the run."""
-        with _reaching(self.uri):
-            self.client.log_artifact(self.id, str(file), folder)
-
-    def log_evaluation(self, evaluation: Evaluation) -> None:
-        """Metrics, baselines, gains and plots."""
-        theirs = {f"baseline/{n}/{k}": v for n, found in evaluation.baselines.items() for k, v in found.items()}
-        gains = {
-            f"gain/{n}/{k}": getattr(g, k) for n, g in evaluation.gains.items() for k in ("estimate", "low", "high")
-        }
-        self.log_metrics({**evaluation.metrics, **theirs, **gains})
-        self.log_dict(evaluation.to_dict(), path="evaluation.json")
-        with _reaching(self.uri):
-            for name, figure in evaluation.plots.items():
-                self.client.log_figure(self.id, figure, f"plots/{name}.png")
-
-
-@dataclass(frozen=True, slots=True)
 class Registry:
     """Runs and model versions under one tracking URI."""
 
@@ -147,7 +88,7 @@ class Registry:
 
         `resume` is the id of a run to go on with; a new one is made when the store doesn't have it.
         """
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             client = self._client()
             labels = dict(tags or {}) | ({"mlflow.parentRunId": parent.id} if parent else {})
             found = self._reopened(client, resume) if resume else None
@@ -156,10 +97,10 @@ class Registry:
         try:
             yield run
         except BaseException:
-            with _reaching(self.tracking_uri):
+            with reaching(self.tracking_uri):
                 client.set_terminated(run.id, status="FAILED")
             raise
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             client.set_terminated(run.id)
 
     def register(self, model: AnyModel, *, run: Run, tags: Mapping[str, str] | None = None) -> ModelVersion:
@@ -168,7 +109,7 @@ class Registry:
         Raises `UnusableModel` for a kind of model that may not exist.
         """
         check_declared(type(model))
-        with _reaching(self.tracking_uri), tempfile.TemporaryDirectory() as scratch:
+        with reaching(self.tracking_uri), tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             model.save(folder)
             stamps = {**(tags or {}), lineage.DIGESTS: json.dumps(digests(folder), sort_keys=True)}
@@ -199,7 +140,7 @@ class Registry:
         """Make `version` the challenger; None leaves none."""
         if version is not None:
             self.version(name, version)
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             client = self._client()
             if version is not None:
                 client.set_registered_model_alias(name, CHALLENGER, str(version))
@@ -208,14 +149,14 @@ class Registry:
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions, newest first; none for a model never trained."""
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             client = self._client()
             found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"])
             return [_version(client.get_model_version(name, stored.version)) for stored in found]
 
     def version(self, name: str, version: int) -> ModelVersion:
         """One version; raises `UnknownVersion`."""
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             client = self._client()
             try:
                 return _version(client.get_model_version(name, str(version)))
@@ -226,14 +167,14 @@ class Registry:
 
     def metrics(self, version: ModelVersion) -> dict[str, float]:
         """Metrics of its evaluation, by name; baselines are `baseline/<name>/<metric>`."""
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             return dict(self._client().get_run(version.run_id).data.metrics)
 
     def promote(self, name: str, version: int, *, reasons: tuple[str, ...] = ()) -> ModelVersion:
         """Make `version` the champion; the one it replaces becomes `previous`. The reasons are kept with it."""
         self.version(name, version)
         current = self.champion(name)
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             client = self._client()
             if current is not None and current.version != version:
                 client.set_registered_model_alias(name, PREVIOUS, str(current.version))
@@ -244,7 +185,7 @@ class Registry:
 
     def explain(self, version: ModelVersion, *, reasons: tuple[str, ...]) -> None:
         """Keep with `version` why it was not promoted."""
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             client = self._client()
             client.set_model_version_tag(
                 version.name, str(version.version), "promotion_reasons", json.dumps(list(reasons))
@@ -254,7 +195,7 @@ class Registry:
         """Keep with `version` why a service refused it; None when one answers with it, which clears an old refusal."""
         if (refusal or None) == version.refusal:
             return
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             self._client().set_model_version_tag(version.name, str(version.version), _REFUSAL, refusal or "")
 
     def rollback(self, name: str) -> ModelVersion:
@@ -286,14 +227,14 @@ class Registry:
 
     def taint(self, version: ModelVersion, *, why: str, at: datetime) -> None:
         """Mark `version` as trained on somebody whose data may no longer be used."""
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             self._client().set_model_version_tag(
                 version.name, str(version.version), _TAINTED, json.dumps({"why": why, "at": at.isoformat()})
             )
 
     def read(self, version: ModelVersion, path: str) -> bytes | None:
         """A file that training left beside the version's own; None if it is gone."""
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             try:
                 file = download_artifacts(run_id=version.run_id, artifact_path=path, tracking_uri=self.tracking_uri)
                 return Path(file).read_bytes()
@@ -305,7 +246,7 @@ class Registry:
         expected = version.tags.get(lineage.DIGESTS)
         if expected is None:
             raise CorruptArtifact(f"{version.name} version {version.version} has no digests to check; retrain it.")
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             folder = self._files(version)
         verify(folder, expected=json.loads(expected))
         return model_class(version.name).load(folder)
@@ -320,7 +261,7 @@ class Registry:
             raise CorruptArtifact(f"{gone} ({error}); retrain or roll back.") from None
 
     def _alias(self, name: str, alias: str) -> ModelVersion | None:
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             try:
                 return _version(self._client().get_model_version_by_alias(name, alias))
             except MlflowException as error:
@@ -368,23 +309,3 @@ def open_registry(settings: Settings) -> Registry:
     layout = Layout(settings.home)
     uri = settings.mlflow_url or f"sqlite:///{layout.mlflow / 'mlflow.db'}"
     return Registry(uri, layout.mlflow / "artifacts", signer=lambda: load_signer(layout))
-
-
-@contextmanager
-def _reaching(uri: str) -> Iterator[None]:
-    """Turn the store's own failures into one sentence that names it without any password."""
-    try:
-        yield
-    except (
-        MlflowException,
-        SQLAlchemyError,
-        ConnectionError,
-        PermissionError,
-        NotADirectoryError,
-        FileExistsError,
-    ) as error:
-        if isinstance(error, StoreUnavailable):  # which is a ConnectionError itself
-            raise
-        shown = uri.split("@")[-1]
-        why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise StoreUnavailable(f"Can't use the model registry at {shown} ({why}); check AAP_MLFLOW_URL.") from error

@@ -29,8 +29,9 @@ from models.contract import AnyModel, Parameters, Retrieval
 from models.errors import BadParameters
 from models.leaks import require_known
 from models.parameters import TrainingSettings
-from models.registry import Registry, Run
+from models.registry import Registry
 from models.roster import model_class
+from models.run import Run
 
 __all__ = ["SPACES", "Span", "Tuned", "inner_cuts", "tune"]
 

@@ -7,7 +7,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from models.registry import Registry, Run
+from models.registry import Registry
+from models.run import Run
 from pipelines.aggregates import daily_aggregates, write_daily
 from pipelines.errors import PipelineError
 from pipelines.ingest import import_what_is_new

@@ -16,8 +16,9 @@ from typing import Any
 
 from feature_repo.build import built_as_of
 from feature_repo.errors import FeaturesNotBuilt
-from models.registry import Registry, Run
+from models.registry import Registry
 from models.roster import MODELS
+from models.run import Run
 from pipelines.errors import PipelineError
 from pipelines.promotion import training_settings
 from pipelines.publish import build_features

@@ -17,7 +17,8 @@ from models.errors import UnsoundLineage
 from models.gate import GateDecision, decide
 from models.parameters import TrainingSettings, load_training_settings
 from models.provenance import Provenance
-from models.registry import ModelVersion, Registry, Run
+from models.registry import ModelVersion, Registry
+from models.run import Run
 from models.training import TrainedModel, code_revision, train
 from settings.config import Settings
 

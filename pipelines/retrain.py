@@ -23,8 +23,9 @@ from feature_repo.errors import NothingToVerify
 from feature_repo.retrieval import open_retrieval
 from models.errors import OneClassOnly, TooFewRows
 from models.parameters import TrainingSettings
-from models.registry import Registry, Run
+from models.registry import Registry
 from models.roster import MODELS
+from models.run import Run
 from pipelines.consistency import check_consistency
 from pipelines.drift import report_drift
 from pipelines.ingest import import_what_is_new

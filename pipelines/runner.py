@@ -12,7 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from models.registry import Registry, Run, open_registry
+from models.registry import Registry, open_registry
+from models.run import Run
 from pipelines.errors import StepFailed
 from pipelines.run_record import RetrainResult, StepRecord, load_record, save_record
 from settings.config import Settings
