@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,16 @@ from feature_repo.declare import DAY_US, Entity
 from feature_repo.offline_values import OfflineValues, Piece
 from feature_repo.views import View
 
-__all__ = ["point_in_time_join"]
+__all__ = ["Join", "point_in_time_join"]
+
+
+class Join(Protocol):
+    """A point-in-time join, as `point_in_time_join` is one."""
+
+    def __call__(
+        self, values: OfflineValues, *, keys: pa.Array, moments: np.ndarray, features: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Values float64 `[n, n_features]`, found bool `[n]`, grant_start int64 `[n]`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ from feature_repo.declare import Entity, Service
 from feature_repo.errors import OnlineStoreUnavailable, UnusableLabels
 from feature_repo.frame import Interactions, Manifest, Status, TrainingFrame, Vectors
 from feature_repo.offline_values import built_view
-from feature_repo.point_in_time import point_in_time_join
+from feature_repo.point_in_time import Join, point_in_time_join
+from feature_repo.spark_join import spark_join
 from feature_repo.views import View, reading, service as service_called, view_for
 from security.audit import note_read
 from security.pseudonyms import Pseudonyms, load_pseudonyms
@@ -62,6 +63,7 @@ class Retrieval:
         pseudonyms: Pseudonyms,
         clock: Callable[[], datetime],
         audited: bool = True,
+        join: Join = point_in_time_join,
     ) -> None:
         self._layout = layout
         self._archive = archive
@@ -71,6 +73,7 @@ class Retrieval:
         self._pseudonyms = pseudonyms
         self._clock = clock
         self._audited = audited
+        self._join = join
 
     def people(self, service: str, *, as_of: datetime) -> list[str]:
         """The user keys, sorted, of everyone who may be trained on for `service` at `as_of`."""
@@ -100,7 +103,7 @@ class Retrieval:
         moments = rows["as_of"].dt.as_unit("us").astype("int64").to_numpy()
         read = reading(asked, view.names)
         request = read.request(rows, rows=len(rows), where="the label frame")
-        values, found, starts = point_in_time_join(
+        values, found, starts = self._join(
             built_view(self._features, view),
             keys=pa.array(rows["user_key"], pa.string()),
             moments=moments,
@@ -296,6 +299,7 @@ def open_retrieval(settings: Settings, *, audited: bool = True) -> Retrieval:
         pseudonyms=load_pseudonyms(layout),
         clock=settings.now,
         audited=audited,
+        join=spark_join(settings.spark_master) if settings.engine == "spark" else point_in_time_join,
     )
 
 

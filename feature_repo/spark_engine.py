@@ -30,7 +30,7 @@ from storage.folder import Folder, StoredFile
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-__all__ = ["SparkBatch", "spark_engine", "spark_session", "why_unavailable"]
+__all__ = ["SparkBatch", "address", "spark_engine", "spark_session", "spark_type", "why_unavailable"]
 
 _JAVA = 17
 _LOCAL = {
@@ -122,12 +122,12 @@ class SparkBatch:
 
     def events(self, archive: Archive, event: str) -> str:
         """See `Batch`."""
-        declared = ", ".join(f"{f.name} {_spark_type(f.type)}" for f in event_type(event).arrow)
+        declared = ", ".join(f"{f.name} {spark_type(f.type)}" for f in event_type(event).arrow)
         found, session = archive.files(event), cast(Any, self._session)
         if archive.sealed(found):
             rows = session.createDataFrame(self._opened(archive, event, found), declared)
         else:
-            files = [_address(archive.folder, f.name) for f in found]
+            files = [address(archive.folder, f.name) for f in found]
             rows = session.read.schema(declared).parquet(*files) if files else session.createDataFrame([], declared)
         rows.createOrReplaceTempView(f"archive_{event}")
         return f"archive_{event}"
@@ -164,7 +164,7 @@ class SparkBatch:
     def fetched(self, table: str, *, scratch: Folder) -> tuple[duckdb.DuckDBPyConnection, str]:
         """See `Batch`: written to `scratch` by the executors, read from there."""
         self._scratch.append(scratch)
-        self._session.table(table).write.mode("overwrite").parquet(_address(scratch))
+        self._session.table(table).write.mode("overwrite").parquet(address(scratch))
         self._connection = self._connection or duckdb.connect()
         self._connection.execute("SET TimeZone = 'UTC'")
         return self._connection, scratch.parquet((f.name for f in scratch.files()), on=self._connection)
@@ -191,13 +191,14 @@ def _column(name: str, *, among: Sequence[str]) -> str:
     return f"NULL::BIGINT AS {name}"
 
 
-def _address(folder: Folder, name: str = "") -> str:
+def address(folder: Folder, name: str = "") -> str:
     """Where Spark finds it; on S3 by Hadoop's client, which the cluster must have (hadoop-aws)."""
     place = f"{folder.uri}/{name}" if name else folder.uri
     return f"file://{place}" if folder.path else place.replace("s3://", "s3a://", 1)
 
 
-def _spark_type(kind: pa.DataType) -> str:
+def spark_type(kind: pa.DataType) -> str:
+    """What Spark calls a type of our columns."""
     if pa.types.is_timestamp(kind):
         return "TIMESTAMP"
     return {pa.string(): "STRING", pa.int64(): "BIGINT", pa.float64(): "DOUBLE"}[kind]

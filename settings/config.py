@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     ledger_url: str | None = Field(default=None, description="SQLAlchemy URL of the consent ledger; SQLite by default.")
     mlflow_url: str | None = Field(default=None, description="MLflow tracking URI; SQLite under <home> by default.")
     engine: Literal["duckdb", "spark"] = Field(
-        default="duckdb", description="What computes features in batch: duckdb (one machine) or spark."
+        default="duckdb", description="What computes features and joins training frames: duckdb (one machine) or spark."
     )
     spark_master: str = Field(
         default="local[2]",
