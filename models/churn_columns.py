@@ -1,81 +1,136 @@
 """What churn reads out of its features beside the features themselves: lateness, gaps and trends. Pure arithmetic.
 
 Counts over windows that end now differ by what happened between their tails, so windows a week apart tell how many visits
-each week had, and with that how regular somebody is. What a shop's service doesn't have is left out.
+each week had, and with that how regular somebody is. What a shop's service doesn't have is left out. Which columns those are
+is found out once a list of features, for one person is scored as often as thousands are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
 
 import numpy as np
 
 __all__ = ["columns"]
 
-_SINCE, _TENURE = "days_since_last_purchase", "tenure_days"
+_SINCE, _TENURE, _EVER = "days_since_last_purchase", "tenure_days", "basket_count_ever"
 _WEEKS = tuple(f"basket_count_{7 * week}d" for week in range(1, 9))
 _SPANS = (28, 90, 180)
 _TRENDS = ((7, 28), (14, 56), (28, 90), (90, 180))
 
+_BITS = 1 << np.arange(len(_WEEKS))
+_EMPTY = np.arange(1 << len(_WEEKS))[:, None] & _BITS > 0
+"""Every pattern of empty weeks, bool `[256, 8]`, by the number whose bits it is."""
+_LONGEST = np.array(
+    [max((len(list(run)) for empty, run in groupby(row) if empty), default=0) for row in _EMPTY.tolist()]
+)
+_HALVES = (1, 2, 4)
+_FADING = 0.5 ** ((np.arange(len(_WEEKS))[:, None] + 0.5) / np.array(_HALVES))
+"""float64 `[8, 3]`: what a visit of each week still counts when it halves every 1, 2 or 4 weeks."""
+_REGULARITY = (
+    "weekly_spread",
+    "weekly_unevenness",
+    "empty_weeks",
+    "longest_empty_weeks",
+    "empty_fortnights",
+    "least_fortnight",
+    *(f"recent_visits_{half}w" for half in _HALVES),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """Where a service's features hold what is needed; places `[]` where it has none of it."""
+
+    names: tuple[str, ...]
+    """Of what is made, in the order it is made."""
+    since: int | None
+    tenure: int | None
+    ever: int | None
+    spans: np.ndarray
+    """Days, float64."""
+    counted: np.ndarray
+    """Places of the visits within these days."""
+    short: np.ndarray
+    long: np.ndarray
+    weeks: np.ndarray
+
+
+@lru_cache(maxsize=16)
+def _plan(features: tuple[str, ...]) -> _Plan:
+    place = {name: i for i, name in enumerate(features)}
+    since, tenure, ever = (place.get(name) for name in (_SINCE, _TENURE, _EVER))
+    spans = [days for days in _SPANS if since is not None and f"basket_count_{days}d" in place]
+    ever = ever if since is not None and tenure is not None else None
+    trends = [
+        (f"{what}_{short}d", f"{what}_{long}d", f"{what}_{short}d_of_{long}d")
+        for what in ("basket_count", "amount_sum")
+        for short, long in _TRENDS
+        if {f"{what}_{short}d", f"{what}_{long}d"} <= set(place)
+    ]
+    weeks = [place[name] for name in _WEEKS] if set(_WEEKS) <= set(place) else []
+    names = (
+        *(f"lateness_{days}d" for days in spans),
+        *(["lateness_ever"] if ever is not None else []),
+        *(name for _, _, name in trends),
+        *(_REGULARITY if weeks else []),
+        *(["weeks_beyond_longest"] if weeks and since is not None else []),
+    )
+    return _Plan(
+        names,
+        since,
+        tenure,
+        ever,
+        np.array(spans, dtype=np.float64),
+        np.array([place[f"basket_count_{days}d"] for days in spans], dtype=np.intp),
+        np.array([place[short] for short, _, _ in trends], dtype=np.intp),
+        np.array([place[long] for _, long, _ in trends], dtype=np.intp),
+        np.array(weeks, dtype=np.intp),
+    )
+
 
 def columns(values: np.ndarray, features: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """`values` float64 `[n, n_features]` with more columns behind, and the names of all; NaN where undefined."""
-    held = {name: values[:, place] for place, name in enumerate(features)}
+    plan = _plan(tuple(features))
+    if not plan.names:
+        return values, (*features,)
     with np.errstate(divide="ignore", invalid="ignore"):
-        made = _lateness(held) | _trends(held) | _regularity(held)
-    more = [np.where(np.isfinite(column), column, np.nan) for column in made.values()]
-    return np.column_stack([values, *more]) if more else values, (*features, *made)
+        made = np.concatenate([*_lateness(values, plan), *_trends(values, plan), *_regularity(values, plan)], axis=1)
+    made[~np.isfinite(made)] = np.nan
+    return np.concatenate([values, made], axis=1), (*features, *plan.names)
 
 
-def _lateness(held: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _lateness(values: np.ndarray, plan: _Plan) -> list[np.ndarray]:
     """Days away over the days usually between two visits: 1 is on time, 3 is three times as long as usual."""
-    if _SINCE not in held:
-        return {}
-    since = held[_SINCE]
-    known = np.maximum(held[_TENURE], 1.0) if _TENURE in held else np.full(len(since), np.inf)
-    found = {
-        f"lateness_{days}d": since * held[f"basket_count_{days}d"] / np.minimum(known, days)
-        for days in _SPANS
-        if f"basket_count_{days}d" in held
-    }
-    if _TENURE in held and "basket_count_ever" in held:
-        found["lateness_ever"] = since * (held["basket_count_ever"] - 1) / np.maximum(held[_TENURE] - since, 1.0)
+    if plan.since is None:
+        return []
+    since = values[:, plan.since, None]
+    tenure = np.full((len(values), 1), np.inf) if plan.tenure is None else values[:, plan.tenure, None]
+    found = [since * values[:, plan.counted] / np.minimum(np.maximum(tenure, 1.0), plan.spans)]
+    if plan.ever is not None:
+        found.append(since * (values[:, plan.ever, None] - 1) / np.maximum(tenure - since, 1.0))
     return found
 
 
-def _trends(held: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _trends(values: np.ndarray, plan: _Plan) -> list[np.ndarray]:
     """A short window's share of a longer one's, of visits and of money."""
-    return {
-        f"{what}_{short}d_of_{long}d": held[f"{what}_{short}d"] / held[f"{what}_{long}d"]
-        for what in ("basket_count", "amount_sum")
-        for short, long in _TRENDS
-        if {f"{what}_{short}d", f"{what}_{long}d"} <= set(held)
-    }
+    return [values[:, plan.short] / values[:, plan.long]]
 
 
-def _regularity(held: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _regularity(values: np.ndarray, plan: _Plan) -> list[np.ndarray]:
     """Of the last eight weeks: how even they were, how many were empty, and the longest row of empty ones."""
-    if not set(_WEEKS) <= set(held):
-        return {}
-    upto = np.column_stack([held[name] for name in _WEEKS])
-    weeks = np.diff(upto, axis=1, prepend=0.0)
-    empty = weeks == 0
-    row, longest = np.zeros(len(weeks)), np.zeros(len(weeks))
-    for week in range(weeks.shape[1]):
-        row = np.where(empty[:, week], row + 1, 0.0)
-        longest = np.maximum(longest, row)
+    if not len(plan.weeks):
+        return []
+    weeks = values[:, plan.weeks]
+    weeks[:, 1:] -= values[:, plan.weeks[:-1]]
     pairs = weeks[:, ::2] + weeks[:, 1::2]
-    ages = np.arange(weeks.shape[1]) + 0.5
-    spread = weeks.std(axis=1)
-    found = {
-        "weekly_spread": spread,
-        "weekly_unevenness": spread / weeks.mean(axis=1),
-        "empty_weeks": empty.sum(axis=1).astype(np.float64),
-        "longest_empty_weeks": longest,
-        "empty_fortnights": (pairs == 0).sum(axis=1).astype(np.float64),
-        "least_fortnight": pairs.min(axis=1),
-        **{f"recent_visits_{h}w": weeks @ 0.5 ** (ages / h) for h in (1, 2, 4)},
-    }
-    if _SINCE in held:
-        found["weeks_beyond_longest"] = held[_SINCE] / 7 - longest
-    return found
+    mean = weeks.sum(axis=1) / len(_WEEKS)
+    spread = np.sqrt(np.maximum((weeks * weeks).sum(axis=1) / len(_WEEKS) - mean * mean, 0.0))
+    empty = weeks == 0
+    longest = _LONGEST[empty @ _BITS]
+    found = [spread, spread / mean, empty.sum(axis=1), longest, (pairs == 0).sum(axis=1), pairs.min(axis=1)]
+    beyond = [] if plan.since is None else [(values[:, plan.since] / 7 - longest)[:, None]]
+    return [np.stack(found, axis=1), weeks @ _FADING, *beyond]
