@@ -109,7 +109,7 @@ def show(user: _User, as_json: _Json = False) -> None:
 
     settings, desk, key = _open(user)
     now = settings.now()
-    _note(settings, "read what a person allows", at=now)
+    _note(settings, "read what a person allows", key, at=now)
     decisions = [desk.decision(key, p, now=now) for p in Purpose]
     if as_json:
         print_json(
@@ -125,7 +125,7 @@ def history(user: _User, as_json: _Json = False) -> None:
     from consent.records import fields_of
 
     settings, desk, key = _open(user)
-    _note(settings, "read what a person chose", at=settings.now())
+    _note(settings, "read what a person chose", key, at=settings.now())
     records = desk.ledger.history(key)
     if as_json:
         print_json({"records": [fields_of(r.seq, r.entry, r.received_at) for r in records]})
@@ -153,10 +153,10 @@ def _open(user: str) -> tuple[Settings, ConsentDesk, str]:
     return settings, open_desk(settings), load_pseudonyms(Layout(settings.home)).user_key(user)
 
 
-def _note(settings: Settings, action: str, *, at: datetime) -> None:
+def _note(settings: Settings, action: str, user_key: str, *, at: datetime) -> None:
     from security.audit import note_once
 
-    note_once(Layout(settings.home).audit, action, by="command line", at=at)
+    note_once(Layout(settings.home).audit, action, by="command line", at=at, about=[user_key])
 
 
 def _record(user: str, purpose: str, status: str, *, notice: str, said_by: str) -> None:
@@ -176,5 +176,5 @@ def _record(user: str, purpose: str, status: str, *, notice: str, said_by: str) 
         received_at=now,
         notice_version=notice,
     )
-    _note(settings, f"{status} {named}", at=now)
+    _note(settings, f"{status} {named}", key, at=now)
     console.print(f"{named}: {status}, ledger position {position}.")

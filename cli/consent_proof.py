@@ -45,14 +45,17 @@ def receipt(
     from consent.choices import open_ledger
     from consent.receipts import make_receipts
     from consent.signing import load_signer
+    from security.audit import note_once
     from security.pseudonyms import load_pseudonyms
     from storage.files import write_atomically
 
     settings = load_settings()
     layout = Layout(settings.home)
+    key = load_pseudonyms(layout).user_key(user)
+    note_once(layout.audit, "hand out a person's receipts", by="command line", at=settings.now(), about=[key])
     made = make_receipts(
         open_ledger(settings),
-        load_pseudonyms(layout).user_key(user),
+        key,
         signer=load_signer(layout),
         controller=settings.controller,
     )

@@ -7,7 +7,6 @@ an hour of service, the check of what was served, an export.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,14 +42,14 @@ class Left:
 
 
 @pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Left]:  # noqa: F811 - the fixture
+def left(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Left:  # noqa: F811 - the fixture
     folder = tmp_path_factory.mktemp("lived")
     with a_clock() as clock:
         one = lived(folder / "one", redis_url, clock)
         told = [one.sinks()]
         for name, changed in (("forbidden", FORBIDDEN), ("allowed", frozenset({Kind.OPEN}))):
             told.append(lived(folder / name, redis_url, clock, keys_of=one.settings.home, changed=changed).sinks())
-    yield Left(*told)
+    return Left(*told)
 
 
 @pytest.mark.full
