@@ -33,6 +33,7 @@ def add_to(app: typer.Typer) -> None:
         (key, "key"),
         (head, "head"),
         (verify, "verify"),
+        (sign, "sign"),
     ):
         app.command(name)(command)
 
@@ -150,6 +151,15 @@ def verify(
         raise typer.Exit(1)
     if not as_json:
         console.print(f"{checkpoint.size:,} records, none changed. Merkle root {checkpoint.root}", soft_wrap=True)
+
+
+def sign() -> None:
+    """Sign the records of a ledger that was never signed, as they are. Only for one whose records you trust."""
+    from consent.choices import open_ledger
+
+    settings = load_settings()
+    count = open_ledger(settings, checked=False).sign_all(at=settings.now())
+    console.print(f"{count:,} records are signed as they are: what was changed in them before, nobody can tell.")
 
 
 def _continues(ledger: Ledger, file: Path, public: PublicKey) -> bool:

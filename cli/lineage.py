@@ -66,10 +66,11 @@ def lineage_of(version: ModelVersion, provenance: Provenance, *, now: datetime) 
     from models.errors import UnsoundLineage
 
     try:
-        manifest = provenance.check(version)
-        ended = provenance.ended(version, now=now)
+        checked = provenance.check(version)
+        ended = provenance.ended(version, now=now, checked=checked)
     except UnsoundLineage as error:
         return [f"It may not answer: {error}"]
+    manifest = checked.manifest
     under = " and ".join([manifest["purpose"], *manifest["requires"]])
     left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(manifest["excluded"].items())) or "none"
     return [
