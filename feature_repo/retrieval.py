@@ -14,7 +14,6 @@ from hashlib import sha256
 from itertools import pairwise
 from types import MappingProxyType
 
-import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -38,6 +37,7 @@ from feature_repo.views import View, reading, service as service_called, view_fo
 from security.audit import note_read
 from security.pseudonyms import Pseudonyms, load_pseudonyms
 from settings.config import Settings
+from storage.duck import open_duckdb
 from storage.folder import Folder, archive_folder, features_folder
 from storage.layout import Layout
 from storage.redis_server import UNREACHABLE, connect
@@ -137,7 +137,7 @@ class Retrieval:
                 "start": pa.array(list(current.values()), pa.timestamp("us", tz="UTC")),
             }
         )
-        with duckdb.connect() as connection:
+        with open_duckdb() as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.register("spans", spans)
             after = f"AND e.occurred_at > '{since.isoformat()}'::TIMESTAMPTZ" if since else ""

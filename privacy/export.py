@@ -80,9 +80,7 @@ def write_export(held: Holdings, user_key: str, *, into: Path, now: datetime) ->
         "report.html": page(told).encode(),
         **{f"events/{name}.parquet": _parquet(table) for name, table in held.archive.of(user_key).items()},
         **_feature_files(held, user_key),
-        "reads.parquet": _parquet(
-            pa.Table.from_pylist([{"user_key": user_key, **read} for read in told["reads"]], schema=_READS)
-        ),
+        **_reads_file(told["reads"], user_key),
     }
     private_folder(into)
     for name, content in files.items():
@@ -116,6 +114,11 @@ def _reads(held: Holdings, user_key: str) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _reads_file(reads: list[dict[str, Any]], user_key: str) -> dict[str, bytes]:
+    rows = [{"user_key": user_key, **read} for read in reads]
+    return {"reads.parquet": _parquet(pa.Table.from_pylist(rows, schema=_READS))} if rows else {}
 
 
 def _decisions(held: Holdings, user_key: str, *, now: datetime) -> list[dict[str, Any]]:

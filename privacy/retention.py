@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +24,7 @@ from events.schema import event_type
 from experiments.assignment import PURPOSE as EXPERIMENTS
 from feature_repo.served import Served
 from privacy.holdings import Holdings
+from storage.duck import open_duckdb
 from storage.files import explain_full_disk, write_atomically
 from storage.folder import StoredFile
 from storage.layout import Layout
@@ -81,7 +81,7 @@ def _events(held: Holdings, event: str, standing: Standing, *, now: datetime, do
     ]
     moments = pa.array([since for _, since in found], pa.timestamp("us", tz="UTC"))
     allowed = pa.table({"subject": pa.array([s for s, _ in found], pa.string()), "since": moments})
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("allowed_now", allowed)
         connection.execute(
@@ -163,7 +163,7 @@ def _forget_ids(held: Holdings, standing: Standing) -> int:
     """Let go of the ids of people who allow nothing any more and of whom no event is left."""
     left: set[str] = set()
     for event in held.archive.types():
-        with duckdb.connect() as connection:
+        with open_duckdb() as connection:
             rows = connection.execute(
                 f"SELECT DISTINCT user_key FROM {held.archive.sql(event, on=connection)}"
             ).fetchall()
