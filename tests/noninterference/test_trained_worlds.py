@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.noninterference.left_behind import sinks
+from tests.noninterference.mixed_shop import FORBIDDEN, Kind
 from tests.noninterference.test_two_worlds import redis_url  # noqa: F401 - the fixture
-from tests.noninterference.trained_world import FORBIDDEN, Kind, a_clock, fitted, lived
+from tests.noninterference.trained_world import a_clock, fitted, lived
 from tests.noninterference.world import World, told_apart
 
 
@@ -24,10 +26,10 @@ def test_models_fitted_in_two_worlds_that_differ_in_forbidden_data_alone_are_the
 ) -> None:
     with a_clock() as clock:
         one = fitted(tmp_path / "one", redis_url, clock)
-        left = one.sinks()
+        left = sinks(one)
         stored = World(one.settings).archived(set())
         other = fitted(tmp_path / "other", redis_url, clock, keys_of=one.settings.home, changed=FORBIDDEN)
-        assert told_apart(left, other.sinks()) == []
+        assert told_apart(left, sinks(other)) == []
         assert len([name for name in left if name.startswith("fitted ")]) > 10
         assert stored != World(other.settings).archived(set()), "they did differ in what is stored for other purposes"
 
@@ -46,9 +48,9 @@ def left(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Left:  # n
     folder = tmp_path_factory.mktemp("lived")
     with a_clock() as clock:
         one = lived(folder / "one", redis_url, clock)
-        told = [one.sinks()]
+        told = [sinks(one)]
         for name, changed in (("forbidden", FORBIDDEN), ("allowed", frozenset({Kind.OPEN}))):
-            told.append(lived(folder / name, redis_url, clock, keys_of=one.settings.home, changed=changed).sinks())
+            told.append(sinks(lived(folder / name, redis_url, clock, keys_of=one.settings.home, changed=changed)))
     return Left(*told)
 
 
