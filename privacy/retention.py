@@ -24,6 +24,7 @@ from events.schema import event_type
 from experiments.assignment import PURPOSE as EXPERIMENTS
 from feature_repo.served import Served
 from privacy.holdings import Holdings
+from security.subjects import Subjects
 from storage.duck import open_duckdb
 from storage.files import explain_full_disk, write_atomically
 from storage.folder import StoredFile
@@ -64,6 +65,7 @@ def retain(
                 _by_age(held, file, name, kept_for, now=now, done=done, dry_run=dry_run)
         _served(held, standing, now=now, done=done, dry_run=dry_run)
         _rejected(held, now=now, done=done, dry_run=dry_run)
+        _readers(held, now=now, done=done, dry_run=dry_run)
         if not dry_run:
             done.ids_forgotten = _forget_ids(held, standing)
     if progress:
@@ -157,6 +159,18 @@ def _rejected(held: Holdings, *, now: datetime, done: Retained, dry_run: bool) -
     done.kept["rejected"] += len(entries) - len(old)
     if not dry_run:
         held.rejected.remove(old)
+
+
+def _readers(held: Holdings, *, now: datetime, done: Retained, dry_run: bool) -> None:
+    """Let nobody tell any more who read what of people of whom nothing was read for so long, or who were erased since."""
+    subjects = Subjects(held.layout.audit)
+    last = subjects.last_entries()
+    erased = held.tombstones.erased(last)
+    old = [k for k, day in last.items() if not (now - _LONGEST).date() <= day > erased.get(k, _NEVER).date()]
+    done.deleted["audit"] += len(old)
+    done.kept["audit"] += len(last) - len(old)
+    for key in () if dry_run else old:
+        subjects.forget(key)
 
 
 def _forget_ids(held: Holdings, standing: Standing) -> int:

@@ -83,7 +83,7 @@ class Audit:
                 at, (action, by, outcome) = since[kind], kind
                 entry = {"time": at.isoformat(), "action": action, "by": by, "outcome": outcome, "count": count}
                 if kind in about:
-                    entry["about"] = self._subjects.tell(set(self._user_keys(list(about[kind]))))
+                    entry["about"] = self._subjects.tell(set(self._user_keys(list(about[kind]))), on=at.date())
                 days.setdefault(f"{at:%Y-%m-%d}", []).append(entry)
             for day in sorted(days):
                 self._append(day, days[day])

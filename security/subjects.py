@@ -16,6 +16,7 @@ import secrets
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
+from datetime import date
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,10 @@ class Subjects:
         self._folder = folder
         self._file = folder / "subjects.db"
 
-    def tell(self, user_keys: Collection[str]) -> dict[str, Any]:
-        """What an entry about these people says of them, JSON-ready. Makes the secrets that lack."""
+    def tell(self, user_keys: Collection[str], *, on: date) -> dict[str, Any]:
+        """What an entry of that day about these people says of them, JSON-ready. Makes the secrets that lack."""
         name = secrets.token_hex(16)
-        tags = sorted(_tag(secret, name) for secret in self._secrets(user_keys))
+        tags = sorted(_tag(secret, name) for secret in self._secrets(user_keys, on=on))
         told: dict[str, Any] = {"name": name, "people": len(tags)}
         if len(tags) <= _MOST_INLINE:
             return told | {"tags": b"".join(tags).hex()}
@@ -79,15 +80,22 @@ class Subjects:
             with self._open() as connection, connection:
                 connection.execute("DELETE FROM subjects WHERE user_key = ?", (user_key,))
 
-    def _secrets(self, user_keys: Collection[str]) -> list[bytes]:
-        asked, wanted = json.dumps(list(user_keys)), set(user_keys)
+    def last_entries(self) -> dict[str, date]:
+        """The day of the last entry about each person who has a secret."""
+        found = self._read("SELECT user_key, last_entry FROM subjects ORDER BY user_key", ())
+        return {key: date.fromisoformat(day) for key, day in found}
+
+    def _secrets(self, user_keys: Collection[str], *, on: date) -> list[bytes]:
+        asked, day = json.dumps(list(user_keys)), on.isoformat()
         with self._open() as connection, connection:
-            found = dict(connection.execute(_THEIRS, (asked,)).fetchall())
-            if missing := wanted - found.keys():
-                new = [(key, secrets.token_bytes(_SECRET)) for key in missing]
-                connection.executemany("INSERT OR IGNORE INTO subjects VALUES (?, ?)", new)
-                found = dict(connection.execute(_THEIRS, (asked,)).fetchall())  # another process may have been first
-        return list(found.values())
+            found = connection.execute(_THEIRS, (asked,)).fetchall()
+            if missing := set(user_keys) - {key for key, _, _ in found}:
+                new = [(key, secrets.token_bytes(_SECRET), day) for key in missing]
+                connection.executemany("INSERT OR IGNORE INTO subjects VALUES (?, ?, ?)", new)
+                found = connection.execute(_THEIRS, (asked,)).fetchall()  # another process may have been first
+            older = [(day, key) for key, _, last in found if last < day]
+            connection.executemany("UPDATE subjects SET last_entry = ? WHERE user_key = ?", older)
+        return [secret for _, secret, _ in found]
 
     def _read(self, query: str, values: tuple[str, ...]) -> list[Any]:
         if not self._file.exists():
@@ -101,9 +109,7 @@ class Subjects:
         try:
             with closing(sqlite3.connect(self._file, timeout=10.0)) as connection:
                 connection.execute("PRAGMA secure_delete = ON")
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS subjects (user_key TEXT PRIMARY KEY, secret BLOB NOT NULL)"
-                )
+                connection.execute(_TABLE)
                 yield connection
         except sqlite3.Error as error:
             raise PlaceUnusable(f"{self._file} can't be used ({error}): restore it, or give it room.") from None
@@ -133,7 +139,10 @@ class About:
         return place >= 0
 
 
-_THEIRS = "SELECT user_key, secret FROM subjects WHERE user_key IN (SELECT value FROM json_each(?))"
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS subjects (user_key TEXT PRIMARY KEY, secret BLOB NOT NULL, last_entry TEXT NOT NULL)"
+)
+_THEIRS = "SELECT user_key, secret, last_entry FROM subjects WHERE user_key IN (SELECT value FROM json_each(?))"
 
 
 def _tag(secret: bytes, name: str) -> bytes:
