@@ -72,7 +72,7 @@ def gpc(user: _User, state: Annotated[str, typer.Argument(help="on or off.")]) -
     if state not in ("on", "off"):
         raise typer.BadParameter(f"{state!r} is neither on nor off.")
     settings, desk, key = _open(user)
-    now = settings.now()
+    now = _now(settings, desk)
     desk.set_gpc(key, on=state == "on", said_by="the person", indicated_at=now, received_at=now)
     console.print(
         f"Global Privacy Control: {state}." + (" What it stopped has to be granted anew." if state == "off" else "")
@@ -96,8 +96,9 @@ def notice(
 
     settings = load_settings()
     about = tuple(parse_purpose(p) for p in purpose) if purpose else tuple(Purpose)
-    digest, now = sha256(text.read_bytes()).hexdigest(), settings.now()
-    people = open_desk(settings).publish(Notice(version, about, digest, now, material), now=now)
+    desk, digest = open_desk(settings), sha256(text.read_bytes()).hexdigest()
+    now = _now(settings, desk)
+    people = desk.publish(Notice(version, about, digest, now, material), now=now)
     what = "older grants have ended" if material else "older grants stand"
     console.print(f"Notice {version} is published, SHA-256 {digest}: {what}; {people:,} people brought up to date.")
 
@@ -109,7 +110,7 @@ def show(user: _User, as_json: _Json = False) -> None:
 
     settings, desk, key = _open(user)
     now = settings.now()
-    _note(settings, "read what a person allows", at=now)
+    _note(settings, "read what a person allows", key, at=now)
     decisions = [desk.decision(key, p, now=now) for p in Purpose]
     if as_json:
         print_json(
@@ -125,7 +126,7 @@ def history(user: _User, as_json: _Json = False) -> None:
     from consent.records import fields_of
 
     settings, desk, key = _open(user)
-    _note(settings, "read what a person chose", at=settings.now())
+    _note(settings, "read what a person chose", key, at=settings.now())
     records = desk.ledger.history(key)
     if as_json:
         print_json({"records": [fields_of(r.seq, r.entry, r.received_at) for r in records]})
@@ -153,10 +154,19 @@ def _open(user: str) -> tuple[Settings, ConsentDesk, str]:
     return settings, open_desk(settings), load_pseudonyms(Layout(settings.home)).user_key(user)
 
 
-def _note(settings: Settings, action: str, *, at: datetime) -> None:
+def _now(settings: Settings, desk: ConsentDesk) -> datetime:
+    """The moment to date a choice by; raises `LedgerUnavailable` for a clock that lies before the ledger's last record."""
+    from consent.clock import require_clock
+
+    now, head = settings.now(), desk.ledger.head()
+    require_clock(now, ledger_at=head.signed_at if head else None)
+    return now
+
+
+def _note(settings: Settings, action: str, user_key: str, *, at: datetime) -> None:
     from security.audit import note_once
 
-    note_once(Layout(settings.home).audit, action, by="command line", at=at)
+    note_once(Layout(settings.home).audit, action, by="command line", at=at, about=[user_key])
 
 
 def _record(user: str, purpose: str, status: str, *, notice: str, said_by: str) -> None:
@@ -165,7 +175,7 @@ def _record(user: str, purpose: str, status: str, *, notice: str, said_by: str) 
 
     named = parse_purpose(purpose)
     settings, desk, key = _open(user)
-    now = settings.now()
+    now = _now(settings, desk)
     position = desk.record(
         key,
         named,
@@ -176,5 +186,5 @@ def _record(user: str, purpose: str, status: str, *, notice: str, said_by: str) 
         received_at=now,
         notice_version=notice,
     )
-    _note(settings, f"{status} {named}", at=now)
+    _note(settings, f"{status} {named}", key, at=now)
     console.print(f"{named}: {status}, ledger position {position}.")

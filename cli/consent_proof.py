@@ -33,6 +33,7 @@ def add_to(app: typer.Typer) -> None:
         (key, "key"),
         (head, "head"),
         (verify, "verify"),
+        (sign, "sign"),
     ):
         app.command(name)(command)
 
@@ -45,14 +46,17 @@ def receipt(
     from consent.choices import open_ledger
     from consent.receipts import make_receipts
     from consent.signing import load_signer
+    from security.audit import note_once
     from security.pseudonyms import load_pseudonyms
     from storage.files import write_atomically
 
     settings = load_settings()
     layout = Layout(settings.home)
+    key = load_pseudonyms(layout).user_key(user)
+    note_once(layout.audit, "hand out a person's receipts", by="command line", at=settings.now(), about=[key])
     made = make_receipts(
         open_ledger(settings),
-        load_pseudonyms(layout).user_key(user),
+        key,
         signer=load_signer(layout),
         controller=settings.controller,
     )
@@ -147,6 +151,15 @@ def verify(
         raise typer.Exit(1)
     if not as_json:
         console.print(f"{checkpoint.size:,} records, none changed. Merkle root {checkpoint.root}", soft_wrap=True)
+
+
+def sign() -> None:
+    """Sign the records of a ledger that was never signed, as they are. Only for one whose records you trust."""
+    from consent.choices import open_ledger
+
+    settings = load_settings()
+    count = open_ledger(settings, checked=False).sign_all(at=settings.now())
+    console.print(f"{count:,} records are signed as they are: what was changed in them before, nobody can tell.")
 
 
 def _continues(ledger: Ledger, file: Path, public: PublicKey) -> bool:

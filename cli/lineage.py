@@ -41,10 +41,15 @@ def trained_on(user: Annotated[str, typer.Argument(help="The person's id, as you
     """Say which versions were trained on a person. One that doesn't say on whom counts as trained on them."""
     from models.registry import open_registry
     from models.roster import MODELS
+    from security.audit import note_once
     from security.pseudonyms import load_pseudonyms
 
     settings = load_settings()
-    registry, key = open_registry(settings), load_pseudonyms(Layout(settings.home)).user_key(user)
+    layout = Layout(settings.home)
+    registry, key = open_registry(settings), load_pseudonyms(layout).user_key(user)
+    note_once(
+        layout.audit, "read which versions learned from a person", by="command line", at=settings.now(), about=[key]
+    )
     rows = [
         (v.name, v.version, ", ".join(v.aliases) or None, "to be replaced" if v.tainted else None)
         for name in MODELS
@@ -61,10 +66,11 @@ def lineage_of(version: ModelVersion, provenance: Provenance, *, now: datetime) 
     from models.errors import UnsoundLineage
 
     try:
-        manifest = provenance.check(version)
-        ended = provenance.ended(version, now=now)
+        checked = provenance.check(version)
+        ended = provenance.ended(version, now=now, checked=checked)
     except UnsoundLineage as error:
         return [f"It may not answer: {error}"]
+    manifest = checked.manifest
     under = " and ".join([manifest["purpose"], *manifest["requires"]])
     left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(manifest["excluded"].items())) or "none"
     return [

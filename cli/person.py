@@ -31,7 +31,7 @@ def export(
     settings = load_settings()
     key = load_pseudonyms(Layout(settings.home)).user_key(user)
     held, now = open_holdings(settings), settings.now()
-    note_once(held.layout.audit, "export a person", by="command line", at=now)
+    note_once(held.layout.audit, "export a person", by="command line", at=now, about=[key])
     if into is None:
         print_json(collect(held, key, now=now))
         return
@@ -85,6 +85,7 @@ def rectify(
     from security.pseudonyms import load_pseudonyms
 
     settings = load_settings()
+    key = load_pseudonyms(Layout(settings.home)).user_key(user)
     parsed: dict[str, Any] = {}
     for change in changes or ():
         name, equals, value = change.partition("=")
@@ -93,14 +94,15 @@ def rectify(
         parsed[name.strip()] = value or None
     note = run(
         open_holdings(settings),
-        load_pseudonyms(Layout(settings.home)).user_key(user),
+        key,
         source=source,
         event_id=event,
         changes=parsed,
         occurred_at=occurred_at.replace(tzinfo=occurred_at.tzinfo or UTC) if occurred_at else None,
         now=settings.now(),
     )
-    note_once(Layout(settings.home).audit, "correct an event of a person", by="command line", at=settings.now())
+    at = settings.now()
+    note_once(Layout(settings.home).audit, "correct an event of a person", by="command line", at=at, about=[key])
     if as_json:
         print_json(note)
         return

@@ -156,7 +156,12 @@ class Ledger:
         head, size = (head_of(row), row.records) if row is not None else (None, self.size())
         if self._signer is None or (head is None and size == 0):
             return head
-        if head is None or not head.holds(self._signer.public):
+        if head is None:
+            raise LedgerUnavailable(
+                f"None of the consent ledger's {size} records is signed: restore a copy with its tree heads; or, if it is of "
+                "a version that didn't sign yet and nobody else could write to it, sign it as it is by `aap consent sign`."
+            )
+        if not head.holds(self._signer.public):
             raise LedgerUnavailable(
                 "The consent ledger was signed with another key than this home's: restore keys/ledger.key, or the ledger."
             )
@@ -166,6 +171,19 @@ class Ledger:
                 f"The consent ledger ends at record {size}, which is not what was signed: `aap consent verify` says more."
             )
         return head
+
+    def sign_all(self, *, at: datetime) -> int:
+        """Sign the records of a ledger that was never signed, as they are; returns how many.
+
+        Raises `UnusableChoice` where there is a tree head: what that doesn't vouch for was not written by this platform.
+        """
+        with _unavailable(str(self._engine.url)), self._exclusive() as connection:
+            if connection.execute(sa.select(HEADS.c.size).limit(1)).first() is not None:
+                raise UnusableChoice("The consent ledger is signed already: `aap consent verify` says what isn't.")
+            made = [record_of(row) for row in connection.execute(sa.select(*RECORDS.c).order_by(RECORDS.c.seq))]
+            if made:
+                self._sign(connection, made, signed_at=at)
+        return len(made)
 
     def subjects(self, *, after: str, most: int) -> list[str]:
         """The next `most` people of whom there is a record, in the order of their keys."""
@@ -187,9 +205,9 @@ class Ledger:
         """All records with `seq > after`, in order."""
         return self._select(RECORDS.c.seq > after)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """All records as they lie in the database, in the order of their numbers; for `consent.verification`."""
-        return (dict(row._mapping) for row in self._rows(sa.true()))
+    def rows(self, *, after: int = 0, most: int | None = None) -> Iterator[dict[str, Any]]:
+        """Records as they lie in the database, in the order of their numbers; for `consent.verification`."""
+        return (dict(row._mapping) for row in self._rows(RECORDS.c.seq > after, most=most))
 
     def size(self) -> int:
         """Number of records."""
@@ -249,10 +267,14 @@ class Ledger:
         return (record_of(row) for row in self._rows(where))
 
     def _rows(
-        self, where: sa.ColumnElement[bool], columns: Sequence[sa.Column[Any]] = tuple(RECORDS.c)
+        self,
+        where: sa.ColumnElement[bool],
+        columns: Sequence[sa.Column[Any]] = tuple(RECORDS.c),
+        *,
+        most: int | None = None,
     ) -> Sequence[sa.Row[Any]]:
         with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
-            return connection.execute(sa.select(*columns).where(where).order_by(RECORDS.c.seq)).all()
+            return connection.execute(sa.select(*columns).where(where).order_by(RECORDS.c.seq).limit(most)).all()
 
     def _sign(self, connection: sa.Connection, made: Sequence[Record], *, signed_at: datetime) -> None:
         """Tree heads over what was appended; the tree goes on from the last head that kept it."""

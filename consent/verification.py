@@ -1,5 +1,7 @@
 """Verification: whether the ledger is what was signed, and if not, which record isn't.
 
+`verify` looks at everything at once; a `Round` at a few records at a time, for who looks again and again.
+
 Three things are held against each other: a record's content and its own leaf; its number and its place; and the tree over
 all leaves and the signed tree heads. Whoever changes a record without the key is caught by one of them.
 """
@@ -10,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from consent import merkle
+from consent.errors import LedgerUnavailable
 from consent.ledger import Ledger
 from consent.records import canonical
 from consent.signing import PublicKey
 from consent.tree_heads import TreeHead
 
-__all__ = ["Finding", "continues", "verify"]
+__all__ = ["Finding", "Round", "continues", "verify"]
 
 _NEARBY = 50
 """How far a record is looked for around the place it lies at."""
@@ -59,6 +62,46 @@ def continues(ledger: Ledger, head: TreeHead, *, public_key: PublicKey) -> bool:
     return merkle.proves_consistency(
         head.size, len(leaves), first_root=bytes.fromhex(head.root), second_root=merkle.root(leaves), path=proof
     )
+
+
+class Round:
+    """Goes through a ledger a few records a step, round after round; at the end of each, the tree is the one that was signed.
+
+    A record whose content isn't what its leaf says is found by the step that comes to it; one whose leaf was forged too, or
+    that was inserted, removed or moved, at the end of the round.
+    """
+
+    def __init__(self) -> None:
+        self._tree, self._doubt = merkle.Frontier(), ""
+
+    def go_on(self, ledger: Ledger, *, head: TreeHead, most: int) -> None:
+        """Look at the next `most` records up to `head`, the ledger's newest.
+
+        Raises `LedgerUnavailable` for what is found, and again at each later step until it is gone: of a record, when it is
+        right again; of the tree, when a whole round has found it right.
+        """
+        if self._tree.size > head.size:
+            self._tree = merkle.Frontier()  # another ledger lies in its place
+        end = min(self._tree.size + most, head.size)
+        for told in ledger.rows(after=self._tree.size, most=end - self._tree.size):
+            leaf = bytes(told.pop("leaf"))
+            if told["seq"] != self._tree.size + 1 or merkle.leaf_hash(canonical(told)) != leaf:
+                break
+            self._tree.append(leaf)
+        if self._tree.size < end:
+            raise LedgerUnavailable(
+                f"Record {self._tree.size + 1} of the consent ledger is not what was recorded: "
+                "`aap consent verify` says more."
+            )
+        if self._tree.size >= head.size:
+            whole = self._tree.size == head.size and self._tree.root().hex() == head.root
+            self._tree = merkle.Frontier()
+            self._doubt = "" if whole else _DOUBT
+        if self._doubt:
+            raise LedgerUnavailable(self._doubt)
+
+
+_DOUBT = "The consent ledger's records are not those that were signed: `aap consent verify` names them."
 
 
 def _against_own_leaves(ledger: Ledger) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from events.errors import ArchiveDamaged
 from events.schema import event_type
+from storage.duck import open_duckdb
 from storage.files import explain_full_disk
 from storage.folder import Folder, StoredFile
 from storage.seal import Seal
@@ -127,7 +128,7 @@ class Archive:
     def of(self, user_key: str) -> dict[str, pa.Table]:
         """One person's events by type, in the order they occurred; types without any are left out."""
         found = {}
-        with duckdb.connect() as connection:
+        with open_duckdb() as connection:
             connection.execute("SET TimeZone = 'UTC'")
             for event in self.types():
                 names = ", ".join(event_type(event).arrow.names)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from events.mapping import CATALOGUE_FIELDS
+from storage.duck import open_duckdb
 from storage.files import write_atomically
 
 __all__ = ["read_catalogue", "update_catalogue"]
@@ -33,7 +33,7 @@ def update_catalogue(path: Path, items: pa.Table) -> tuple[int, int]:
             for n in CATALOGUE_FIELDS
         }
     )
-    connection = duckdb.connect()
+    connection = open_duckdb()
     connection.register("before", before)
     connection.register("arriving", filled)
     merged = connection.execute(

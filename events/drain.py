@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -21,6 +20,7 @@ from events.archive import Archive
 from events.log import PARTITIONS, REMEMBERED_US, Batch, EventLog
 from events.logged import EventColumns
 from events.schema import event_type
+from storage.duck import open_duckdb
 
 __all__ = ["LATE_US", "Admitted", "Drained", "drain"]
 
@@ -119,7 +119,7 @@ def _table(events: EventColumns) -> pa.Table:
 
 def _unknown(table: pa.Table, event: str, *, archive: Archive, name: str) -> pa.Table:
     """What of `table` the archive doesn't have already, the files of a drain of the same name left aside."""
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
         connection.register("asked", table)
         others = [f for f in archive.files(event) if f"/{name}-" not in f.name]

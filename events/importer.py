@@ -38,6 +38,7 @@ from events.tables import Source, open_source
 from events.translate import ROW, USER_KEY, literal, quoted, translation
 from security.id_map import IdMap
 from security.pseudonyms import Pseudonyms
+from storage.duck import open_duckdb
 from storage.files import explain_full_disk
 
 __all__ = ["ImportReport", "Importer", "Progress"]
@@ -260,7 +261,7 @@ def _connect(mapping: Mapping) -> duckdb.DuckDBPyConnection:
         ZoneInfo(mapping.time_zone)
     except (ZoneInfoNotFoundError, ValueError):
         raise MappingError(f"Unknown time zone {mapping.time_zone!r}; write one like Europe/Paris.") from None
-    connection = duckdb.connect()
+    connection = open_duckdb()
     # Rows carry their number, so DuckDB may handle them in any order.
     connection.execute(f"SET TimeZone = {literal(mapping.time_zone)}; SET preserve_insertion_order = false")
     if mapping.time_format not in (None, "epoch", "epoch_ms"):

@@ -15,6 +15,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from events.errors import SourceUnreadable
+from storage.duck import open_duckdb
 
 __all__ = ["BATCH", "Source", "open_source"]
 
@@ -55,7 +56,7 @@ def open_source(location: str, columns: Sequence[str], *, table: str | None = No
 
 
 def _file(path: Path, reader: str, columns: Sequence[str], *, batch: int) -> Source:
-    connection = duckdb.connect()
+    connection = open_duckdb()
     connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = true")
     try:
         there = [d[0] for d in connection.execute(f"SELECT * FROM {reader} LIMIT 0").description or ()]

@@ -9,12 +9,12 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from experiments.batches import Batches
+from storage.duck import open_duckdb
 from storage.files import write_atomically
 
 __all__ = ["SCHEMA", "Exposures", "erase_exposures", "read_exposures"]
@@ -59,7 +59,7 @@ def read_exposures(folder: Path, *, flag: str, until: datetime) -> pa.Table:
     if not any(folder.glob("day=*/*.parquet")):
         return SCHEMA.empty_table().select(["user_key", "variant", "time", "split"])
     files = str(folder / "day=*" / "*.parquet").replace("'", "''")
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("as_logged", SCHEMA.empty_table())  # older files lack the split
         return connection.execute(

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -21,6 +20,7 @@ from consent.purposes import Purpose
 from events.archive import Archive
 from experiments.kept import PURPOSE
 from experiments.metrics import REPORTING, Metric
+from storage.duck import open_duckdb
 
 __all__ = ["Exposed", "Standing", "admitted", "outcomes"]
 
@@ -105,7 +105,7 @@ def outcomes(
             "since": pa.array(np.maximum(exposed.times - np.timedelta64(before), exposed.counted_from)),
         }
     )
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("people", people)
         found = connection.execute(

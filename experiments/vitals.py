@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 
 from experiments.batches import Batches
+from storage.duck import open_duckdb
 
 __all__ = ["SCHEMA", "Vital", "Vitals", "read_vitals"]
 
@@ -101,7 +101,7 @@ def read_vitals(folder: Path, *, flag: str, until: datetime) -> dict[str, Vital]
     if not any(folder.glob("day=*/*.parquet")):
         return {}
     files = str(folder / "day=*" / "*.parquet").replace("'", "''")
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         rows = connection.execute(
             "SELECT variant, sum(calls)::BIGINT, sum(errors)::BIGINT, sum(ms), sum(ms_squared) "
             f"FROM read_parquet('{files}', hive_partitioning = false) WHERE flag = ? AND time <= ?::TIMESTAMPTZ "

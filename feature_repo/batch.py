@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import duckdb
@@ -17,6 +16,7 @@ import pyarrow as pa
 
 from events.archive import Archive
 from feature_repo.dialects import DUCKDB, Dialect
+from storage.duck import open_duckdb
 from storage.folder import Folder
 
 __all__ = ["Batch", "DuckDBBatch", "Engine", "duckdb_engine"]
@@ -94,8 +94,6 @@ class DuckDBBatch:
 @contextmanager
 def duckdb_engine() -> Iterator[Batch]:
     """DuckDB in this process: the default, for all that fits one machine."""
-    with TemporaryDirectory(prefix="aap-spill-") as spill, duckdb.connect() as connection:
-        # What doesn't fit into memory would else go to the folder the process happens to be in.
-        connection.execute(f"SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
+    with open_duckdb() as connection:
         connection.execute(f"SET memory_limit = '{max(_LEAST, psutil.virtual_memory().total // 8)} bytes'")
         yield DuckDBBatch(connection)

@@ -18,6 +18,7 @@ from feature_repo.declare import Entity
 from feature_repo.dialects import DUCKDB
 from feature_repo.offline_values import Inputs, OfflineValues, events_of, made_by
 from feature_repo.views import View
+from storage.duck import open_duckdb
 
 __all__ = ["Due", "due"]
 
@@ -39,7 +40,7 @@ def due(view: View, before: OfflineValues | None, *, archive: Archive, inputs: I
     seen = set(before.events)
     fresh = archive.only([f for f in inputs.events if f not in seen])
     partly = archive.only([f for f in inputs.events if f in seen and f.name in before.partly])
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("spans", inputs.spans)
         connection.register("spans_before", before.rows_of(before.spans))

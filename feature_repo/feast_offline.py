@@ -151,7 +151,7 @@ def _joined(config: RepoConfig, table: FeatureView, entity_df: pd.DataFrame, wan
         spans = current_spans(standing, view.purpose, as_of=now)
         held = spans["start"].take(pc.index_in(keys, value_set=spans["k"])).fill_null(-2)
         found = found & (held.to_numpy() == starts)
-        note_feast_read(settings, view, people=len(pc.unique(keys.filter(pa.array(found)))), at=now)
+        note_feast_read(settings, view, about=pc.unique(keys.filter(pa.array(found))).to_pylist(), at=now)
     columns: dict[str, pa.Array] = {}
     for name in wanted:
         if name not in numbers:

@@ -87,7 +87,8 @@ class PackedOnlineStore(OnlineStore):
         else:
             read = online.read(_client(config), view, keys, purposes=[view.purpose], now=now)
             values, status, lists = read.values, read.status, read.sequences
-            note_feast_read(settings, view, people=sum(d.allowed for d in read.decisions), at=now)
+            allowed = [key for key, decision in zip(keys, read.decisions, strict=True) if decision.allowed]
+            note_feast_read(settings, view, about=allowed, at=now)
         return [_answer(view, i, values, status, lists, wanted, now=now) for i in range(len(keys))]
 
     def update(
@@ -105,9 +106,9 @@ class PackedOnlineStore(OnlineStore):
         """Nothing to take down: erasing people is the platform's, never a scan."""
 
 
-def note_feast_read(settings: Settings, view: View, *, people: int, at: datetime) -> None:
+def note_feast_read(settings: Settings, view: View, *, about: Sequence[str], at: datetime) -> None:
     """An entry in the audit log, of a read by Feast's own API."""
-    note_read(Layout(settings.home).audit, f"{view.name} through Feast, {view.purpose}", people=people, at=at)
+    note_read(Layout(settings.home).audit, f"{view.name} through Feast, {view.purpose}", about=about, at=at)
 
 
 def settings_of(config: RepoConfig) -> Settings:

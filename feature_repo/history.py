@@ -14,6 +14,7 @@ from events.logged import EventColumns, LoggedEvent
 from events.schema import event_type
 from feature_repo.live_layout import TypeLayout
 from feature_repo.live_memory import Memory
+from storage.duck import open_duckdb
 from storage.folder import StoredFile
 
 __all__ = ["Snapshot"]
@@ -85,6 +86,6 @@ def _events(connection: duckdb.DuckDBPyConnection, event: str, known: str) -> li
 
 @contextmanager
 def _connection() -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
         yield connection

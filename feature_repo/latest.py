@@ -27,6 +27,7 @@ from feature_repo.offline_values import OfflineValues, built_view
 from feature_repo.online import OnlineRows, to_micros
 from feature_repo.packed import NEVER, changes, pack_rows, pack_sequences, pack_timetables
 from feature_repo.views import View
+from storage.duck import open_duckdb
 from storage.folder import Folder
 
 __all__ = ["known_until", "latest_items", "latest_rows", "newest_values", "sequences_at"]
@@ -53,7 +54,7 @@ def latest_rows(
     granted = current_spans(standing, view.purpose, as_of=as_of)
     lists: dict[str, list[list[str]]] = {}
     if view.sequences:
-        with duckdb.connect() as connection:
+        with open_duckdb() as connection:
             connection.execute("SET TimeZone = 'UTC'")
             lists = sequences_at(connection, view, archive=archive, standing=standing, as_of=as_of)
     none = _none(view)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import duckdb
 import numpy as np
 
 from events.logged import LoggedEvent, by_type
@@ -17,6 +16,7 @@ from feature_repo.live_layout import LivePlan, TypeLayout, plan_view
 from feature_repo.live_memory import Memory
 from feature_repo.live_values import PEOPLE, evaluate
 from feature_repo.sample import Sample
+from storage.duck import open_duckdb
 
 __all__ = ["LiveMemoryValues"]
 
@@ -77,7 +77,7 @@ def _told(memory: Memory, plan: LivePlan, rows: np.ndarray, starts: np.ndarray, 
 def _events(sample: Sample) -> dict[str, list[LoggedEvent]]:
     """Each person's admissible events, in the order they come to count."""
     found: dict[str, list[LoggedEvent]] = {}
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         batch = DuckDBBatch(connection)
         admit_events(batch, sample.view, archive=sample.archive, standing=sample.standing, as_of=sample.as_of)
         for event in sorted({f.event for f in sample.view.features if isinstance(f, Aggregate)}):

@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import redis
 
@@ -22,6 +21,7 @@ from feature_repo.errors import OnlineStoreUnavailable
 from feature_repo.offline_values import built_view
 from feature_repo.packed import HEADER, header_of
 from feature_repo.views import View
+from storage.duck import open_duckdb
 from storage.folder import Folder
 from storage.moments import from_micros, to_micros
 from storage.redis_server import UNREACHABLE
@@ -89,7 +89,7 @@ def profile(view: View, *, folder: Folder | Path, standing: Standing, now: datet
     """The view's values as built below `folder`; raises `FeaturesNotBuilt`."""
     built = built_view(Folder.at(folder), view)
     at = to_micros(built.as_of)
-    with duckdb.connect() as connection, built.reading():
+    with open_duckdb() as connection, built.reading():
         connection.execute("SET TimeZone = 'UTC'")
         where = f"epoch_us(valid_from) <= {at}"
         if view.entity is Entity.USER:

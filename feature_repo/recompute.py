@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -24,6 +23,7 @@ from feature_repo.offline_values import Inputs
 from feature_repo.offline_write import ValuesWriter
 from feature_repo.point_in_time import point_in_time_join
 from feature_repo.views import View
+from storage.duck import open_duckdb
 from storage.folder import Folder
 from storage.moments import from_micros
 
@@ -51,7 +51,7 @@ def recompute(view: View, archive: Archive, asked: Questions) -> tuple[np.ndarra
         return np.empty((0, len(view.numbers))), []
     who = np.array(asked.user_keys, dtype=object)
     known, of_row = _distinct(who, asked.grant_start, asked.known_until)
-    with duckdb.connect() as connection, tempfile.TemporaryDirectory() as folder:
+    with open_duckdb() as connection, tempfile.TemporaryDirectory() as folder:
         batch, place = DuckDBBatch(connection), Folder.at(folder)
         _admit(batch, view, archive, known)
         lists = newest_values(connection, view)

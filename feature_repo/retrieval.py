@@ -14,7 +14,6 @@ from hashlib import sha256
 from itertools import pairwise
 from types import MappingProxyType
 
-import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -39,6 +38,7 @@ from feature_repo.views import View, reading, service as service_called, view_fo
 from security.audit import note_read
 from security.pseudonyms import Pseudonyms, load_pseudonyms
 from settings.config import Settings
+from storage.duck import open_duckdb
 from storage.folder import Folder, archive_folder, features_folder
 from storage.layout import Layout
 from storage.redis_server import UNREACHABLE, connect
@@ -120,7 +120,7 @@ class Retrieval:
         data = pd.concat([data, pd.DataFrame(values[kept], columns=list(asked.features))], axis=1)
         excluded = Counter(r for r in refused.tolist() if r)
         manifest = self._manifest(asked, asked.features, used_at, len(data), _people_leaves(data), excluded)
-        self._note_read("a training frame", asked, people=data["user_key"].nunique())
+        self._note_read("a training frame", asked, about=data["user_key"].unique().tolist())
         return TrainingFrame(data, asked.features, manifest)
 
     def interactions(
@@ -140,7 +140,7 @@ class Retrieval:
                 "start": pa.array(list(current.values()), pa.timestamp("us", tz="UTC")),
             }
         )
-        with duckdb.connect() as connection:
+        with open_duckdb() as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.register("spans", spans)
             after = f"AND e.occurred_at > '{since.isoformat()}'::TIMESTAMPTZ" if since else ""
@@ -155,7 +155,7 @@ class Retrieval:
             ).to_arrow_table()
         excluded = Counter({"not_granted": len(standing) - len(current)})
         manifest = self._manifest(asked, (), as_of, len(table), _table_leaves(table), excluded)
-        self._note_read("purchases", asked, people=len(table["user_key"].unique()))
+        self._note_read("purchases", asked, about=table["user_key"].unique().to_pylist())
         return Interactions(table, manifest)
 
     def online_vectors(
@@ -175,7 +175,8 @@ class Retrieval:
         found = vectors(
             self._redis, view_for(Entity.USER, asked.purpose), asked, user_keys, now=now, request=request or {}
         )
-        self._note_read("online vectors", asked, people=sum(d.allowed for d in found.decisions))
+        read = [key for key, decision in zip(user_keys, found.decisions, strict=True) if decision.allowed]
+        self._note_read("online vectors", asked, about=read)
         return found
 
     def decisions(self, user_keys: Sequence[str], *, purpose: Purpose, now: datetime) -> list[Decision]:
@@ -197,9 +198,9 @@ class Retrieval:
         named = zip(*(items[c].to_pylist() for c in ("item_id", "name", "category")), strict=True)
         return {i: name or category for i, name, category in named if i in wanted and (name or category)}
 
-    def _note_read(self, what: str, asked: Service, *, people: int) -> None:
+    def _note_read(self, what: str, asked: Service, *, about: Sequence[str]) -> None:
         if self._audited:
-            note_read(self._layout.audit, f"{what} for {asked.name}, {asked.purpose}", people=people, at=self._clock())
+            note_read(self._layout.audit, f"{what} for {asked.name}, {asked.purpose}", about=about, at=self._clock())
 
     def _standing(self, asked: Service, as_of: datetime) -> Standing:
         """The grants that hold this very moment: a use as of a past moment needs consent now as well."""

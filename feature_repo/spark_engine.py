@@ -25,6 +25,7 @@ from events.schema import event_type
 from feature_repo.batch import Batch, Engine
 from feature_repo.dialects import SPARK, Dialect
 from feature_repo.errors import EngineUnavailable
+from storage.duck import open_duckdb
 from storage.folder import Folder, StoredFile
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class SparkBatch:
                 "Spark would write the sealed archive's rows to a disk in the open: start it with "
                 "spark.io.encryption.enabled=true."
             )
-        with duckdb.connect() as connection:
+        with open_duckdb() as connection:
             connection.execute("SET TimeZone = 'UTC'")
             names = ", ".join(event_type(event).arrow.names)
             rows = connection.execute(f"SELECT {names} FROM {archive.sql(event, on=connection, files=files)}")
@@ -165,7 +166,7 @@ class SparkBatch:
         """See `Batch`: written to `scratch` by the executors, read from there."""
         self._scratch.append(scratch)
         self._session.table(table).write.mode("overwrite").parquet(address(scratch))
-        self._connection = self._connection or duckdb.connect()
+        self._connection = self._connection or open_duckdb()
         self._connection.execute("SET TimeZone = 'UTC'")
         return self._connection, scratch.parquet((f.name for f in scratch.files()), on=self._connection)
 

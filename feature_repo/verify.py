@@ -14,7 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -32,6 +31,7 @@ from feature_repo.sample import Sample
 from feature_repo.spark_engine import spark_engine, spark_session, why_unavailable
 from feature_repo.views import View, all_views
 from settings.config import Settings
+from storage.duck import open_duckdb
 from storage.folder import Folder
 from storage.moments import to_micros
 
@@ -194,7 +194,7 @@ def _sample(
 
 def _event_moments(view: View, archive: Archive, standing: Standing, *, as_of: datetime) -> dict[str, np.ndarray]:
     found: dict[str, list[int]] = {}
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         admit_events(DuckDBBatch(connection), view, archive=archive, standing=standing, as_of=as_of)
         for event in sorted({f.event for f in view.features if isinstance(f, Aggregate)}):
             for key, when in connection.execute(f"SELECT k, a FROM {event_table(event)} ORDER BY k, a").fetchall():

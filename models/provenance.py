@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -27,7 +27,16 @@ from models.errors import UnsoundLineage
 from models.registry import ModelVersion, Registry, open_registry
 from settings.config import Settings
 
-__all__ = ["Ended", "Provenance", "open_provenance"]
+__all__ = ["Checked", "Ended", "Provenance", "open_provenance"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a version was made of, as it was signed."""
+
+    manifest: dict[str, Any]
+    people: bytes
+    """The digests of whom it was fitted on (`models.lineage`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,8 @@ class Provenance:
 
     registry: Registry
     ledger: Ledger
+    _roots: dict[tuple[str, int], str] = field(default_factory=dict, compare=False, repr=False)
+    """By the ledger's newest signed root, and a size: the root of so many records, which are read once while it stays."""
 
     def champion(self, name: str) -> ModelVersion | None:
         """As the registry says."""
@@ -72,38 +83,51 @@ class Provenance:
         self.check(version)
         return self.registry.load(version)
 
-    def check(self, version: ModelVersion) -> dict[str, Any]:
-        """The version's manifest, checked; raises `UnsoundLineage` with what is wrong, and `LedgerUnavailable`."""
+    def check(self, version: ModelVersion) -> Checked:
+        """What the version was made of, checked; raises `UnsoundLineage` with what is wrong, and `LedgerUnavailable`."""
         of = f"{version.name} version {version.version}"
-        manifest: dict[str, Any] = json.loads(self._vouched(version, of=of))
+        found = self._vouched(version, of=of)
+        manifest = found.manifest
         purposes = self._purposes(manifest, of=of)
         required = set(service_called(str(manifest["service"])).training_purposes)
         if lacking := sorted(required - set(purposes)):
             raise UnsoundLineage(f"{of} was trained without asking for {lacking[0]}, which it needs today: retrain it.")
         size, root = int(manifest["ledger_size"]), str(manifest["ledger_root"])
-        leaves = self.ledger.leaves(up_to=size)
-        if len(leaves) < size:
-            raise UnsoundLineage(
-                f"{of} was trained under {size} records of consent, but the ledger has {len(leaves)}: restore it, or retrain."
-            )
-        if merkle.root(leaves).hex() != root:
+        if self._root_of_first(size, of=of) != root:
             raise UnsoundLineage(
                 f"{of} was trained under other records of consent than the first {size} of the ledger: `aap consent verify` "
                 "says if it was altered; else retrain."
             )
-        return manifest
+        return found
 
-    def ended(self, version: ModelVersion, *, now: datetime) -> Ended:
+    def ended(self, version: ModelVersion, *, now: datetime, checked: Checked | None = None) -> Ended:
         """How many of those it was trained on have no grant that covers both its training and `now`.
 
+        `checked` is what `check` gave of it, if it was asked just now: then its files are not read again.
         Raises `UnsoundLineage` where the version doesn't say on whom it was trained, or under what.
         """
         of = f"{version.name} version {version.version}"
-        manifest: dict[str, Any] = json.loads(self._vouched(version, of=of))
-        people = set(lineage.people_in(self.registry.read(version, lineage.FILE) or b""))
+        found = checked or self._vouched(version, of=of)
+        people, manifest = set(lineage.people_in(found.people)), found.manifest
         purposes = self._purposes(manifest, of=of)
         still = self._still_allowed(purposes, since=datetime.fromisoformat(manifest["as_of"]), now=now)
         return Ended(len(people), len(people - still))
+
+    def _root_of_first(self, size: int, *, of: str) -> str:
+        """The Merkle root over the first `size` records of the ledger (hex); raises `UnsoundLineage` for fewer."""
+        head = self.ledger.head()
+        at = ("" if head is None else head.root, size)
+        if head is None or at not in self._roots:
+            leaves = self.ledger.leaves(up_to=size)
+            if len(leaves) < size:
+                raise UnsoundLineage(
+                    f"{of} was trained under {size} records of consent, but the ledger has {len(leaves)}: restore it, or "
+                    "retrain."
+                )
+            if head is not None and any(newest != head.root for newest, _ in self._roots):
+                self._roots.clear()
+            self._roots[at] = merkle.root(leaves).hex()
+        return self._roots[at]
 
     def _still_allowed(self, purposes: Sequence[Purpose], *, since: datetime, now: datetime) -> set[bytes]:
         """Digests of everyone for whom one grant of each purpose covers `since` and `now`."""
@@ -114,8 +138,8 @@ class Provenance:
             if all(any(grant.start <= since for grant in held[p][0]) for p in purposes)
         }
 
-    def _vouched(self, version: ModelVersion, *, of: str) -> bytes:
-        """The bytes of the manifest, which are what was signed when the version was registered; and so is who is in it."""
+    def _vouched(self, version: ModelVersion, *, of: str) -> Checked:
+        """Manifest and people, which are what was signed when the version was registered; each file is read once."""
         public = self.ledger.public_key
         signature = version.tags.get(lineage.SIGNATURE)
         if signature is None or lineage.MADE_OF not in version.tags:
@@ -126,14 +150,15 @@ class Provenance:
                 f"The manifest of {of} isn't what this platform signed: retrain it, or restore its tags."
             )
         told = json.loads(version.tags[lineage.MADE_OF])
-        found = {name: self.registry.read(version, path) for name, path in _FILES.items()}
-        for name, what in (("manifest", "manifest"), ("people", "list of whom it was trained on")):
-            content = found[name]
+        found: list[bytes] = []
+        for name, path, what in _FILES:
+            content = self.registry.read(version, path)
             if content is None:
                 raise UnsoundLineage(f"The {what} of {of} is gone: restore it, or retrain.")
             if sha256(content).hexdigest() != told[name]:
                 raise UnsoundLineage(f"The {what} of {of} was altered: restore it, or retrain.")
-        return found["manifest"] or b""
+            found.append(content)
+        return Checked(json.loads(found[0]), found[1])
 
     @staticmethod
     def _purposes(manifest: dict[str, Any], *, of: str) -> list[Purpose]:
@@ -151,7 +176,11 @@ class Provenance:
         return purposes
 
 
-_FILES = {"manifest": lineage.MANIFEST, "people": lineage.FILE}
+_FILES = (
+    ("manifest", lineage.MANIFEST, "manifest"),
+    ("people", lineage.FILE, "list of whom it was trained on"),
+)
+"""What each is called in the tag, where it lies, and in words."""
 
 
 def open_provenance(settings: Settings) -> Provenance:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,6 +19,7 @@ from consent.purposes import Purpose, spec
 from events.archive import Archive
 from feature_repo.build import current_spans
 from settings.config import Settings
+from storage.duck import open_duckdb
 from storage.files import write_atomically
 from storage.folder import archive_folder
 from storage.layout import Layout
@@ -39,7 +39,7 @@ def daily_aggregates(settings: Settings, *, as_of: datetime) -> pa.Table:
     now = settings.now()
     standing = open_ledger(settings).standing(purposes=(Purpose.ANALYTICS_REPORTING,), in_force_at=max(as_of, now))
     spans = current_spans(standing, Purpose.ANALYTICS_REPORTING, as_of=as_of)
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("spans", spans)
         purchases = Archive(archive_folder(settings)).sql("product_purchased", on=connection)

@@ -9,8 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from consent.choices import open_desk, open_ledger
 from events.archive import Archive
 from events.drain import Admitted, Drained, drain
@@ -22,6 +20,7 @@ from events.replay import Replayed, replay
 from security.id_map import open_id_map
 from security.pseudonyms import load_pseudonyms
 from settings.config import Settings
+from storage.duck import open_duckdb
 from storage.files import write_atomically
 from storage.folder import archive_folder
 from storage.layout import Layout
@@ -112,7 +111,7 @@ def _tell_log(settings: Settings, *, now: datetime) -> None:
     """Have the log know what was imported: an id that is also sent live is a duplicate, and live features begin anew."""
     log, archive = RedisStreamLog(connect(settings)), Archive(archive_folder(settings))
     at = to_micros(now)
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         for event in archive.types():
             stored = archive.sql(event, on=connection)
             found = connection.execute(

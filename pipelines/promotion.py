@@ -99,8 +99,8 @@ def _bar(champion: ModelVersion | None, provenance: Provenance, *, now: datetime
 def _if_sound(decision: GateDecision, made: ModelVersion, provenance: Provenance, *, now: datetime) -> GateDecision:
     """The decision, if the version's own manifest holds; with how many of its people have ended their consent meanwhile."""
     try:
-        provenance.check(made)
-        return GateDecision(decision.promote, (*decision.reasons, str(provenance.ended(made, now=now))))
+        ended = provenance.ended(made, now=now, checked=provenance.check(made))
+        return GateDecision(decision.promote, (*decision.reasons, str(ended)))
     except UnsoundLineage as error:
         return GateDecision(False, (str(error), *decision.reasons))
 

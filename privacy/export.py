@@ -31,11 +31,14 @@ from models.roster import MODELS
 from privacy.holdings import Holdings
 from privacy.person_rows import read_rows
 from privacy.report import page
+from security.api_keys import ApiKeys
+from security.audit import reads_of
 from storage.files import private_folder, write_atomically
 
 __all__ = ["FORMAT", "KIND", "collect", "write_export"]
 
 FORMAT, KIND = "aap person export 1", "person export"
+_READS = pa.schema([(name, pa.string()) for name in ("user_key", "time", "who", "what", "purpose")])
 
 
 def collect(held: Holdings, user_key: str, *, now: datetime) -> dict[str, Any]:
@@ -64,6 +67,7 @@ def collect(held: Holdings, user_key: str, *, now: datetime) -> dict[str, Any]:
             for name in MODELS
             for v in held.registry.trained_on(name, user_key)
         ],
+        "reads": _reads(held, user_key),
     }
 
 
@@ -76,6 +80,7 @@ def write_export(held: Holdings, user_key: str, *, into: Path, now: datetime) ->
         "report.html": page(told).encode(),
         **{f"events/{name}.parquet": _parquet(table) for name, table in held.archive.of(user_key).items()},
         **_feature_files(held, user_key),
+        **_reads_file(told["reads"], user_key),
     }
     private_folder(into)
     for name, content in files.items():
@@ -90,6 +95,30 @@ def write_export(held: Holdings, user_key: str, *, into: Path, now: datetime) ->
     manifest["signature"] = signer.sign(KIND, manifest).hex()
     write_atomically(into / "manifest.json", json.dumps(manifest, indent=1).encode(), private=True)
     return told
+
+
+def _reads(held: Holdings, user_key: str) -> list[dict[str, Any]]:
+    """Who read or did what with their data, for which purpose, and when, as the audit log has it."""
+    keys = held.layout.api_keys
+    names = {key.id: f"API key {key.name!r}" for key in ApiKeys(keys).list()} if keys.exists() else {}
+    found = []
+    for entry in reads_of(held.layout.audit, user_key):
+        what, _, purpose = entry["action"].rpartition(", ")
+        known = bool(what) and purpose in set(Purpose)
+        found.append(
+            {
+                "time": entry["time"],
+                "who": names.get(entry["by"], entry["by"]),
+                "what": what if known else entry["action"],
+                "purpose": purpose if known else None,
+            }
+        )
+    return found
+
+
+def _reads_file(reads: list[dict[str, Any]], user_key: str) -> dict[str, bytes]:
+    rows = [{"user_key": user_key, **read} for read in reads]
+    return {"reads.parquet": _parquet(pa.Table.from_pylist(rows, schema=_READS))} if rows else {}
 
 
 def _decisions(held: Holdings, user_key: str, *, now: datetime) -> list[dict[str, Any]]:
@@ -190,6 +219,8 @@ def _schema() -> Mapping[str, Any]:
             "exposures": "experiments the person was shown a variant of",
             "alerts": "what was found unusual, by which model, and why",
             "served": "values handed out to a model that were kept to be checked",
+            "reads": "who read or did what with their data, for which purpose, and when; reads by one caller within two "
+            "seconds are one entry",
             "trained_on_by": "model versions fitted on rows of the person",
         },
         "events": {name: json_schema(event_type(name)) for name in EVENT_TYPES},

@@ -25,6 +25,7 @@ from feature_repo.served import Served
 from models.registry import Registry, open_registry
 from privacy.person_rows import count_rows, erase_rows
 from security.id_map import IdMap, open_id_map
+from security.subjects import Subjects
 from settings.config import Settings
 from storage.folder import Folder, StoredFile, archive_folder, features_folder
 from storage.layout import Layout
@@ -86,6 +87,7 @@ def places(held: Holdings, user_key: str) -> list[Place]:
         ("prediction records", layout.predictions),
         ("anomaly alerts", layout.alerts),
     )
+    subjects = Subjects(layout.audit)
     served = Served(layout.served, timedelta(days=held.settings.served_sample_days))
     rewritten: dict[StoredFile, StoredFile] = {}
     # The archive before the log: live workers make their memory anew from it when the log has forgotten somebody.
@@ -127,6 +129,12 @@ def places(held: Holdings, user_key: str) -> list[Place]:
             "entry deleted and overwritten",
             lambda: int(held.id_map.knows(user_key)),
             lambda: held.id_map.forget(user_key),
+        ),
+        Place(
+            "audit log",
+            "secret deleted, without which no entry tells that it was about them",
+            lambda: int(subjects.knows(user_key)),
+            lambda: subjects.forget(user_key),
         ),
         Place(
             "reports, logs and model files",

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,6 +24,7 @@ from models.roster import MODELS
 from privacy.certificate import write_certificate
 from privacy.errors import UnusableCorrection
 from privacy.holdings import Holdings
+from storage.duck import open_duckdb
 from storage.locks import hold
 
 __all__ = ["KIND", "rectify"]
@@ -87,7 +87,7 @@ def _as_sent(kind: Kind, value: Any) -> Any:
 def _replace(held: Holdings, declared: EventType, row: Mapping[str, Any], corrected: Mapping[str, Any]) -> None:
     """First the corrected one in, then the old one out of every file: after a crash in between, correcting again mends it."""
     before = held.archive.files(declared.name)
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("one", pa.Table.from_pylist([dict(corrected)], schema=declared.arrow))
         connection.execute("CREATE TEMP TABLE corrected AS SELECT * FROM one")

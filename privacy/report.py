@@ -67,6 +67,11 @@ def page(told: dict[str, Any]) -> str:
         ),
         "<h2>Models that learned from you</h2>",
         _table(["model", "version"], ([t["model"], t["version"]] for t in told["trained_on_by"])),
+        "<h2>Who read your data</h2>",
+        _table(
+            ["when", "who", "what", "for"],
+            ([_day(r["time"]), r["who"], _words(r["what"]), r["purpose"] or ""] for r in told["reads"]),
+        ),
         "<h2>Rows that didn't fit</h2>",
         _table(["event", "reason", "row"], ([r["event"], r["reason"], json.dumps(r["row"])] for r in told["rejected"])),
     ]

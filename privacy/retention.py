@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +24,8 @@ from events.schema import event_type
 from experiments.assignment import PURPOSE as EXPERIMENTS
 from feature_repo.served import Served
 from privacy.holdings import Holdings
+from security.subjects import Subjects
+from storage.duck import open_duckdb
 from storage.files import explain_full_disk, write_atomically
 from storage.folder import StoredFile
 from storage.layout import Layout
@@ -64,6 +65,7 @@ def retain(
                 _by_age(held, file, name, kept_for, now=now, done=done, dry_run=dry_run)
         _served(held, standing, now=now, done=done, dry_run=dry_run)
         _rejected(held, now=now, done=done, dry_run=dry_run)
+        _readers(held, now=now, done=done, dry_run=dry_run)
         if not dry_run:
             done.ids_forgotten = _forget_ids(held, standing)
     if progress:
@@ -81,7 +83,7 @@ def _events(held: Holdings, event: str, standing: Standing, *, now: datetime, do
     ]
     moments = pa.array([since for _, since in found], pa.timestamp("us", tz="UTC"))
     allowed = pa.table({"subject": pa.array([s for s, _ in found], pa.string()), "since": moments})
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("allowed_now", allowed)
         connection.execute(
@@ -159,11 +161,23 @@ def _rejected(held: Holdings, *, now: datetime, done: Retained, dry_run: bool) -
         held.rejected.remove(old)
 
 
+def _readers(held: Holdings, *, now: datetime, done: Retained, dry_run: bool) -> None:
+    """Let nobody tell any more who read what of people of whom nothing was read for so long, or who were erased since."""
+    subjects = Subjects(held.layout.audit)
+    last = subjects.last_entries()
+    erased = held.tombstones.erased(last)
+    old = [k for k, day in last.items() if not (now - _LONGEST).date() <= day > erased.get(k, _NEVER).date()]
+    done.deleted["audit"] += len(old)
+    done.kept["audit"] += len(last) - len(old)
+    for key in () if dry_run else old:
+        subjects.forget(key)
+
+
 def _forget_ids(held: Holdings, standing: Standing) -> int:
     """Let go of the ids of people who allow nothing any more and of whom no event is left."""
     left: set[str] = set()
     for event in held.archive.types():
-        with duckdb.connect() as connection:
+        with open_duckdb() as connection:
             rows = connection.execute(
                 f"SELECT DISTINCT user_key FROM {held.archive.sql(event, on=connection)}"
             ).fetchall()

@@ -30,7 +30,8 @@ FILES: dict[str, str] = {
     "rejected": "rows that didn't fit, by user key",
     "reports": "figures over many people",
     "run": "locks, and what the background processes are",
-    "security": "ids, each under a key of its own, which the keyring wraps; hashes of API keys, and what was done with them",
+    "security": "ids, each under a key of its own, which the keyring wraps; hashes of API keys, and what was done with "
+    "them; a secret for each user key that was read, by which they find the entries about them",
     "served": "a sample of served vectors, by user key",
     "shadow": "sums over many answers",
     "sources": "tables that were imported, by place",

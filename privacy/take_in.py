@@ -14,7 +14,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,6 +27,7 @@ from privacy.errors import UnusableExport
 from privacy.export import FORMAT, KIND
 from privacy.holdings import Holdings
 from security.pseudonyms import load_pseudonyms
+from storage.duck import open_duckdb
 
 __all__ = ["TakenIn", "check_export", "take_in"]
 
@@ -122,7 +122,7 @@ def _events(folder: Path, name: str, key: str) -> pa.Table:
 
 def _store(held: Holdings, name: str, table: pa.Table, *, since: datetime | None, done: TakenIn) -> None:
     """Archive what a grant covers and the archive doesn't have."""
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("taken", table)
         covered = f"occurred_at >= '{since.isoformat()}'::TIMESTAMPTZ" if since else "false"

@@ -1,7 +1,9 @@
 """The audit log: who did or tried what at the guarded doors, as JSON lines, one file a day.
 
 An entry names a key, never a person. The same thing done many times within seconds is one entry with a count, so neither
-a flood of refused calls nor a busy day of answers can fill the disk.
+a flood of refused calls nor a busy day of answers can fill the disk. About whom it is stands there as tags that mean
+something only to who has the person's own secret (`security.subjects`): `reads_of` lists what was done with one person's
+data, and nobody can after their erasure.
 
 Each entry carries the SHA-256 of itself and of the one before, over all files and processes: what is altered, removed
 or moved later shows (`verify_audit`). Entries cut off at the end show only to who kept the newest hash.
@@ -16,58 +18,73 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from security.subjects import Subjects
 from storage.errors import StorageError
 from storage.files import private_folder
 
-__all__ = ["Audit", "Verified", "note_once", "note_read", "read_audit", "verify_audit"]
+__all__ = ["Audit", "Verified", "note_once", "note_read", "read_audit", "reads_of", "verify_audit"]
 
 _log = logging.getLogger("aap.audit")
 _MOST_KINDS = 1_000
 _FIRST = "0" * 64
 _TAIL = 65_536
 """Bytes that the last entries are looked for in; an entry has a few hundred."""
+_NOBODY = {"tags": ""}
+_ALL_DAYS = 100_000
 _Kind = tuple[str, str, str]
 _Entry = dict[str, Any]
 
 
 class Audit:
-    """The log under `folder`. `note` takes an entry at once; `flush` writes, and is called every few seconds."""
+    """The log under `folder`. `note` takes an entry at once; `flush` writes, and is called every few seconds.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    People are named to it by user key; or, with `user_keys`, by what that makes user keys of, when they are written.
+    """
+
+    def __init__(self, folder: Path, *, user_keys: Callable[[Sequence[str]], list[str]] | None = None) -> None:
+        self._folder, self._user_keys = folder, user_keys or list
+        self._subjects = Subjects(folder)
         self._lock = threading.Lock()
         self._waiting: Counter[_Kind] = Counter()
         self._since: dict[_Kind, datetime] = {}
+        self._about: dict[_Kind, set[str]] = {}
 
-    def note(self, action: str, *, by: str, outcome: str, at: datetime, times: int = 1) -> None:
-        """Take one entry: what was done or tried, by which key, what came of it, and how many times."""
+    def note(
+        self, action: str, *, by: str, outcome: str, at: datetime, times: int = 1, about: Iterable[str] = ()
+    ) -> None:
+        """Take one entry: what was done or tried, by which key, what came of it, how many times, and about whom."""
         kind = (action, by, outcome)
         with self._lock:
             if kind not in self._waiting and len(self._waiting) >= _MOST_KINDS:
                 kind = ("other", "several", "several")
             self._waiting[kind] += times
             self._since.setdefault(kind, at)
+            if about:
+                self._about.setdefault(kind, set()).update(about)
 
     def flush(self) -> None:
         """Write what is waiting. A disk that can't be written keeps it waiting, and says so in the service's log."""
         with self._lock:
             waiting, self._waiting = self._waiting, Counter()
             since, self._since = self._since, {}
+            about, self._about = self._about, {}
         if not waiting:
             return
         days: dict[str, list[_Entry]] = {}
-        for (action, by, outcome), count in waiting.items():
-            at = since[action, by, outcome]
-            entry = {"time": at.isoformat(), "action": action, "by": by, "outcome": outcome, "count": count}
-            days.setdefault(f"{at:%Y-%m-%d}", []).append(entry)
         try:
+            for kind, count in waiting.items():
+                at, (action, by, outcome) = since[kind], kind
+                entry = {"time": at.isoformat(), "action": action, "by": by, "outcome": outcome, "count": count}
+                if kind in about:
+                    entry["about"] = self._subjects.tell(set(self._user_keys(list(about[kind]))), on=at.date())
+                days.setdefault(f"{at:%Y-%m-%d}", []).append(entry)
             for day in sorted(days):
                 self._append(day, days[day])
                 for entry in days[day]:  # what is written already waits no more
@@ -77,6 +94,8 @@ class Audit:
             with self._lock:
                 self._waiting.update(waiting)
                 self._since = since | self._since
+                for kind in waiting.keys() & about.keys():
+                    self._about.setdefault(kind, set()).update(about[kind])
 
     def _append(self, day: str, entries: list[_Entry]) -> None:
         private_folder(self._folder)
@@ -97,21 +116,22 @@ class Audit:
                 os.close(place)
 
 
-def note_once(folder: Path, action: str, *, by: str, at: datetime) -> None:
-    """One entry, written at once: for a command that does one thing."""
+def note_once(folder: Path, action: str, *, by: str, at: datetime, about: Iterable[str] = ()) -> None:
+    """One entry, written at once, about the people with these user keys: for a command that does one thing."""
     log = Audit(folder)
-    log.note(action, by=by, outcome="done", at=at)
+    log.note(action, by=by, outcome="done", at=at, about=about)
     log.flush()
 
 
-def note_read(folder: Path, what: str, *, people: int, at: datetime) -> None:
-    """One entry, written at once, of a read of that many people's data by a program on this machine, such as a notebook.
+def note_read(folder: Path, what: str, *, about: Collection[str], at: datetime) -> None:
+    """One entry, written at once, of a read of these people's data by a program on this machine, such as a notebook.
 
     It is named by the account it runs under. A read of nobody's data leaves none.
     """
-    if people:
+    if about:
         log = Audit(folder)
-        log.note(f"read {what}", by=f"account {getpass.getuser()}", outcome="answered", at=at, times=people)
+        who = f"account {getpass.getuser()}"
+        log.note(f"read {what}", by=who, outcome="answered", at=at, times=len(about), about=about)
         log.flush()
 
 
@@ -145,6 +165,10 @@ def verify_audit(folder: Path) -> Verified:
                     f"{file.name}, line {number}: altered, or entries before it were removed, added or moved."
                 )
             before = told
+            try:
+                Subjects(folder).tags(entry.get("about", _NOBODY))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                problems.append(f"{file.name}, line {number}: the list of whom it is about is gone or altered.")
     return Verified(count, before, tuple(problems))
 
 
@@ -156,6 +180,16 @@ def read_audit(folder: Path, *, days: int) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError:
                 continue
+
+
+def reads_of(folder: Path, user_key: str) -> list[dict[str, Any]]:
+    """The entries about one person, oldest first: `time`, `action`, `by`, `outcome`. None once they are erased."""
+    is_about = Subjects(folder).about(user_key)
+    return [
+        {name: entry[name] for name in ("time", "action", "by", "outcome")}
+        for entry in read_audit(folder, days=_ALL_DAYS)
+        if "about" in entry and is_about(entry["about"])
+    ]
 
 
 def _newest(folder: Path) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ __all__ = ["build_app"]
 
 _log = logging.getLogger("aap.serving")
 
-Counted = tuple[str, Sequence[Answer[Any]]]
+Counted = tuple[str, Sequence[str], Sequence[Answer[Any]]]
 """An endpoint's name and the answers to be counted under it."""
 Handler = Callable[[Any, Platform, KeyInfo], Awaitable[tuple[Any, Sequence[Counted]]]]
 ASKED = {
@@ -126,7 +125,7 @@ def _asking(name: str) -> Callable[[Request], Handler]:
 
         async def handle(asked: Any, _platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
             answers = await lane.ask(asked.about, Question(asked.asked, gpc.is_sent(request.headers)))
-            return {"answers": answers}, _counted([name], [answers])
+            return {"answers": answers}, _counted([name], [asked.about], [answers])
 
         return handle
 
@@ -151,16 +150,16 @@ def _asking_several(request: Request) -> Handler:
                 parts.append({"endpoint": name, "status": status, "error": sentence})
             else:
                 parts.append({"endpoint": name, "status": 200, "answers": answers})
-        return {"responses": parts}, _counted(names, found)
+        return {"responses": parts}, _counted(names, [part.about for part in asked.requests], found)
 
     return handle
 
 
-def _counted(names: Sequence[str], found: Sequence[Any]) -> list[Counted]:
-    """The answers among what was found that are about people."""
+def _counted(names: Sequence[str], about: Sequence[Sequence[str]], found: Sequence[Any]) -> list[Counted]:
+    """The answers among what was found that are about people, and about whom."""
     return [
-        (name, answers)
-        for name, answers in zip(names, found, strict=True)
+        (name, people, answers)
+        for name, people, answers in zip(names, about, found, strict=True)
         if name != "similar-items" and not isinstance(answers, BaseException)
     ]
 
@@ -191,7 +190,8 @@ async def _choose(
             received_at=now,
             notice_version=asked.notice_version,
         )
-        platform.audit.note(f"{asked.choice} {purpose}", by=key.id, outcome="done", at=now)
+        note = platform.audit.note
+        note(f"{asked.choice} {purpose}", by=key.id, outcome="done", at=now, about=[asked.user_id])
         return position
 
     return ConsentRecorded(purpose, asked.choice, await run_sync(record)), ()
@@ -243,25 +243,29 @@ def _call(
             reply = _refusal(error)
         if told is not None:
             reply.add(told.headers())
-        for name, answers in counted:
+        for name, people, answers in counted:
             metrics.count_answers(name, answers)
-            _note_reads(platform, key, name, answers)
+            _note_reads(platform, key, name, people, answers)
         seconds = time.perf_counter() - started
-        only = counted[0][1] if len(counted) == 1 else ()
+        only = counted[0][2] if len(counted) == 1 else ()
         metrics.count_call(endpoint, status=reply.status, seconds=seconds, answers=only)
-        trace.ended(reply.status, [a for _, answers in counted for a in answers])
+        trace.ended(reply.status, [a for _, _, answers in counted for a in answers])
         return reply
 
     return run
 
 
-def _note_reads(platform: Platform, key: KeyInfo, name: str, answers: Sequence[Answer[Any]]) -> None:
+def _note_reads(
+    platform: Platform, key: KeyInfo, name: str, people: Sequence[str], answers: Sequence[Answer[Any]]
+) -> None:
     """One read of each person whose data an answer rests on; who is denied is answered from nothing about them."""
-    read = Counter(a.consent.purpose for a in answers if a.consent.allowed)
-    for purpose, people in read.items():
-        platform.audit.note(
-            f"read for {name}, {purpose}", by=key.id, outcome="answered", at=platform.settings.now(), times=people
-        )
+    read: dict[str, list[str]] = {}
+    for user_id, answer in zip(people, answers, strict=True):
+        if answer.consent.allowed:
+            read.setdefault(answer.consent.purpose, []).append(user_id)
+    for purpose, whom in read.items():
+        what, at = f"read for {name}, {purpose}", platform.settings.now()
+        platform.audit.note(what, by=key.id, outcome="answered", at=at, times=len(whom), about=whom)
 
 
 async def _not_found(request: Request, _error: Exception) -> Reply:

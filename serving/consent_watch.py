@@ -2,8 +2,9 @@
 
 Answers rest on the projection in Redis, and the projection on a ledger, two secret keys and a clock. While one of these is
 missing, altered or wrong nobody can say what a person's last word is; so everybody is denied, as `consent_unavailable`, and
-no choice or event is taken, until a look finds everything in order again. Each look also brings into force what Redis missed,
-and holds the projections of some people against the ledger.
+no choice or event is taken, until a look finds everything in order again. Each look checks the ledger's newest record, its
+signature and the clock, and some older records, so that all are looked at round after round; brings into force what Redis
+missed; and holds the projections of some people against the ledger.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from pathlib import Path
 import redis
 
 from consent.choices import ConsentDesk
+from consent.clock import SKEW, require_clock
 from consent.errors import ConsentError, LedgerUnavailable
 from consent.policy import Decision, unavailable
+from consent.verification import Round
 from feature_repo.declare import Service
 from serving.denying import Denying
 from serving.predictor import Predictor
@@ -28,10 +31,12 @@ __all__ = ["ConsentWatch"]
 
 _SILENT_S = 30.0
 """Without a look for so long (a ledger that hangs gives up after 10 s) nothing is known any more."""
-_SKEW = timedelta(minutes=1)
 _PEOPLE = 20
 """Projections held against the ledger at each look, which with so many takes 7 ms of CPU; with one look every two seconds a
 hundred thousand people take three hours."""
+
+_RECORDS = 200
+"""Records of the ledger looked at again at each look, which takes 5 ms of CPU; a hundred thousand take 17 minutes."""
 
 
 class ConsentWatch:
@@ -42,6 +47,7 @@ class ConsentWatch:
         self._trouble: str | None = None
         self._looked: float | None = None
         self._anchor: tuple[datetime, float] | None = None
+        self._round = Round()
         self._place, self._mended, self._mended_before = "", 0, 0
 
     @property
@@ -77,6 +83,8 @@ class ConsentWatch:
             for key in self._keys:
                 load(key)
             head = desk.ledger.check()
+            if head is not None:
+                self._round.go_on(desk.ledger, head=head, most=_RECORDS)
             self._check_clock(now, ledger_at=head.signed_at if head else None)
             desk.catch_up(now=now)
             self._mend(desk, now=now)
@@ -99,15 +107,11 @@ class ConsentWatch:
         A grant that ran out would hold again on a clock set back; on one set forward a choice made now would outlive what is
         chosen later.
         """
-        if ledger_at is not None and now < ledger_at - _SKEW:
-            raise LedgerUnavailable(
-                f"The clock says {now:%Y-%m-%d %H:%M} UTC, but the consent ledger's last record is of "
-                f"{ledger_at:%Y-%m-%d %H:%M}: set the clock right."
-            )
+        require_clock(now, ledger_at=ledger_at)
         ticks = _ticks()
         began, then = self._anchor = self._anchor or (now, ticks)
         expected = began + timedelta(seconds=ticks - then)
-        if abs(now - expected) > _SKEW:
+        if abs(now - expected) > SKEW:
             raise LedgerUnavailable(
                 f"The clock says {now:%Y-%m-%d %H:%M} UTC where {expected:%Y-%m-%d %H:%M} was due: set it right, or, if it "
                 "is right now, restart the service."

@@ -94,7 +94,7 @@ class Platform:
         self.records = PredictionRecords(self.layout.predictions)
         self.traces = Traces(settings.traces_url, share=settings.traces_share)
         self.served = ServedSample(self.layout.served, rate=settings.served_sample_rate)
-        self.audit = Audit(self.layout.audit)
+        self.audit = Audit(self.layout.audit, user_keys=self.pseudonyms.user_keys)
         self.models = ModelsInUse(lambda: (open_registry or _open_registry)(settings), told=metrics.count_swap)
         self.challengers = ModelsInUse(lambda: Challengers((open_registry or _open_registry)(settings)))
         self.shadow = Shadow(self.challengers, folder=self.layout.shadow, share=settings.shadow)

@@ -38,10 +38,12 @@ def _handler(answer: Callable[[Platform, Any, KeyInfo], Any]) -> Handler:
     return handle
 
 
-def _receipts(platform: Platform, asked: PersonRequest, _key: KeyInfo) -> Receipts:
+def _receipts(platform: Platform, asked: PersonRequest, caller: KeyInfo) -> Receipts:
     signer = load_signer(platform.layout)
     key, ledger = platform.pseudonyms.user_key(asked.user_id), platform.stores().desk.ledger
     made = make_receipts(ledger, key, signer=signer, controller=platform.settings.controller)
+    at = platform.settings.now()
+    platform.audit.note("hand out a person's receipts", by=caller.id, outcome="done", at=at, about=[asked.user_id])
     return Receipts(made, signer.public.pem)
 
 
@@ -62,9 +64,9 @@ def _export(platform: Platform, asked: PersonRequest, caller: KeyInfo) -> dict[s
     platform.exposures.flush()
     held = open_holdings(platform.settings)
     now = platform.settings.now()
-    told = collect(held, platform.pseudonyms.user_key(asked.user_id), now=now)
-    platform.audit.note("export a person", by=caller.id, outcome="done", at=now)
-    return told
+    platform.audit.note("export a person", by=caller.id, outcome="done", at=now, about=[asked.user_id])
+    platform.audit.flush()  # so that this read, and those of the last seconds, are in it
+    return collect(held, platform.pseudonyms.user_key(asked.user_id), now=now)
 
 
 def _erase(platform: Platform, asked: ErasureRequest, caller: KeyInfo) -> dict[str, Any]:

@@ -20,13 +20,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
 from experiments.batches import Batches
 from serving.errors import ServingError
 from serving.models_in_use import InUse
+from storage.duck import open_duckdb
 
 __all__ = ["SCHEMA", "Challengers", "Compared", "Shadow", "read_shadow"]
 
@@ -201,7 +201,7 @@ def read_shadow(folder: Path) -> list[Compared]:
     if not any(folder.glob("day=*/*.parquet")):
         return []
     files = str(folder / "day=*" / "*.parquet").replace("'", "''")
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         rows = connection.execute(
             "SELECT model, champion, challenger, sum(calls)::BIGINT, sum(people)::BIGINT, sum(errors)::BIGINT, "
             "sum(dropped)::BIGINT, sum(difference) / nullif(sum(people), 0), max(largest), "

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
+from consent.choices import open_desk
+from consent.policy import Status
+from consent.purposes import Purpose
 from settings.config import load_settings
 from storage import redis_server
 
@@ -109,3 +112,17 @@ def test_a_missing_model_store_is_named(home: Path, aap: Aap) -> None:
     home.mkdir()
     (home / "aap.env").write_text("AAP_MLFLOW_URL=sqlite:////dev/null/mlflow.db\n")
     assert "model registry" in aap.refusal("models", "list")
+
+
+def test_a_clock_before_the_last_choice_dates_no_choice(aap: Aap, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk, now = open_desk(load_settings(home)), load_settings(home).now()
+    desk.record("a" * 32, Purpose.TRAIN_AI_SYSTEM, Status.GIVEN, said_by="them", method="form", indicated_at=now,
+                received_at=now)  # fmt: skip
+    monkeypatch.setenv("AAP_CLOCK_SHIFT", "-1d")
+    for words in (
+        ("withdraw", "ana", "marketing.retention"),
+        ("grant", "ana", "train_ai_system"),
+        ("gpc", "ana", "on"),
+    ):
+        assert "but the consent ledger's last record is of" in aap.refusal("consent", *words)
+    assert desk.ledger.size() == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
 
 from consent import merkle
+from consent.errors import LedgerUnavailable, UnusableChoice
 from consent.ledger import Entry, Ledger
 from consent.policy import Status
 from consent.purposes import Purpose
 from consent.records import RECORDS, canonical
 from consent.signing import Signer
-from consent.verification import continues, verify
+from consent.verification import Round, continues, verify
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 ME, OTHER = Signer(b"1" * 32), Signer(b"2" * 32)
@@ -126,6 +128,63 @@ def test_a_ledger_written_before_it_was_signed_is_covered_by_the_next_append(tmp
     ledger.append(entries(1, first=5), received_at=NOW)
     assert verify(ledger) == []
     assert ledger.head() is not None
+
+
+def test_a_ledger_that_was_never_signed_says_so_and_can_be_signed_as_it_is_once(tmp_path: Path) -> None:
+    Ledger.at(tmp_path / "ledger.db").append(entries(5), received_at=NOW)
+    ledger = Ledger.at(tmp_path / "ledger.db", signer=ME)
+    with pytest.raises(
+        LedgerUnavailable, match=r"^None of the consent ledger's 5 records is signed: .*`aap consent sign`"
+    ):
+        ledger.check()
+    assert ledger.sign_all(at=NOW) == 5
+    assert verify(ledger) == []
+    ledger.check()
+    Ledger.at(tmp_path / "ledger.db").append(entries(1, first=5), received_at=NOW)
+    with pytest.raises(UnusableChoice, match="signed already"):
+        ledger.sign_all(at=NOW)
+    assert [f.first for f in verify(ledger)] == [6]
+
+
+def copy(of: Path, to: Path) -> None:
+    with closing(sqlite3.connect(of)) as held, closing(sqlite3.connect(to)) as made:
+        held.backup(made)
+
+
+def go_round(ledger: Ledger, looks: Round, *, steps: int) -> list[str]:
+    """What so many steps of two records each say."""
+    said, head = [], ledger.head()
+    assert head is not None
+    for _ in range(steps):
+        try:
+            looks.go_on(ledger, head=head, most=2)
+        except LedgerUnavailable as error:
+            said.append(str(error))
+    return said
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaves forged", "leaves left"])
+@pytest.mark.parametrize("crime", [change, insert, remove, reorder])
+def test_who_looks_at_a_few_records_at_a_time_finds_it_within_a_round_and_until_it_is_gone(
+    tmp_path: Path, crime: Callable[[list[dict[str, Any]]], None], leaves: bool
+) -> None:
+    ledger, looks = filled(tmp_path / "ledger.db", 7), Round()
+    copy(tmp_path / "ledger.db", tmp_path / "sound.db")
+    assert go_round(ledger, looks, steps=9) == []
+    forge(tmp_path / "ledger.db", crime, leaves=leaves)
+    assert go_round(ledger, looks, steps=8) != []
+    assert len(go_round(ledger, looks, steps=4)) == 4, "it goes on being said"
+    copy(tmp_path / "sound.db", tmp_path / "ledger.db")
+    go_round(ledger, looks, steps=8)
+    assert go_round(ledger, looks, steps=8) == []
+
+
+def test_a_round_takes_in_what_is_added_meanwhile_and_another_ledger_in_its_place(tmp_path: Path) -> None:
+    ledger, looks = filled(tmp_path / "ledger.db", 7), Round()
+    assert go_round(ledger, looks, steps=2) == []
+    ledger.append(entries(3, first=7), received_at=NOW)
+    assert go_round(ledger, looks, steps=9) == []
+    assert go_round(filled(tmp_path / "shorter.db", 3), looks, steps=9) == []
 
 
 def test_a_frontier_that_was_altered_does_not_lead_the_next_head_astray(tmp_path: Path) -> None:

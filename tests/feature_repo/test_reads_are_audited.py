@@ -13,7 +13,7 @@ from feature_repo.purpose_in_force import purpose_in_force
 from feature_repo.retrieval import open_retrieval
 from feature_repo.store import apply, materialize
 from feature_repo.views import services, view_for
-from security.audit import read_audit, verify_audit
+from security.audit import read_audit, reads_of, verify_audit
 from tests.feature_repo.store_room import AS_OF, CUSTOMERS, RETENTION, StoreRoom
 
 EVERYBODY = (*CUSTOMERS, "refuser", "stranger")
@@ -40,7 +40,7 @@ def test_a_notebook_s_reads_are_as_many_entries_with_how_many_people_and_for_wha
         ),
         (f"read online vectors for churn, {RETENTION}", WHO, len(CUSTOMERS)),
     ]
-    written = b"".join(f.read_bytes() for f in room.layout.audit.iterdir())
+    written = b"".join(f.read_bytes() for f in room.layout.audit.glob("*.jsonl"))
     assert not any(key.encode() in written for key in asked)
     assert verify_audit(room.layout.audit).problems == ()
 
@@ -63,3 +63,29 @@ def test_a_read_that_nobody_allowed_and_one_that_its_opener_notes_leave_none(roo
     room.door().online_vectors(room.keys("refuser", "stranger"), service="churn", now=AS_OF)
     open_retrieval(room.settings, audited=False).online_vectors(room.keys("customer-0"), service="churn", now=AS_OF)
     assert entries(room) == []
+
+
+def test_each_person_finds_the_reads_of_them_and_of_nobody_else(room: StoreRoom) -> None:
+    store, view = apply(room.settings), view_for(Entity.USER, RETENTION)
+    materialize(room.settings, as_of=AS_OF)
+    one, other, refuser = room.keys("customer-0", "customer-1", "refuser")
+    labels = pd.DataFrame({"user_key": [one, refuser], "as_of": [AS_OF - timedelta(days=9)] * 2})
+    room.door().training_frame(labels, service="churn", as_of=AS_OF)
+    room.door().online_vectors([other, refuser], service="churn", now=AS_OF)
+    room.door().interactions("recommendation", as_of=AS_OF)
+    with purpose_in_force(RETENTION):
+        feature = f"{view.name}:{services()['churn'].features[0]}"
+        store.get_online_features(features=[feature], entity_rows=[{"user_key": one}])
+
+    def told(key: str) -> list[str]:
+        return [e["action"] for e in reads_of(room.layout.audit, key)]
+
+    frame, lines, vectors, feast = (
+        f"read a training frame for churn, {RETENTION}",
+        f"read purchases for recommendation, {Purpose.PERSONALIZE_PROFILING}",
+        f"read online vectors for churn, {RETENTION}",
+        f"read {view.name} through Feast, {RETENTION}",
+    )
+    assert told(one) == [frame, lines, feast]
+    assert told(other) == [vectors, lines]
+    assert told(refuser) == []

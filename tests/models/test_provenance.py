@@ -83,7 +83,24 @@ def refused(provenance: Provenance, version: ModelVersion, why: str) -> None:
 def test_a_version_whose_lineage_holds_is_loaded_and_says_what_it_was_made_of(provenance, register):
     version = register()
     assert provenance.load(version).name == "popularity"
-    assert provenance.check(version)["excluded"] == {"withdrawn": 2}
+    assert provenance.check(version).manifest["excluded"] == {"withdrawn": 2}
+
+
+def test_files_and_ledger_are_read_once_for_all_that_is_asked_of_a_version(provenance, register, monkeypatch):
+    version, read = register(), []
+    for kind, name in ((Registry, "read"), (Ledger, "leaves")):
+        whole = getattr(kind, name)
+        monkeypatch.setattr(
+            kind, name, lambda *a, _whole=whole, _name=name, **k: (read.append(_name), _whole(*a, **k))[1]
+        )
+    provenance.ended(version, now=AS_OF, checked=provenance.check(version))
+    assert read == ["read", "read", "leaves"], "manifest, people, the ledger"
+    provenance.load(version)
+    assert read.count("leaves") == 1, "it hasn't grown"
+    late = Entry("d" * 32, TRAINING, Status.GIVEN, AS_OF, "them", "form")
+    provenance.ledger.append([late], received_at=AS_OF + timedelta(days=1))
+    provenance.check(version)
+    assert read.count("leaves") == 2
 
 
 def test_the_ledger_may_grow_after_it(provenance, register):

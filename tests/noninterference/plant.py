@@ -30,7 +30,8 @@ _MOST_S = 600
 _TESTS_FAILED = 1
 """Pytest's own exit code; any other says that the tests were not run as they should be."""
 _CAUGHT = "caught"
-_FAILED = re.compile(r"^FAILED (\S+)", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED (?=tests/)|(?=ERROR tests/))((?:ERROR )?\S+)", re.MULTILINE)
+"""A leak that a fixture stumbles over is shown as such: look whether that is what should catch it."""
 
 
 @dataclass(frozen=True, slots=True)

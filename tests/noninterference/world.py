@@ -197,7 +197,7 @@ class World:
         """Everything held; exports of those `allowed`. Stored rows of those in `without` are left out."""
         hidden = {self.key(u) for u in without}
         held = open_holdings(self.settings)
-        found: dict[str, Any] = {f"archive {name}": rows for name, rows in self._archived(hidden).items()}
+        found: dict[str, Any] = {f"archive {name}": rows for name, rows in self.archived(hidden).items()}
         found |= {f"redis {name}": value for name, value in _everything(self.client, hidden).items()}
         found |= {f"model {n}": files for n, files in self.models.items()}
         found["ids"] = sorted(set(held.id_map.user_keys()) - hidden)
@@ -220,7 +220,8 @@ class World:
             rows: list[dict[str, Any]] = opened.read().to_pylist()
         return rows
 
-    def _archived(self, hidden: set[str]) -> dict[str, list[Any]]:
+    def archived(self, hidden: set[str]) -> dict[str, list[Any]]:
+        """The rows of every event type, without those of people who are `hidden`."""
         archive, found = Archive(archive_folder(self.settings)), {}
         with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'")

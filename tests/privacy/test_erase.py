@@ -32,6 +32,7 @@ from privacy.certificate import check_certificate
 from privacy.erase import erase
 from privacy.errors import ErasureIncomplete, UnusableCertificate
 from privacy.holdings import places
+from security.audit import reads_of, verify_audit
 from settings.config import Settings
 from storage import redis_server
 from storage.errors import LockHeld
@@ -115,6 +116,15 @@ def test_no_file_of_the_platform_holds_them_in_clear_but_the_ledger(erased: Eras
     holding = [f for f in files_that_hold(erased.settings.home, erased.key) if not f.startswith("redis/")]
     assert [f.rpartition("/")[0] for f in holding] == ["consent"] * len(holding)
     assert files_that_hold(erased.settings.home, f'"{WHO}"') == []
+
+
+def test_nobody_can_tell_any_more_who_read_what_of_them_and_the_audit_log_is_whole(erased: Erased) -> None:
+    """Training read everybody, them too; what is left of that in the log is about nobody that could be named."""
+    audit = Layout(erased.settings.home).audit
+    assert erased.before["audit log"] == 1
+    assert reads_of(audit, erased.key) == []
+    assert reads_of(audit, key_of(erased.settings, "client-5")) != []
+    assert verify_audit(audit).problems == ()
 
 
 def test_nobody_else_lost_anything(erased: Erased) -> None:

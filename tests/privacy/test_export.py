@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import getpass
 import json
 import os
 from collections.abc import Iterator
@@ -21,12 +22,15 @@ from events.rejected import Rejected
 from experiments.exposures import Exposures
 from feature_repo.declare import Entity
 from feature_repo.offline_values import built_view
+from feature_repo.retrieval import open_retrieval
 from feature_repo.views import all_views
 from privacy.errors import UnusableCorrection, UnusableExport
 from privacy.export import collect, write_export
 from privacy.holdings import places
 from privacy.rectify import rectify
 from privacy.take_in import check_export, take_in
+from security.api_keys import ApiKeys, Scope
+from security.audit import Audit, note_once
 from settings.config import Settings, load_settings
 from storage import redis_server
 from storage.folder import features_folder
@@ -82,6 +86,37 @@ def test_nobody_else_is_in_it(exported: Exported) -> None:
     ]
     for file in exported.folder.rglob("*.parquet"):
         assert set(pq.read_table(file)["user_key"].to_pylist()) == {exported.key}
+
+
+def test_it_says_who_read_what_of_them_for_what_and_when_in_all_three_forms(exported: Exported) -> None:
+    settings, key = exported.settings, exported.key
+    held, door = holdings(settings), open_retrieval(settings)
+    other = key_of(settings, "client-5")
+    caller = ApiKeys(held.layout.api_keys)
+    caller.create("the shop's page", scopes=[Scope.PREDICT], now=CLOSES)
+    (known,) = caller.list()
+    note_once(held.layout.audit, "read what a person allows", by="command line", at=LATER, about=[key])
+    door.online_vectors([key], service="churn", now=LATER)
+    door.online_vectors([other], service="segments", now=LATER)
+    service = Audit(held.layout.audit)
+    service.note("read for churn, marketing.retention", by=known.id, outcome="answered", at=LATER, about=[key, other])
+    service.flush()
+    into = exported.folder.with_name("reads")
+    reads = write_export(held, key, into=into, now=LATER)["reads"]
+    mine = [r for r in reads if r["time"] >= LATER.isoformat() or "online vectors" in r["what"]]
+    account = f"account {getpass.getuser()}"
+    assert [(r["who"], r["what"], r["purpose"]) for r in mine] == [
+        ("command line", "read what a person allows", None),
+        (account, "read online vectors for churn", "marketing.retention"),
+        ('API key "the shop\'s page"', "read for churn", "marketing.retention"),
+    ]
+    assert json.loads((into / "data.json").read_text())["reads"] == reads
+    table = pq.read_table(into / "reads.parquet").drop_columns("user_key").to_pylist()
+    assert table == reads
+    page = (into / "report.html").read_text()
+    assert "<h2>Who read your data</h2>" in page
+    assert "read online vectors for churn" in page
+    assert "read online vectors for segments" not in page
 
 
 def test_every_value_says_what_it_means_and_what_for(exported: Exported) -> None:

@@ -17,6 +17,8 @@ from experiments.exposures import Exposures
 from privacy.erase import erase
 from privacy.holdings import Holdings
 from privacy.retention import retain
+from security.audit import note_read, reads_of, verify_audit
+from security.subjects import Subjects
 from storage import redis_server
 from storage.errors import LockHeld
 from storage.locks import hold
@@ -82,12 +84,17 @@ def test_what_a_withdrawal_leaves_without_a_purpose_goes(held: Holdings) -> None
 
 def test_thirteen_months_on_nothing_of_anybody_is_left(held: Holdings) -> None:
     now = CLOSES + timedelta(days=400)
+    note_read(held.layout.audit, "vectors", about=[key_of(held.settings)], at=CLOSES)
+    assert reads_of(held.layout.audit, key_of(held.settings)) != []
     done = retain(held, now=now)
     assert done.kept.total() == 0
     assert held.archive.types() == []
     assert held.rejected.list() == []
     assert list(held.layout.exposures.rglob("*.parquet")) == []
     assert held.id_map.user_keys() == []
+    assert Subjects(held.layout.audit).last_entries() == {}
+    assert reads_of(held.layout.audit, key_of(held.settings)) == []
+    assert verify_audit(held.layout.audit).problems == ()
     assert WHO.encode() not in held.layout.id_map.read_bytes()
 
 
@@ -95,6 +102,7 @@ def test_what_a_restored_backup_brings_back_of_somebody_who_was_erased_goes_agai
     held: Holdings, tmp_path: Path
 ) -> None:
     key, other, layout = key_of(held.settings), key_of(held.settings, "client-1"), held.layout
+    note_read(layout.audit, "vectors", about=[key, other], at=CLOSES)
     backed_up = [held.archive.folder.path, layout.exposures, layout.rejected.parent, layout.id_map.parent]
     for number, folder in enumerate(backed_up):
         assert folder is not None
@@ -108,9 +116,11 @@ def test_what_a_restored_backup_brings_back_of_somebody_who_was_erased_goes_agai
     assert days_of(back, key)
     assert back.id_map.knows(key)
     assert back.rejected.of(key)
+    assert reads_of(layout.audit, key)
     of_others = len(back.rejected.list()) - len(back.rejected.of(key))
     done = retain(back, now=later)
     assert [days_of(back, key), back.id_map.knows(key), back.rejected.of(key)] == [[], False, []]
+    assert [reads_of(layout.audit, key), len(reads_of(layout.audit, other))] == [[], 1]
     assert len(back.rejected.list()) == of_others
     assert done.deleted["exposures"] == 1
     assert days_of(back, other) == kept

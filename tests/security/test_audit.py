@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
-from security.audit import Audit, note_once, read_audit, verify_audit
+from security.audit import Audit, note_once, note_read, read_audit, reads_of, verify_audit
+from security.subjects import Subjects
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -50,6 +53,10 @@ def test_what_could_not_be_written_waits(unprivileged: Path) -> None:
     log.note("thing", by="k", outcome="done", at=AT)
     log.flush()
     assert sum(log._waiting.values()) == 1
+    assert log._about == {}
+    log.note("read", by="k", outcome="done", at=AT, about=["a" * 32])
+    log.flush()
+    assert list(log._about.values()) == [{"a" * 32}]
 
 
 def written(folder: Path) -> Path:
@@ -126,3 +133,79 @@ def test_processes_that_write_at_once_make_one_chain(tmp_path: Path) -> None:
         writer.join(60)
     found = verify_audit(tmp_path)
     assert (found.entries, found.problems) == (150, ())
+
+
+PEOPLE = [f"{n:032x}" for n in range(200)]
+
+
+def test_a_person_finds_the_entries_about_them_and_no_key_stands_in_any(tmp_path: Path) -> None:
+    note_once(tmp_path, "export a person", by="command line", at=AT, about=PEOPLE[:1])
+    note_read(tmp_path, "a training frame", about=PEOPLE, at=AT)
+    note_read(tmp_path, "vectors", about=PEOPLE[1:3], at=AT)
+    note_once(tmp_path, "make a key", by="command line", at=AT)
+    assert [e["action"] for e in reads_of(tmp_path, PEOPLE[0])] == ["export a person", "read a training frame"]
+    assert [e["action"] for e in reads_of(tmp_path, PEOPLE[2])] == ["read a training frame", "read vectors"]
+    assert [e["action"] for e in reads_of(tmp_path, PEOPLE[199])] == ["read a training frame"]
+    assert reads_of(tmp_path, "f" * 32) == []
+    log = b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.suffix in (".jsonl", ".bin"))
+    assert not [key for key in PEOPLE if key.encode() in log or bytes.fromhex(key) in log]
+    assert verify_audit(tmp_path).problems == ()
+
+
+def test_two_entries_about_the_same_person_have_nothing_in_common(tmp_path: Path) -> None:
+    for _ in range(2):
+        note_once(tmp_path, "export a person", by="command line", at=AT, about=PEOPLE[:1])
+    one, other = (e["about"] for e in read_audit(tmp_path, days=1))
+    assert (one["people"], other["people"]) == (1, 1)
+    assert one["tags"] != other["tags"]
+    assert one["name"] != other["name"]
+
+
+def test_who_is_forgotten_can_be_told_by_nobody_and_the_chain_still_holds(tmp_path: Path) -> None:
+    note_read(tmp_path, "a training frame", about=PEOPLE, at=AT)
+    note_read(tmp_path, "vectors", about=PEOPLE[:2], at=AT)
+    before = Subjects(tmp_path).about(PEOPLE[0])
+    (secret,) = [before._secret]
+    assert secret is not None
+    assert secret in (tmp_path / "subjects.db").read_bytes()
+    Subjects(tmp_path).forget(PEOPLE[0])
+    assert not [f for f in tmp_path.rglob("*") if f.is_file() and secret in f.read_bytes()]
+    assert reads_of(tmp_path, PEOPLE[0]) == []
+    assert len(reads_of(tmp_path, PEOPLE[1])) == 2
+    assert verify_audit(tmp_path).problems == ()
+    note_read(tmp_path, "vectors", about=PEOPLE[:1], at=AT)
+    assert len(reads_of(tmp_path, PEOPLE[0])) == 1, "whoever comes back begins anew"
+
+
+def test_entries_of_before_people_were_told_still_verify(tmp_path: Path) -> None:
+    """Such a log lies in homes of earlier versions: no entry says about whom it is."""
+    line = json.dumps(
+        {"time": AT.isoformat(), "action": "read for churn", "by": "abc", "outcome": "answered", "count": 3}
+    )
+    digest = sha256(("0" * 64 + "\n" + json.dumps(json.loads(line), sort_keys=True)).encode()).hexdigest()
+    (tmp_path / "2026-03-01.jsonl").write_text(line[:-1] + f', "hash": "{digest}"}}\n')
+    note_read(tmp_path, "vectors", about=PEOPLE[:1], at=AT)
+    found = verify_audit(tmp_path)
+    assert (found.entries, found.problems) == (2, ())
+    assert [e["action"] for e in reads_of(tmp_path, PEOPLE[0])] == ["read vectors"]
+
+
+@pytest.mark.parametrize("harm", ["altered", "gone"])
+def test_a_list_of_people_that_was_altered_or_taken_away_is_named(tmp_path: Path, harm: str) -> None:
+    note_read(tmp_path, "a training frame", about=PEOPLE, at=AT)
+    (file,) = (tmp_path / "people").iterdir()
+    assert file.stat().st_mode & 0o077 == 0
+    if harm == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-8] + b"\0" * 8)
+    (problem,) = verify_audit(tmp_path).problems
+    assert problem == "2026-03-01.jsonl, line 1: the list of whom it is about is gone or altered."
+
+
+def test_tags_taken_out_of_an_entry_show_in_the_chain(tmp_path: Path) -> None:
+    note_read(tmp_path, "vectors", about=PEOPLE[:3], at=AT)
+    file = tmp_path / "2026-03-01.jsonl"
+    tags = json.loads(file.read_text())["about"]["tags"]
+    file.write_text(file.read_text().replace(tags, tags[16:]))
+    assert verify_audit(tmp_path).problems[0].startswith("2026-03-01.jsonl, line 1: altered")

@@ -101,18 +101,18 @@ def overwritten(file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def altered(ledger: Path) -> Iterator[None]:
-    """Somebody with the file at hand, and no key, has the last record say another thing."""
+def altered(ledger: Path, *, first: bool = False) -> Iterator[None]:
+    """Somebody with the file at hand, and no key, has the last record, or the first, say another thing."""
     with contextlib.closing(sqlite3.connect(ledger)) as connection:
         triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
         for name, _ in triggers:
             connection.execute(f"DROP TRIGGER {name}")
         connection.commit()
-        newest = "WHERE seq = (SELECT max(seq) FROM consent_records)"
-        connection.execute(f"UPDATE consent_records SET said_by = 'somebody else' {newest}")
+        which = f"WHERE seq = (SELECT {'min' if first else 'max'}(seq) FROM consent_records)"
+        connection.execute(f"UPDATE consent_records SET said_by = 'somebody else' {which}")
         connection.commit()
         yield
-        connection.execute(f"UPDATE consent_records SET said_by = 'the person' {newest}")
+        connection.execute(f"UPDATE consent_records SET said_by = 'the person' {which}")
         connection.commit()
         for _, text in triggers:
             connection.execute(text)
@@ -190,6 +190,20 @@ def test_while(
     headers = {"Authorization": f"Bearer {keys[Scope.CONSENT]}"}
     assert client.post("/v1/consent", json=CHOICE, headers=headers).json()["ledger_seq"] == 2
     assert asked() == "denied withdrawn"
+
+
+def test_an_older_record_that_is_altered_denies_everybody_as_soon_as_its_turn_comes(
+    client: httpx.Client, street: Street, choose: Choose, asked: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consent_watch, "_RECORDS", 2)
+    for who in ("bob", "cyd", "dan", "eve", "fay"):
+        choose(who, RETENTION)
+    until(asked, "answered granted")
+    with altered(Layout(street.settings.home).ledger, first=True):
+        until(asked, "denied consent_unavailable")
+        assert "Record 1 of the consent ledger is not what was recorded" in health(client)
+    until(asked, "answered granted")
+    assert health(client) == ""
 
 
 @pytest.mark.parametrize("hours", [-3, 3])

@@ -14,7 +14,7 @@ import pytest
 
 from consent.purposes import Purpose
 from security.api_keys import ApiKeys, Scope
-from security.audit import read_audit, verify_audit
+from security.audit import read_audit, reads_of, verify_audit
 from serving.platform import Platform
 from storage.layout import Layout
 from tests.serving.shop_window import Street, calling
@@ -184,4 +184,8 @@ def test_every_read_of_a_person_is_in_the_audit_log_by_key_and_purpose(
     entries = [e for e in read_audit(platform.layout.audit, days=1) if e["action"].startswith("read")]
     assert {(e["action"], e["by"]) for e in entries} == {("read for churn, marketing.retention", known["predict"])}
     assert sum(e["count"] for e in entries) == 3 * 2 + 2, "one for each person answered from their data"
+    found = {who: {e["by"] for e in reads_of(platform.layout.audit, street.key(who))} for who in ("yes", "too", "no")}
+    assert found == {"yes": {known["predict"]}, "too": {known["predict"]}, "no": set()}
+    written = b"".join(f.read_bytes() for f in platform.layout.audit.glob("*.jsonl"))
+    assert not [who for who in ("yes", "too") if street.key(who).encode() in written]
     assert verify_audit(platform.layout.audit).problems == ()

@@ -116,6 +116,7 @@ def test_a_person_is_handed_over_then_erased_and_certified_over_http(
     assert told.status_code == 200, told.text
     assert [e["item_id"] for e in told.json()["live_events"]] == ["tea"]
     assert {c["purpose"] for c in told.json()["consents"]} == {"analytics.reporting"}
+    assert [(r["who"], r["what"]) for r in told.json()["reads"]] == [("API key 'privacy'", "export a person")]
     unsure = officer.post("/v1/privacy/erasures", json={"user_id": "ana", "confirm": "yes"})
     assert unsure.status_code == 422
     gone = officer.post("/v1/privacy/erasures", json={"user_id": "ana", "confirm": "erase everything"})
@@ -124,6 +125,7 @@ def test_a_person_is_handed_over_then_erased_and_certified_over_http(
     assert check_certificate(gone.json(), public_key=load_signer(Layout(street.settings.home)).public)
     after = officer.post("/v1/privacy/exports", json={"user_id": "ana"}).json()
     assert (after["live_events"], after["user_id"]) == ([], None)
+    assert len(after["reads"]) == 1, "this very export: who asked before, nobody can tell any more"
     assert not any(d["allowed"] for d in after["decisions"])
     assert {c["method"] for c in after["consents"] if c["status"] == "withdrawn"} == {METHOD}
 
