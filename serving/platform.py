@@ -6,7 +6,6 @@ them, and again at the next call if that failed; from then on their clients reco
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 from collections.abc import Callable
@@ -72,7 +71,8 @@ class Stores:
 class Platform:
     """One process's hold on everything; `start` and `stop` bracket its life.
 
-    `open_features` and `open_registry` open what answers are made from. Raises `FlagsUnusable` or a `StorageError` when
+    `open_features` and `open_registry` open what answers are made from; `complete` is called once everything is opened and
+    loaded. Raises `FlagsUnusable` or a `StorageError` when
     made, for mistakes that a person must correct first.
     """
 
@@ -82,6 +82,7 @@ class Platform:
         *,
         open_features: Callable[[Settings], Any] | None = None,
         open_registry: Callable[[Settings], ModelSource] | None = None,
+        complete: Callable[[], None] = lambda: None,
     ) -> None:
         self._open_features = open_features or _open_retrieval
         self.settings, self.layout = settings, Layout(settings.home)
@@ -99,6 +100,7 @@ class Platform:
         self.challengers = ModelsInUse(lambda: Challengers((open_registry or _open_registry)(settings)))
         self.shadow = Shadow(self.challengers, folder=self.layout.shadow, share=settings.shadow)
         self._stores: Stores | None = None
+        self._complete = complete
         self._built: tuple[datetime, dict[str, datetime]] | None = None
         self._opening = threading.Lock()
         self._stopping = threading.Event()
@@ -167,12 +169,12 @@ class Platform:
 
     def _keep(self) -> None:
         self.records.code_revision = code_revision(Path(__file__).parents[1])
-        settled = False
+        told = False
         while not self._stopping.wait(_EVERY_S):
             self._keep_up()
-            if not settled and self._stores is not None and not self.models.missing():
-                _set_aside_what_stays()
-                settled = True
+            if not told and self._stores is not None and not self.models.missing():
+                self._complete()
+                told = True
 
     def _keep_up(self) -> None:
         """Every two seconds: take up edited flags, look whether consent is in order, learn the names of new items."""
@@ -198,12 +200,6 @@ class Platform:
             self._built = now, built_moments(features_folder(self.settings))
         for view, moment in self._built[1].items():
             metrics.tell_age(view, (now - moment).total_seconds())
-
-
-def _set_aside_what_stays() -> None:
-    """Spare the collector what libraries and models hold for good: looking through it all stops every call for 0.5 s."""
-    gc.collect()
-    gc.freeze()
 
 
 def _open_retrieval(settings: Settings) -> Any:

@@ -6,6 +6,7 @@ keys, so every HTTP call is handed straight to our application and they can't be
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -30,12 +31,18 @@ def _open_platform() -> Platform:
     try:
         settings = load_settings()
         _configure_logs(as_json=settings.log_json)
-        return Platform(settings)
+        return Platform(settings, complete=_set_aside_what_stays)
     except Exception as error:
         _log.error("The service can't start: %s", error)
         if os.getppid() != 1:
             os.kill(os.getppid(), signal.SIGTERM)
         raise
+
+
+def _set_aside_what_stays() -> None:
+    """Spare the collector what libraries and models hold for good: looking through it all stops every call for 0.5 s."""
+    gc.collect()
+    gc.freeze()
 
 
 def _configure_logs(*, as_json: bool) -> None:

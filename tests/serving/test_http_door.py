@@ -294,3 +294,29 @@ def test_health_names_a_mistake_in_the_flag_file_while_the_last_good_one_is_in_f
     platform.flags._source = held
     platform.flags.refresh()
     assert client.get("/readyz").json()["warnings"] == {}
+
+
+def test_a_process_is_told_once_that_everything_is_loaded_and_not_before(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.platform._EVERY_S", 0.02)
+    churn, told = street.shop.champions.pop("churn"), []
+
+    def complete() -> None:
+        told.append(platform.models.missing())
+
+    platform = Platform(
+        street.settings, open_features=lambda _: street.shelves, open_registry=lambda _: street.shop, complete=complete
+    )
+    platform.models.refresh()
+    platform.start()
+    time.sleep(0.3)
+    assert told == []
+    street.shop.champions["churn"] = churn
+    platform.models.refresh()
+    deadline = time.monotonic() + 10
+    while not told and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.1)
+    platform.stop()
+    assert told == [{}]
