@@ -155,9 +155,10 @@ _BY_NATURE = (
     ),
     (re.compile(r'("view": "user__(?:analytics_reporting|marketing_retention)",\s+"rows": )\d+'), r"\1N"),
     (re.compile(r"metric_[0-9a-f]{32}"), "metric_ID"),
+    (re.compile(r"\b[0-9a-f]{40}(\+changes)?(?![0-9a-f])"), "REVISION"),
     (re.compile(r'("prediction_id"\\?: \\?"|"run_id"\\?: \\?")[^"\\]+'), r"\1ID"),
     (re.compile(r'("ms(_squared)?": )[\d.]+'), r"\1T"),
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "UUID"),
 )
-"""How long a step took; how many change points there are of what some allow, which differ by right; and ids drawn at random,
-in places where no pseudonym stands."""
+"""How long a step took; how many change points there are of what some allow, which differ by right; ids drawn at random, in
+places where no pseudonym stands; and the commit of the code, which may be another by then."""
