@@ -151,6 +151,7 @@ def test_who_says_yes_while_the_log_is_drained_has_their_events_archived(
     collector: Collector, archive: Archive, choose: Choose
 ) -> None:
     later = NOW + timedelta(seconds=2)
+    choose("ana", Status.REFUSED, NOW - timedelta(days=1))
     choose("ana", Status.GIVEN, NOW + timedelta(seconds=1))
     assert collector.collect([viewed(1, occurred_at=later.isoformat())], now=later).accepted == 1
     assert drain(collector.log, archive, collector.desk.ledger, now=NOW).archived.total() == 1
