@@ -100,7 +100,9 @@ def pack(
     """The rows of `found`, as of `at`, each with its timetable if they were evaluated `ahead`."""
     view, n = plan.view, len(keys)
     first = np.searchsorted(found.person, np.arange(n))
-    packed = pack_rows(view, found.numbers[first], as_of=at, valid_until=found.valid_until, grant_start=starts)
+    packed: Sequence[bytes] = pack_rows(
+        view, found.numbers[first], as_of=at, valid_until=found.valid_until, grant_start=starts
+    )
     tables = [b""] * n
     if ahead:
         later = np.ones(len(found.person), dtype=bool)
