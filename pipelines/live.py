@@ -30,16 +30,11 @@ from storage.redis_server import connect
 __all__ = ["run", "work"]
 
 _DRAIN_S = 10.0
-_POLITENESS = 5
-"""Who accepts events and who answers go first where processors are short: a worker that falls behind folds more at once, and
-so with less work.
-"""
 
 
 def work(home: str, parent: int) -> None:
     """A worker process: until it is told to stop, or the process that started it is gone."""
     gc.freeze()  # what is loaded stays: nothing in it need be looked through again
-    os.nice(_POLITENESS)
     settings = load_settings(Path(home))
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -43,6 +43,10 @@ _MOST = 150_000
 """Events folded at once, about: somebody's row is written once for all of theirs, so the further a worker is behind, the less
 an event costs it.
 """
+_MANY = 2_000
+"""Who folds so many at once is behind."""
+_GATHER_S = 2.0
+_LOOK_S = 0.1
 _BALANCE_S = 0.5
 _AGAIN_S = 0.5
 _RENEWED = 100
@@ -154,8 +158,11 @@ class LiveWorker:
         try:
             while not stopping():
                 try:
-                    folded = self.step(self.ready(wait=idle))
+                    ready, begun = self.ready(wait=idle), time.monotonic()
+                    folded = self.step(ready)
                     idle = self.tend(busy=folded > 0) + folded == 0
+                    if folded >= _MANY:
+                        self._gather(at_most_s=2 * (time.monotonic() - begun))
                 except FAILED as error:
                     if (found := _sentence(error)) != problem:
                         problem = found
@@ -168,6 +175,17 @@ class LiveWorker:
             keeper.join()
         with contextlib.suppress(*FAILED):  # else the leases run out by themselves
             self.group.leave()
+
+    def _gather(self, *, at_most_s: float) -> None:
+        """Leave the processors to others for up to `at_most_s`, for more events to come: somebody's row is then written once
+        for several. Not while a whole batch waits already, nor once no more come.
+        """
+        until, waiting = time.monotonic() + min(at_most_s, _GATHER_S), -1
+        while time.monotonic() < until:
+            before, waiting = waiting, sum(self._log.appended(p) - held.total for p, held in self._held.items())
+            if waiting >= self.most or waiting == before:
+                break
+            time.sleep(_LOOK_S)
 
     def _keep_leases(self, done: Event) -> None:
         while not done.wait(self.lease_ms / 3_000):

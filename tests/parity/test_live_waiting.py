@@ -106,3 +106,21 @@ def test_a_worker_that_is_behind_takes_all_there_is_at_once_up_to_its_most(shop:
     worker.most = 1_000
     assert worker.step() == 113
     assert worker.step() == 0
+
+
+@pytest.mark.parametrize(("most", "looks"), [(1_000, 4), (2, 2)], ids=["while more come", "until a batch is full"])
+def test_a_worker_that_is_behind_lets_events_gather(
+    shop: LiveShop, monkeypatch: pytest.MonkeyPatch, most: int, looks: int
+) -> None:
+    log, worker, slept = RedisStreamLog(connect(shop.room.settings)), shop.worker(most=most), list[float]()
+    worker.step()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) <= 3:
+            log.append([bought(shop, len(slept))])
+
+    monkeypatch.setattr("pipelines.live_worker._GATHER_S", 1_000.0)
+    monkeypatch.setattr("pipelines.live_worker.time.sleep", sleep)
+    worker._gather(at_most_s=1_000.0)
+    assert len(slept) == looks
