@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from typing import Any
 
@@ -35,6 +35,9 @@ _MOST = 200
 _ASKED = 5_000
 """People looked up in the ledger at once."""
 
+_SET_BACK = timedelta(minutes=1)
+"""A clock that is behind by less stands still: those of several machines differ, and events come in no order of theirs."""
+
 LATE_US = REMEMBERED_US - 86_400_000_000
 """The log no longer knows the id of an event that comes later than this after it happened: the archive is asked."""
 
@@ -59,7 +62,7 @@ class Admitted:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._size, self._at = -1, float("inf")
+        self._size, self._at = -1, FOREVER
         self._notices: list[str] = []
         self._since: dict[tuple[Purpose, ...], dict[str, float]] = {}
         """By the purposes of an event type: types that share them share it."""
@@ -68,22 +71,24 @@ class Admitted:
 
     def since(self, events: set[str], *, now: datetime) -> dict[str, dict[str, float]]:
         """By event type and person, in microseconds since 1970; whoever is missing isn't admitted."""
-        size, notices, at = self._ledger.size(), [n.version for n in self._ledger.notices()], now.timestamp()
-        forgotten, self._at = at < self._at, float("inf")  # what is interrupted is begun from nothing
+        size, notices = self._ledger.size(), [n.version for n in self._ledger.notices()]
+        forgotten = now < self._at - _SET_BACK
+        at = now if forgotten else max(now, self._at)
+        self._at = FOREVER  # what is interrupted is begun from nothing
         kinds = {event: event_type(event).purposes for event in events}
         if set(kinds.values()) - self._since.keys() or notices != self._notices or size < self._size or forgotten:
             self._since, self._edges = {kind: {} for kind in {*kinds.values(), *self._since}}, []
             after = ""
             while some := self._ledger.subjects(after=after, most=_ASKED):
-                self._read(some, now=now)
+                self._read(some, now=at)
                 after = some[-1]
         else:
             again = {r.entry.subject for r in self._ledger.records(after=self._size)} if size > self._size else set()
-            while self._edges and self._edges[0][0] <= at:
+            while self._edges and self._edges[0][0] <= at.timestamp():
                 again.add(heappop(self._edges)[1])
             asked = sorted(again)
             for first in range(0, len(asked), _ASKED):
-                self._read(asked[first : first + _ASKED], now=now)
+                self._read(asked[first : first + _ASKED], now=at)
         self._size, self._notices, self._at = size, notices, at
         return {event: self._since[kind] for event, kind in kinds.items()}
 
