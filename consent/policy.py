@@ -117,8 +117,11 @@ def grants(choices: Iterable[Choice], *, subject: str, purpose: Purpose) -> tupl
     of two grants the one that ends sooner. While the Global Privacy Control is set nothing said permits; lifting it brings
     nothing back.
     """
+    said = tuple(choices)
+    if not said and spec(purpose).needs_consent:  # what most people say of most purposes
+        return [], Reason.NOT_GRANTED
     ours = sorted(
-        {c for c in choices if c.subject == subject and c.purpose is purpose},
+        {c for c in said if c.subject == subject and c.purpose is purpose},
         key=lambda c: (c.indicated_at, not c.status.permits, -_end(c).timestamp(), c.signal, c.status),
     )
     by_interest = not spec(purpose).needs_consent

@@ -14,7 +14,7 @@ from consent.policy import Grant, Reason
 from consent.purposes import Purpose
 from events.schema import event_type
 
-__all__ = ["Admission", "admissions"]
+__all__ = ["Admission", "admissions", "since_when"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,18 @@ def admissions(
     for event in events:
         purposes = event_type(event).purposes
         for subject, by_purpose in standing.items():
-            current = [g.start for p in purposes for g in by_purpose[p][0] if g.start <= now < g.end]
-            since = min(current) if current else None
+            since = since_when(by_purpose, purposes, now=now)
             made.append(
                 Admission(subject, event, since, _reason(by_purpose, purposes) if since is None else Reason.GRANTED)
             )
     return made
+
+
+def since_when(
+    by_purpose: Mapping[Purpose, tuple[list[Grant], Reason]], purposes: Iterable[Purpose], *, now: datetime
+) -> datetime | None:
+    """Since when what may serve any of `purposes` may be stored of a person; None if it may not."""
+    return min((g.start for p in purposes for g in by_purpose[p][0] if g.start <= now < g.end), default=None)
 
 
 def _reason(by_purpose: Mapping[Purpose, tuple[list[Grant], Reason]], purposes: tuple[Purpose, ...]) -> Reason:

@@ -7,25 +7,36 @@ log. Killed in between, a drain begins again at the same place and writes the sa
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from consent.ledger import Ledger
-from events.admission import admissions
+from consent.policy import FOREVER
+from consent.purposes import Purpose
+from events.admission import since_when
 from events.archive import Archive
 from events.log import PARTITIONS, REMEMBERED_US, Batch, EventLog
 from events.logged import EventColumns
 from events.schema import event_type
 from storage.duck import open_duckdb
+from storage.moments import from_micros
 
 __all__ = ["LATE_US", "Admitted", "Drained", "drain"]
 
 _MOST = 200
 """Entries taken at once."""
+
+_ASKED = 5_000
+"""People looked up in the ledger at once."""
+
+_SET_BACK = timedelta(minutes=1)
+"""A clock that is behind by less stands still: those of several machines differ, and events come in no order of theirs."""
 
 LATE_US = REMEMBERED_US - 86_400_000_000
 """The log no longer knows the id of an event that comes later than this after it happened: the archive is asked."""
@@ -43,32 +54,59 @@ class Drained:
 
 
 class Admitted:
-    """From when on whose events may be stored, by the ledger; read again when the ledger has grown or a grant has ended."""
+    """From when on whose events may be stored, by the ledger.
+
+    Kept from one drain to the next: everybody is read once, and again when a notice was published or the clock was set back;
+    else only those who made a choice meanwhile, or whose grant began or ended.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._size, self._made, self._until = -1, 0.0, 0.0
-        self._since: dict[str, dict[str, float]] = {}
+        self._size, self._at = -1, FOREVER
+        self._notices: list[str] = []
+        self._since: dict[tuple[Purpose, ...], dict[str, float]] = {}
+        """By the purposes of an event type: types that share them share it."""
+        self._edges: list[tuple[float, str]] = []
+        """When something changes by itself, and for whom, the next first."""
 
     def since(self, events: set[str], *, now: datetime) -> dict[str, dict[str, float]]:
         """By event type and person, in microseconds since 1970; whoever is missing isn't admitted."""
-        size, at = self._ledger.size(), now.timestamp()
-        if size != self._size or not self._made <= at < self._until:
-            self._since = {}
-        if wanted := events - self._since.keys():
-            standing = self._ledger.standing()
-            edges = [
-                moment
-                for by_purpose in standing.values()
-                for grants, _ in by_purpose.values()
-                for grant in grants
-                for moment in (grant.start.timestamp(), grant.end.timestamp())
-            ]
-            self._size, self._made, self._until = size, at, min((e for e in edges if e > at), default=float("inf"))
-            for event in sorted(wanted):
-                found = admissions(standing, events=[event], now=now)
-                self._since[event] = {a.subject: a.since.timestamp() * 1_000_000 for a in found if a.since is not None}
-        return self._since
+        size, notices = self._ledger.size(), [n.version for n in self._ledger.notices()]
+        forgotten = now < self._at - _SET_BACK
+        at = now if forgotten else max(now, self._at)
+        self._at = FOREVER  # what is interrupted is begun from nothing
+        kinds = {event: event_type(event).purposes for event in events}
+        if set(kinds.values()) - self._since.keys() or notices != self._notices or size < self._size or forgotten:
+            self._since, self._edges = {kind: {} for kind in {*kinds.values(), *self._since}}, []
+            after = ""
+            while some := self._ledger.subjects(after=after, most=_ASKED):
+                self._read(some, now=at)
+                after = some[-1]
+        else:
+            again = {r.entry.subject for r in self._ledger.records(after=self._size)} if size > self._size else set()
+            while self._edges and self._edges[0][0] <= at.timestamp():
+                again.add(heappop(self._edges)[1])
+            asked = sorted(again)
+            for first in range(0, len(asked), _ASKED):
+                self._read(asked[first : first + _ASKED], now=at)
+        self._size, self._notices, self._at = size, notices, at
+        return {event: self._since[kind] for event, kind in kinds.items()}
+
+    def _read(self, subjects: Sequence[str], *, now: datetime) -> None:
+        """Judge these people by what the ledger says now."""
+        standing = self._ledger.standing(subjects=subjects, purposes={p for kind in self._since for p in kind})
+        for kind, held in self._since.items():
+            for subject, by_purpose in standing.items():
+                since = since_when(by_purpose, kind, now=now)
+                if since is None:
+                    held.pop(subject, None)
+                else:
+                    held[subject] = since.timestamp() * 1_000_000
+        for subject, by_purpose in standing.items():
+            spans = [grant for grants, _ in by_purpose.values() for grant in grants]
+            moments = [moment for grant in spans for moment in (grant.start, grant.end) if now < moment < FOREVER]
+            if moments:
+                heappush(self._edges, (min(moments).timestamp(), subject))
 
 
 def drain(
@@ -81,7 +119,10 @@ def drain(
             batch = log.take(partition, most=_MOST)
             if not batch.entries:
                 break
-            _drain(log, batch, archive, admitted.since(set(batch.events), now=now), done)
+            # Events are accepted while this goes on, under choices made since it began.
+            newest = max(columns.available.max() for columns in batch.events.values())
+            at = max(now, from_micros(int(newest)))
+            _drain(log, batch, archive, admitted.since(set(batch.events), now=at), done)
             log.let_go(batch)
     return done
 

@@ -8,12 +8,14 @@ dies with it, and whoever takes over reads again.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 
-from events.log import PARTITIONS, Batch, key_of
+from events.log import PARTITIONS, Batch, Entry, key_of, total_at
 from storage import scripts
 
 __all__ = ["Behind", "Delivery", "LiveGroup", "behind"]
@@ -57,13 +59,18 @@ redis.call('PEXPIRE', KEYS[3], ARGV[3])
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 _GIVE_UP = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
-# Only who holds the lease may read. KEYS: lease, place, stream, generation. ARGV: worker, lease (ms), place, how many,
-# how long a place is kept (ms).
+_POLL_S = 0.01
+
+_AT_ONCE = 50
+"""Entries in one answer, of some 70 kB at most: Redis does nothing else meanwhile."""
+
+# Only who holds the lease may read. KEYS: lease, place, stream, generation. ARGV: worker, lease (ms), the place up to which
+# events have had their effect, how many entries, how long a place is kept (ms), the place to read after.
 _READ = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[5])
-return {redis.call('GET', KEYS[4]) or '0', redis.call('XRANGE', KEYS[3], '(' .. ARGV[3], '+', 'COUNT', ARGV[4])}
+return {redis.call('GET', KEYS[4]) or '0', redis.call('XRANGE', KEYS[3], '(' .. ARGV[6], '+', 'COUNT', ARGV[4])}
 """
 
 
@@ -133,14 +140,35 @@ class LiveGroup:
             self._give_up(p)
         self._redis.zrem(_WORKERS, self.name)
 
-    def read(self, partition: int, *, after: bytes, most: int) -> Delivery | None:
-        """The next entries, none of them waited for; everything up to `after` has had its effect. None: the lease is lost."""
+    def read(self, partition: int, *, after: bytes, total: int, most: int) -> Delivery | None:
+        """The next entries of about `most` events, none of them waited for; everything up to `after`, `total` events, has had
+        its effect. None: the lease is lost.
+        """
         keys = [*_lease(partition)[:2], key_of(partition, "events"), key_of(partition, "generation")]
-        (found,) = scripts.run(self._redis, _READ, [(keys, [self.name, self._lease_ms, after, most, _KEPT_MS])])
-        if found is None:
-            self.partitions.discard(partition)
-            return None
-        return Delivery(Batch.of(partition, found[1]), int(found[0]))
+        place, entries, at_once = after, list[Entry](), min(most, _AT_ONCE)
+        while True:
+            args: list[bytes | int | str] = [self.name, self._lease_ms, after, at_once, _KEPT_MS, place]
+            (found,) = scripts.run(self._redis, _READ, [(keys, args)])
+            if found is None:
+                self.partitions.discard(partition)
+                return None
+            entries += found[1]
+            if len(found[1]) < at_once or total_at(entries[-1]) - total >= most:
+                return Delivery(Batch.of(partition, entries), int(found[0]))
+            place = entries[-1][0]
+
+    def wait(self, places: Mapping[int, bytes], *, seconds: float) -> set[int]:
+        """The partitions, of those in `places`, with an entry after the place given: as soon as there is one, or none after
+        so many seconds. On a cluster, where no call waits for streams of several slots, after a moment all of them.
+        """
+        if scripts.is_cluster(self._redis):
+            time.sleep(min(seconds, _POLL_S))
+            return set(places)
+        streams: Any = {key_of(partition, "events"): place for partition, place in places.items()}
+        block = round(seconds * 1_000) or None  # 0 would be for ever
+        found: Any = self._redis.xread(streams, count=1, block=block)
+        came = {name for name, _ in found}
+        return {partition for partition in places if key_of(partition, "events").encode() in came}
 
     def generation(self, partition: int) -> int:
         """See `Delivery`."""

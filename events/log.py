@@ -19,7 +19,17 @@ import redis
 from events.logged import EventColumns, LoggedEvent, decode, encode, merged
 from storage import scripts
 
-__all__ = ["BEGINNING", "PARTITIONS", "REMEMBERED_US", "Batch", "EventLog", "RedisStreamLog", "key_of"]
+__all__ = [
+    "BEGINNING",
+    "PARTITIONS",
+    "REMEMBERED_US",
+    "Batch",
+    "Entry",
+    "EventLog",
+    "RedisStreamLog",
+    "key_of",
+    "total_at",
+]
 
 PARTITIONS = 4
 REMEMBERED_US = 35 * 86_400_000_000
@@ -27,6 +37,9 @@ REMEMBERED_US = 35 * 86_400_000_000
 
 BEGINNING = b"0-0"
 """The place before every entry."""
+
+Entry = tuple[bytes, Any]
+"""An entry of the log as redis-py gives it: its place, and its fields."""
 
 _FORGOTTEN_S = 75 * 86_400
 _TOGETHER = 500
@@ -93,12 +106,12 @@ class Batch:
         return sum(len(columns) for columns in self.events.values())
 
     @classmethod
-    def of(cls, partition: int, entries: Sequence[tuple[bytes, Any]]) -> Batch:
+    def of(cls, partition: int, entries: Sequence[Entry]) -> Batch:
         """From entries as redis-py gives them."""
         if not entries:
             return cls(partition, {})
         events = merged(part for _, fields in entries for part in decode(_field(fields, b"e")))
-        return cls(partition, events, len(entries), entries[0][0], entries[-1][0], int(_field(entries[-1][1], b"t")))
+        return cls(partition, events, len(entries), entries[0][0], entries[-1][0], total_at(entries[-1]))
 
 
 class EventLog(Protocol):
@@ -247,6 +260,11 @@ class RedisStreamLog:
 def key_of(partition: int, name: str) -> str:
     """A key of one partition; all of them share a slot."""
     return f"{{log:{partition}}}:{name}"
+
+
+def total_at(entry: Entry) -> int:
+    """How many events were appended to the partition up to an entry."""
+    return int(_field(entry[1], b"t"))
 
 
 def _lots(events: Sequence[LoggedEvent]) -> Iterator[tuple[int, int, list[bytes], list[int]]]:

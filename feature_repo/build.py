@@ -77,14 +77,14 @@ def built_moments(folder: Folder) -> dict[str, datetime]:
 
 def current_spans(standing: Standing, purpose: Purpose, *, as_of: datetime) -> pa.Table:
     """`k`, `start` (microseconds): everyone with `purpose` granted at `as_of`, and since when without a break."""
-    found = [
-        (subject, grant.start)
-        for subject, by_purpose in standing.items()
+    found = [  # of a crowd, so nothing is made that the garbage collector would have to look through
+        grant
+        for by_purpose in standing.values()
         for grant in by_purpose[purpose][0]
         if grant.start <= as_of < grant.end
     ]
-    starts = pa.array([start for _, start in found], pa.timestamp("us", tz="UTC")).cast(pa.int64())
-    return pa.table({"k": pa.array([k for k, _ in found], pa.string()), "start": starts})
+    starts = pa.array([grant.start for grant in found], pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    return pa.table({"k": pa.array([grant.subject for grant in found], pa.string()), "start": starts})
 
 
 def build(

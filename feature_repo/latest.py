@@ -7,7 +7,7 @@ and moments are read first, then the values of the rows that matter, a piece of 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def latest_rows(
             lists = sequences_at(connection, view, archive=archive, standing=standing, as_of=as_of)
     none = _none(view)
     for piece in _read_ahead(_pieces(view, built_view(folder, view), at=at, granted=granted)):
-        packed = piece.packed(view, at=at)
+        packed: Sequence[bytes] = piece.packed(view, at=at)
         if view.sequences:
             packed = [row + pack_sequences(lists.get(k, none)) for k, row in zip(piece.names, packed, strict=True)]
         tables = _timetables(view, piece, at=at)
@@ -129,7 +129,7 @@ class _Piece:
     moments: np.ndarray
     values: np.ndarray
 
-    def packed(self, view: View, *, at: int) -> list[bytes]:
+    def packed(self, view: View, *, at: int) -> Sequence[bytes]:
         """The rows that hold at `at`, each until its first change."""
         valid_until = np.full(len(self.first), NEVER)
         more = self.end - self.first > 1

@@ -40,7 +40,7 @@ class LiveValues:
     valid_until: np.ndarray
     """int64 `[n]`: until when the first row holds if nothing happens."""
     lists: list[list[list[str]]]
-    """Of each person the view's sequences."""
+    """Of each person the view's sequences, if it has any."""
 
 
 @dataclass(slots=True)
@@ -57,8 +57,8 @@ class _Spans:
     """Of each person, the first event under their grant."""
     end: np.ndarray
     places: np.ndarray
-    names: np.ndarray
-    """Source and id of each event where they are kept, object `[events, 2]`."""
+    texts: np.ndarray
+    """Of the memory, by `places`: source and id of each event first, where they are kept."""
 
 
 def evaluate(
@@ -91,7 +91,7 @@ def evaluate(
         over = numbers[:, bottom]
         undefined = np.isnan(numbers[:, top]) | np.isnan(over) | (over == 0)
         numbers[:, number] = np.where(undefined, default, numbers[:, top] / np.where(undefined, 1.0, over))
-    return LiveValues(person, moments, numbers, valid_until, _lists(memory, plan, held, len(rows)))
+    return LiveValues(person, moments, numbers, valid_until, _lists(plan, held, len(rows)))
 
 
 def pack(
@@ -100,7 +100,9 @@ def pack(
     """The rows of `found`, as of `at`, each with its timetable if they were evaluated `ahead`."""
     view, n = plan.view, len(keys)
     first = np.searchsorted(found.person, np.arange(n))
-    packed = pack_rows(view, found.numbers[first], as_of=at, valid_until=found.valid_until, grant_start=starts)
+    packed: Sequence[bytes] = pack_rows(
+        view, found.numbers[first], as_of=at, valid_until=found.valid_until, grant_start=starts
+    )
     tables = [b""] * n
     if ahead:
         later = np.ones(len(found.person), dtype=bool)
@@ -126,7 +128,7 @@ def _spans(memory: Memory, event: str, rows: np.ndarray, starts: np.ndarray) -> 
     totals = np.zeros((len(places) + 1, sums.shape[1]), np.int64)
     np.cumsum(sums, axis=0, out=totals[1:])
     first = np.searchsorted(key, person + starts, side="left")
-    return _Spans(occurred, key, totals, sums, first, np.cumsum(length), places, events.texts[places, :2])
+    return _Spans(occurred, key, totals, sums, first, np.cumsum(length), places, events.texts)
 
 
 def _begin(spans: _Spans, person: np.ndarray, moments: np.ndarray, window: int, hop: int) -> np.ndarray:
@@ -185,7 +187,7 @@ def _last(spans: _Spans, read: Read, end: np.ndarray) -> np.ndarray:
     many = np.diff(begins, append=len(counting))
     for begin, n in zip(begins[many > 1].tolist(), many[many > 1].tolist(), strict=True):
         tied = counting[begin : begin + n]
-        chosen[begin : begin + n] = min(tied.tolist(), key=lambda place: tuple(spans.names[place]))
+        chosen[begin : begin + n] = min(tied.tolist(), key=lambda place: tuple(spans.texts[spans.places[place], :2]))
     return np.asarray(chosen[np.searchsorted(counting, end) - 1])
 
 
@@ -201,12 +203,14 @@ def _extreme(spans: _Spans, read: Read, of: np.ndarray, begin: np.ndarray, end: 
     return np.asarray(fold.reduceat(counted, edges)[::2])
 
 
-def _lists(memory: Memory, plan: LivePlan, held: dict[str, _Spans], n: int) -> list[list[list[str]]]:
+def _lists(plan: LivePlan, held: dict[str, _Spans], n: int) -> list[list[list[str]]]:
+    if not plan.lists:
+        return []
     lists: list[list[list[str]]] = [[] for _ in range(n)]
     for event, text, most in plan.lists:
-        spans, texts = held[event], memory.events[event].texts
+        spans = held[event]
         for mine, first, end in zip(lists, spans.first.tolist(), spans.end.tolist(), strict=True):
-            mine.append(_newest(spans.occurred[first:end], texts, spans.places[first:end], 2 + text, most))
+            mine.append(_newest(spans.occurred[first:end], spans.texts, spans.places[first:end], 2 + text, most))
     return lists
 
 

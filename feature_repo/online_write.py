@@ -20,24 +20,38 @@ import redis
 
 from consent import projection
 from consent.purposes import Purpose
+from feature_repo.packed import PackedRows
 from feature_repo.views import View
 from storage import scripts
 
 __all__ = ["OnlineRow", "OnlineRows", "erase", "item_key", "to_micros", "write", "write_items", "write_many"]
 
-# Of n people, each once. KEYS: n projections, n rows, n timetables. ARGV: where in a projection the grant is, where its
-# reason, how long a projection is; how a grant looks that nobody has ended (`projection.RUNNING`); (as_of, grant_start) of
-# each person, packed; a byte for each, 1 where a timetable comes with the row; n rows; those timetables. Answers how many
-# were written. What is written begins with the projection as it stands. A newer row stays. A grant that was withdrawn takes
-# nothing any more, not even what was computed before: else a slow writer would bring back what the withdrawal deleted. A
-# row whose projection was lost goes. Offsets in a row are `packed.HEADER`'s; one that no change is coming to (`valid_until`
-# never) has no timetable. Moments stay below 2^53, so Lua's numbers hold them exactly.
+# Of n people, each once. KEYS: n projections, n rows, n timetables; or none, on one server, where the script makes them: that
+# is less to send, to read and to hold. ARGV: where in a projection the grant is, where its reason, how long a projection is;
+# how a grant looks that nobody has ended (`projection.RUNNING`); (as_of, grant_start) of each person, packed; a byte for
+# each, 1 where a timetable comes with the row; the people, of one length each, and the purpose (if there are no KEYS); n rows
+# in one, and n + 1 edges between them, packed; those timetables. Answers how many were written. What is written begins with
+# the projection as it stands. A newer row stays. A grant that was withdrawn takes nothing any more, not even what was
+# computed before: else a slow writer would bring back what the withdrawal deleted. A row whose projection was lost goes.
+# Offsets in a row are `packed.HEADER`'s; one that no change is coming to (`valid_until` never) has no timetable. Moments
+# stay below 2^53, so Lua's numbers hold them exactly.
 _WRITE = """
 local at, why_at, size = ARGV[1] + 1, ARGV[2] + 1, tonumber(ARGV[3])
 local runs_out, forever, moments, timed = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local read, byte, n = struct.unpack, string.byte, #KEYS / 3
-local timetables = 7 + n
-local held = redis.call('MGET', unpack(KEYS, 1, 2 * n))
+local people, purpose, rows, edges = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+local read, byte, sub, n, timetables = struct.unpack, string.byte, string.sub, #timed, 11
+local keys, each = KEYS, #people / n
+if #keys == 0 then
+  keys = {}
+  for i = 1, n do
+    local head = '{u:' .. sub(people, each * (i - 1) + 1, each * i)
+    keys[i], keys[n + i] = head .. '}:c', head .. '}:f:' .. purpose
+  end
+end
+local function timetable_key(i)
+  return keys[2 * n + i] or '{u:' .. sub(people, each * (i - 1) + 1, each * i) .. '}:s:' .. purpose
+end
+local held = redis.call('MGET', unpack(keys, 1, 2 * n))
 local put, gone, puts, goes, written = {}, {}, 0, 0, 0
 for i = 1, n do
   local consent, row, has_timetable = held[i], held[n + i], byte(timed, i) == 1
@@ -49,14 +63,15 @@ for i = 1, n do
       local there, until_, expires, there_grant
       if row and #row >= size + 40 then there, until_, expires, there_grant = read('<llll', row, size + 9) end
       if not (there and there_grant == start and there > as_of) then
-        put[puts + 1], put[puts + 2], puts = KEYS[n + i], consent .. ARGV[7 + i], puts + 2
+        local first, last = read('<I4I4', edges, 4 * i - 3)
+        put[puts + 1], put[puts + 2], puts = keys[n + i], consent .. sub(rows, first + 1, last), puts + 2
         written = written + 1
-        if has_timetable then put[puts + 1], put[puts + 2], puts = KEYS[2 * n + i], ARGV[timetables], puts + 2
-        elseif row and (not there or until_ < 9e18) then gone[goes + 1], goes = KEYS[2 * n + i], goes + 1 end
+        if has_timetable then put[puts + 1], put[puts + 2], puts = timetable_key(i), ARGV[timetables], puts + 2
+        elseif row and (not there or until_ < 9e18) then gone[goes + 1], goes = timetable_key(i), goes + 1 end
       end
     end
   elseif row then
-    gone[goes + 1], gone[goes + 2], goes = KEYS[n + i], KEYS[2 * n + i], goes + 2
+    gone[goes + 1], gone[goes + 2], goes = keys[n + i], timetable_key(i), goes + 2
   end
 end
 if goes > 0 then redis.call('DEL', unpack(gone)) end
@@ -139,13 +154,13 @@ def write_many(client: redis.Redis, view: View, many: Iterable[OnlineRows]) -> t
 
     While one lot is on its way the next is made ready. Every lot that was sent is written, whatever follows.
     """
-    written = total = 0
+    written, total, declared = 0, 0, scripts.is_cluster(client)
     with ThreadPoolExecutor(max_workers=1) as sender:
         on_their_way: deque[Future[list[int]]] = deque()
         for rows in many:
             for first in range(0, len(rows), _PER_TRIP):
                 lot = rows.between(first, first + _PER_TRIP)
-                calls = [_call(view, people) for people in _together(client, lot)]
+                calls = [_call(view, people, declared=declared) for people in _together(client, lot)]
                 if len(on_their_way) == _AHEAD:
                     written += sum(on_their_way.popleft().result())
                 on_their_way.append(sender.submit(scripts.run, client, _WRITE, calls))
@@ -181,18 +196,23 @@ def write_items(client: redis.Redis, view: View, rows: Iterable[tuple[str, bytes
     return written
 
 
-def _call(view: View, people: OnlineRows) -> scripts.Call:
-    """One run of the script for a few hundred different people; on a cluster only of one slot."""
+def _call(view: View, people: OnlineRows, *, declared: bool) -> scripts.Call:
+    """One run of the script for a few hundred different people; on a cluster only of one slot, with the keys `declared`."""
     user_keys = people.user_keys
+    who = "".join(user_keys)
+    declared = declared or len(set(map(len, user_keys))) > 1 or not who.isascii()
     moments = np.array((people.as_of, people.grant_start), dtype="<i8").T.tobytes()
     timed = bytes(map(bool, people.timetables))
-    keys = [
-        *projection.consent_keys(user_keys),
-        *projection.row_keys(user_keys, view.purpose),
-        *projection.timetable_keys(user_keys, view.purpose),
-    ]
+    rows = PackedRows.of(people.rows)
+    edges = (rows.edges - rows.edges[0]).astype("<u4").tobytes()
+    keys: list[str] = []
+    if declared:
+        keys += projection.consent_keys(user_keys)
+        keys += projection.row_keys(user_keys, view.purpose)
+        keys += projection.timetable_keys(user_keys, view.purpose)
     where = (*projection.places(view.purpose), projection.ROW.itemsize, *projection.RUNNING)
-    return keys, [*where, moments, timed, *people.rows, *filter(None, people.timetables)]
+    told = [*where, moments, timed, "" if declared else who, str(view.purpose), rows.joined(), edges]
+    return keys, [*told, *filter(None, people.timetables)]
 
 
 def _together(client: redis.Redis, lot: OnlineRows) -> Iterator[OnlineRows]:

@@ -9,9 +9,10 @@ change by themselves, when, and to what. It says which row it goes with, and is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, overload
 
 import msgspec
 import numpy as np
@@ -29,6 +30,7 @@ __all__ = [
     "MADE_BY",
     "NEVER",
     "VALID_UNTIL",
+    "PackedRows",
     "changes",
     "consent_size",
     "cut",
@@ -68,6 +70,45 @@ _TIMETABLE = np.dtype([("fingerprint", "<u4"), ("changes", "<u4"), ("as_of", "<i
 
 CHANGE = np.dtype([("moment", "<i8"), ("place", "<u2"), ("value", "<f8")])
 """One entry of a timetable: from `moment` (microseconds since 1970) on, the number at `place` is `value`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedRows(Sequence[bytes]):
+    """Many rows in one piece of memory; each is cut out when it is asked for."""
+
+    whole: bytes
+    edges: np.ndarray
+    """int64 `[n + 1]`: where in `whole` each row begins, and the last ends."""
+
+    @classmethod
+    def of(cls, rows: Sequence[bytes]) -> PackedRows:
+        """From rows that lie apart, unless they lie together already."""
+        if isinstance(rows, PackedRows):
+            return rows
+        return cls(b"".join(rows), np.cumsum([0, *map(len, rows)]))
+
+    def joined(self) -> bytes:
+        """All of them, one after another."""
+        return self.whole[int(self.edges[0]) : int(self.edges[-1])]
+
+    def __len__(self) -> int:
+        return len(self.edges) - 1
+
+    @overload
+    def __getitem__(self, place: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> PackedRows: ...
+
+    def __getitem__(self, place: int | slice) -> bytes | PackedRows:
+        if isinstance(place, slice):
+            first, end, _ = place.indices(len(self))
+            return PackedRows(self.whole, self.edges[first : max(first, end) + 1])
+        first = range(len(self))[place]
+        return self.whole[int(self.edges[first]) : int(self.edges[first + 1])]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(cut(self.whole, self.edges))
 
 
 def consent_size(view: View) -> int:
@@ -132,7 +173,7 @@ def sequences_of(view: View, blob: bytes) -> list[list[str]]:
 
 def pack_rows(
     view: View, values: np.ndarray, *, as_of: int, valid_until: np.ndarray, grant_start: np.ndarray
-) -> list[bytes]:
+) -> PackedRows:
     """Many rows at once, without sequences: `values` is float64 `[n, n_numbers]`, the two moments int64 `[n]`."""
     table = np.zeros(len(values), row_layout(view))
     header = table["header"]
@@ -140,7 +181,7 @@ def pack_rows(
     header["as_of"], header["valid_until"], header["grant_start"] = as_of, valid_until, grant_start
     header["expires_at"] = as_of + view.time_to_live_us
     table["numbers"] = values
-    return cut(table.tobytes(), np.arange(len(values) + 1) * table.itemsize)
+    return PackedRows(table.tobytes(), np.arange(len(values) + 1) * table.itemsize)
 
 
 def row_layout(view: View) -> np.dtype[Any]:

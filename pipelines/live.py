@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -14,8 +15,10 @@ from pathlib import Path
 from threading import Event
 
 from consent.choices import open_ledger
+from consent.errors import LedgerUnavailable
 from events.archive import Archive
 from events.drain import Admitted
+from events.schema import EVENT_TYPES
 from pipelines.ingest import archive_live_events
 from pipelines.live_worker import FAILED, LiveWorker
 from pipelines.watching import watch
@@ -31,6 +34,7 @@ _DRAIN_S = 10.0
 
 def work(home: str, parent: int) -> None:
     """A worker process: until it is told to stop, or the process that started it is gone."""
+    gc.freeze()  # what is loaded stays: nothing in it need be looked through again
     settings = load_settings(Path(home))
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -56,7 +60,8 @@ def run(
     running: list[BaseProcess] = []
     watcher: BaseProcess | None = None
     admitted = Admitted(open_ledger(settings))
-    drained = time.monotonic()
+    drained = float("-inf")
+    gc.freeze()  # what is loaded stays: nothing in it need be looked through again
     try:
         while not stop.is_set():
             running = [p for p in running if p.is_alive()]
@@ -90,5 +95,8 @@ def _start(target: Callable[[str, int], None], settings: Settings) -> BaseProces
 
 def _drain(settings: Settings, admitted: Admitted) -> None:
     """Write the archive. What can't be done now is done next time: the log keeps it."""
-    with contextlib.suppress(StorageError, *FAILED):
+    with contextlib.suppress(StorageError, LedgerUnavailable, *FAILED):
+        admitted.since(
+            set(EVENT_TYPES), now=settings.now()
+        )  # a crowd takes seconds, best spent before there are events
         archive_live_events(settings, now=settings.now(), admitted=admitted, wait_s=0.0)

@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Event, Thread
@@ -31,6 +31,7 @@ from feature_repo.live_layout import layouts, live_plans
 from feature_repo.live_memory import Memory
 from feature_repo.live_rows import LiveRows
 from feature_repo.online import to_micros
+from feature_repo.packed import NEVER
 from storage.redis_server import UNREACHABLE
 
 __all__ = ["FAILED", "LiveWorker"]
@@ -38,9 +39,14 @@ __all__ = ["FAILED", "LiveWorker"]
 FAILED: tuple[type[Exception], ...] = (redis.RedisError, *UNREACHABLE, EventError, duckdb.Error, OSError)
 """What passes, or is tried again: nothing is lost by it."""
 
-_MOST = 50_000
-"""Events folded at once, about."""
-_IDLE_S = 0.004
+_MOST = 150_000
+"""Events folded at once, about: somebody's row is written once for all of theirs, so the further a worker is behind, the less
+an event costs it.
+"""
+_MANY = 2_000
+"""Who folds so many at once is behind."""
+_GATHER_S = 2.0
+_LOOK_S = 0.1
 _BALANCE_S = 0.5
 _AGAIN_S = 0.5
 _RENEWED = 100
@@ -63,8 +69,14 @@ class _Partition:
     """Events the memory has from the archive that are still to be read from the log."""
     to_renew: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     renewed: int = 0
-    per_entry: float = 1.0
+    due: int = NEVER
+    """When the first of those waiting begins to count, microseconds since 1970."""
     wrote_at: int = 0
+
+    def wait_for(self, events: list[LoggedEvent]) -> None:
+        """Keep `events` until they begin to count."""
+        self.waiting += events
+        self.due = min([self.due, *(max(e.available_at, e.occurred_at) for e in events)])
 
 
 @dataclass(slots=True)
@@ -89,11 +101,12 @@ class LiveWorker:
         self.group = LiveGroup(self.client, self.name, lease_ms=self.lease_ms)
         self._log = RedisStreamLog(self.client)
 
-    def step(self) -> int:
-        """Balance when due, fold a batch of each partition held, and renew some rows; returns the number of events."""
+    def step(self, ready: Collection[int] | None = None) -> int:
+        """Balance when due, and fold a batch of each partition held, or of those in `ready`; returns the number of events."""
         if time.monotonic() - self._balanced >= _BALANCE_S:
             self.balance()
-        done = sum(self._fold(partition) for partition in sorted(self._held))
+            ready = None
+        done = sum(self._fold(p) for p in sorted(self._held) if ready is None or p in ready)
         self.folded += done
         return done
 
@@ -122,17 +135,34 @@ class LiveWorker:
                 done += some
         return done
 
+    def ready(self, *, wait: bool) -> set[int] | None:
+        """The partitions that there is something to do in; with `wait`, not before there is, or it is time to look at all of
+        them, which is None.
+        """
+        left = self._balanced + _BALANCE_S - time.monotonic()
+        if not wait or left <= 0:
+            left = 0.0
+        if not self._held:
+            time.sleep(left)
+            return None
+        due = min(held.due for held in self._held.values())
+        left = min(left, max(0.0, (due - self._moment()) / 1_000_000))
+        came = self.group.wait({p: held.place for p, held in self._held.items()}, seconds=left)
+        return came | {p for p, held in self._held.items() if held.due <= self._moment()}
+
     def run(self, stopping: Callable[[], bool], *, tell: Callable[[str], None] = lambda _: None) -> None:
         """Work until `stopping()`; Redis may go away and come back meanwhile. `tell` is given each new problem once."""
-        done, problem = Event(), ""
+        done, problem, idle = Event(), "", False
         keeper = Thread(target=self._keep_leases, args=(done,), daemon=True)
         keeper.start()
         try:
             while not stopping():
                 try:
-                    folded = self.step()
-                    if self.tend(busy=folded > 0) + folded == 0:
-                        time.sleep(_IDLE_S)
+                    ready, begun = self.ready(wait=idle), time.monotonic()
+                    folded = self.step(ready)
+                    idle = self.tend(busy=folded > 0) + folded == 0
+                    if folded >= _MANY:
+                        self._gather(at_most_s=2 * (time.monotonic() - begun))
                 except FAILED as error:
                     if (found := _sentence(error)) != problem:
                         problem = found
@@ -145,6 +175,17 @@ class LiveWorker:
             keeper.join()
         with contextlib.suppress(*FAILED):  # else the leases run out by themselves
             self.group.leave()
+
+    def _gather(self, *, at_most_s: float) -> None:
+        """Leave the processors to others for up to `at_most_s`, for more events to come: somebody's row is then written once
+        for several. Not while a whole batch waits already, nor once no more come.
+        """
+        until, waiting = time.monotonic() + min(at_most_s, _GATHER_S), -1
+        while time.monotonic() < until:
+            before, waiting = waiting, sum(self._log.appended(p) - held.total for p, held in self._held.items())
+            if waiting >= self.most or waiting == before:
+                break
+            time.sleep(_LOOK_S)
 
     def _keep_leases(self, done: Event) -> None:
         while not done.wait(self.lease_ms / 3_000):
@@ -172,7 +213,7 @@ class LiveWorker:
         memory = Memory(layouts())
         held = _Partition(memory, LiveRows(self.client, memory, live_plans()), *begin, generation)
         try:
-            held.waiting = snapshot.fill(memory, partition=partition, at=at)
+            held.wait_for(snapshot.fill(memory, partition=partition, at=at))
         except duckdb.Error:
             self.archive.check(layouts())  # says which file it is
             raise
@@ -189,8 +230,7 @@ class LiveWorker:
 
     def _fold(self, partition: int) -> int:
         held = self._held[partition]
-        most = max(1, int(self.most / held.per_entry))
-        delivery = self.group.read(partition, after=held.place, most=min(most, 2_000))
+        delivery = self.group.read(partition, after=held.place, total=held.total, most=self.most)
         if delivery is None:
             del self._held[partition]
             return 0
@@ -200,7 +240,6 @@ class LiveWorker:
         batch, at = delivery.batch, self._moment()
         self._take(held, batch.events, at=at)
         if batch.entries:
-            held.per_entry = len(batch) / batch.entries
             held.place, held.total = batch.last, batch.total
         return len(batch)
 
@@ -209,7 +248,7 @@ class LiveWorker:
         touched: dict[str, np.ndarray] = {}
         if held.waiting:
             events = merged([*events.values(), *by_type(held.waiting)])
-            held.waiting = []
+            held.waiting, held.due = [], NEVER
         for event in layouts().keys() & events.keys():
             ours = events[event]
             touched[event] = np.unique(held.memory.rows_of(ours.user_keys))
@@ -218,7 +257,7 @@ class LiveWorker:
             if (late := ours.available - ours.occurred > LATE_US).any():
                 ours = ours.chosen(~ours.named(known_in(self.archive, ours.chosen(late), before=True)))
             if (early := np.maximum(ours.available, ours.occurred) > at).any():
-                held.waiting += ours.chosen(early).events()
+                held.wait_for(ours.chosen(early).events())
                 ours = ours.chosen(~early)
             if len(ours):
                 held.memory.add(ours)

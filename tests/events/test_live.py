@@ -11,12 +11,13 @@ import pytest
 import redis
 
 from consent.choices import ConsentDesk
+from consent.errors import LedgerUnavailable
 from consent.ledger import Ledger
-from consent.policy import Status
+from consent.policy import LONGEST_GRANT, Status
 from consent.purposes import Purpose
 from events.archive import Archive
 from events.collector import Collector
-from events.drain import drain
+from events.drain import Admitted, drain
 from events.log import RedisStreamLog
 from events.rejected import RejectedLog
 from security.id_map import open_id_map
@@ -144,6 +145,74 @@ def test_a_choice_made_after_an_event_was_accepted_counts_when_it_is_archived(
     done = drain(collector.log, archive, collector.desk.ledger, now=NOW + timedelta(seconds=1))
     assert (done.refused, done.archived.total()) == (1, 0)
     assert archive.types() == []
+
+
+def test_who_says_yes_while_the_log_is_drained_has_their_events_archived(
+    collector: Collector, archive: Archive, choose: Choose
+) -> None:
+    later = NOW + timedelta(seconds=2)
+    choose("ana", Status.REFUSED, NOW - timedelta(days=1))
+    choose("ana", Status.GIVEN, NOW + timedelta(seconds=1))
+    assert collector.collect([viewed(1, occurred_at=later.isoformat())], now=later).accepted == 1
+    assert drain(collector.log, archive, collector.desk.ledger, now=NOW).archived.total() == 1
+
+
+def test_what_is_kept_from_drain_to_drain_follows_every_choice(collector: Collector, choose: Choose) -> None:
+    admitted, key = Admitted(collector.desk.ledger), collector.pseudonyms.user_key("ana")
+
+    def since(at: datetime) -> float | None:
+        return admitted.since({"product_viewed"}, now=at)["product_viewed"].get(key)
+
+    choose("ben", Status.GIVEN, NOW - timedelta(days=1))
+    assert since(NOW) is None
+    choose("ana", Status.REFUSED, NOW - timedelta(days=2))
+    assert since(NOW) is None
+    given = NOW + timedelta(seconds=1)
+    choose("ana", Status.GIVEN, given)
+    assert since(NOW) is None  # it begins later
+    assert since(given) == given.timestamp() * 1_000_000
+    choose("ana", Status.WITHDRAWN, NOW + timedelta(seconds=3))
+    assert since(NOW + timedelta(seconds=2)) == given.timestamp() * 1_000_000
+    assert since(NOW + timedelta(seconds=3)) is None
+    assert since(NOW + timedelta(seconds=2)) is None  # of clocks that differ the latest counts
+    choose("ana", Status.GIVEN, NOW + timedelta(seconds=4))
+    assert since(NOW + timedelta(seconds=5)) is not None
+    assert since(NOW + timedelta(seconds=4) + LONGEST_GRANT) is None  # ran out by itself
+    assert since(NOW + timedelta(seconds=5)) is not None  # the clock was set back
+
+
+def test_events_of_several_partitions_and_clocks_have_nobody_read_twice(
+    collector: Collector, choose: Choose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = collector.desk.ledger
+    admitted, asked, standing = Admitted(ledger), list[int](), ledger.standing
+    choose("ana", Status.GIVEN, NOW - timedelta(days=1))
+
+    def counted(**which: Any) -> Any:
+        asked.append(1)
+        return standing(**which)
+
+    monkeypatch.setattr(ledger, "standing", counted)
+    for later in (0.0, 1.2, 0.9, 1.3, 1.0):
+        admitted.since({"product_viewed"}, now=NOW + timedelta(seconds=later))
+    assert len(asked) == 1
+
+
+def test_a_ledger_that_could_not_be_read_is_read_again(
+    collector: Collector, choose: Choose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admitted, key = Admitted(collector.desk.ledger), collector.pseudonyms.user_key("ana")
+    choose("ana", Status.GIVEN, NOW - LONGEST_GRANT + timedelta(seconds=1))
+    assert key in admitted.since({"product_viewed"}, now=NOW)["product_viewed"]
+
+    def fail(**_: object) -> None:
+        raise LedgerUnavailable("The disk is gone.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(collector.desk.ledger, "standing", fail)
+        with pytest.raises(LedgerUnavailable):
+            admitted.since({"product_viewed"}, now=NOW + timedelta(seconds=1))
+    assert key not in admitted.since({"product_viewed"}, now=NOW + timedelta(seconds=1))["product_viewed"]
 
 
 def test_a_drain_killed_between_archiving_and_letting_go_adds_nothing_twice(

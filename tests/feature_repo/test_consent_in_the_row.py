@@ -19,7 +19,8 @@ from consent.policy import FOREVER, LONGEST_GRANT, Decision, Grant, Reason
 from consent.purposes import Purpose
 from feature_repo import online
 from feature_repo.frame import Status
-from feature_repo.packed import NEVER, pack_rows
+from feature_repo.online_write import OnlineRows
+from feature_repo.packed import NEVER, PackedRows, pack_rows
 from settings.config import Settings
 from storage.redis_server import connect
 
@@ -244,3 +245,31 @@ def test_longest_and_endless_grants_fit_the_copy(client: redis.Redis) -> None:
     assert told["seq"][0] == 2**40
     assert told["grants"]["end"][0, projection.slot(OTHER)] == online.to_micros(FOREVER)
     assert client.exists(row_key(KEY)) == 0, "another grant than the row was made under"
+
+
+@pytest.mark.parametrize("keys", [["a", "longer", "the longest of them"], ["abc", "äöü", "xyz"]])
+def test_people_whose_keys_are_of_several_lengths_are_written_side_by_side_each_with_their_own_row(
+    client: redis.Redis, keys: list[str]
+) -> None:
+    standing = dict.fromkeys(keys, PEOPLE.standing[KEY])
+    projection.write(client, standing, seq=1, now=AS_OF)
+    start = online.to_micros(standing[keys[0]][MINE][0][0].start)
+    at, n = online.to_micros(AS_OF), len(keys)
+    values = np.arange(n)[:, None] + np.zeros((n, len(VIEW.numbers)))
+    packed = pack_rows(VIEW, values, as_of=at, valid_until=np.full(n, NEVER), grant_start=np.full(n, start))
+    rows = OnlineRows(keys, packed, [b""] * n, np.full(n, at), np.full(n, start))
+    assert online.write_many(client, VIEW, [rows]) == (n, 0)
+    got = online.read(client, VIEW, keys, purposes=[MINE], now=AS_OF)
+    np.testing.assert_array_equal(got.values, values)
+
+
+def test_rows_that_lie_together_are_cut_as_if_they_lay_apart() -> None:
+    rows = [b"one", b"", b"three", b"4"]
+    packed = PackedRows.of(rows)
+    assert (list(packed), len(packed), packed[2], packed[-1]) == (rows, 4, b"three", b"4")
+    for first in range(5):
+        for end in range(6):
+            assert list(packed[first:end]) == rows[first:end]
+            assert packed[first:end].joined() == b"".join(rows[first:end])
+    with pytest.raises(IndexError):
+        packed[4]
