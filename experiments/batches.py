@@ -27,6 +27,8 @@ __all__ = ["Batches"]
 _log = logging.getLogger("aap.batches")
 
 Row = Mapping[str, Any]
+_AT_ONCE = 100
+"""Rows made into columns at once: meanwhile no other thread of Python's runs, so that answers wait for it."""
 
 
 class Batches:
@@ -100,7 +102,10 @@ class Batches:
         return left
 
     def _write_day(self, day: str, rows: list[Row]) -> None:
-        table = pa.Table.from_pylist([dict(r) for r in rows], schema=self._schema)
+        table = pa.concat_tables(
+            pa.Table.from_pylist([dict(r) for r in rows[i : i + _AT_ONCE]], schema=self._schema)
+            for i in range(0, len(rows), _AT_ONCE)
+        )
         name = f"{rows[0]['time'].astimezone(UTC):%H%M%S%f}-{secrets.token_hex(4)}.parquet"
         write_atomically(
             self._folder / f"day={day}" / name,
