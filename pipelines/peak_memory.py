@@ -1,6 +1,7 @@
 """Peak memory of all that runs for one home: this process, what it starts, the services that outlive it, and Redis.
 
-The operating system's own figure for children won't do: to Linux a child has used, before it began, what its parent had.
+The operating system's own figure for children won't do: to Linux a child has used, before it began, what its parent had. Nor
+will the plain sum: each of ten processes would count the same libraries.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class PeakMemory:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
         self.bytes = 0
-        """The most that was resident at once."""
+        """The most that was resident at once: what each process has for itself, and once what they share, which is taken
+        for as much as the one has that shares most."""
 
     def __enter__(self) -> Self:
         """Begin to look."""
@@ -43,7 +45,8 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while True:
-            self.bytes = max(self.bytes, sum(map(_resident, self._all())))
+            own, shared = zip(*map(_resident, self._all()), strict=True)
+            self.bytes = max(self.bytes, sum(own) + max(shared))
             if self._ended.wait(_EVERY_S):
                 return
 
@@ -64,8 +67,11 @@ class PeakMemory:
             yield server.pid
 
 
-def _resident(process: psutil.Process) -> int:
+def _resident(process: psutil.Process) -> tuple[int, int]:
+    """Bytes a process has for itself, and bytes it may share with others, which only Linux tells."""
     try:
-        return int(process.memory_info().rss)
+        found = process.memory_info()
     except psutil.Error:
-        return 0
+        return 0, 0
+    shared = getattr(found, "shared", 0)
+    return found.rss - shared, shared
