@@ -156,7 +156,6 @@ def a_clock() -> Iterator[list[datetime]]:
     at = [CLOSES]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Settings, "now", lambda _: at[0])
-        patched.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)  # BentoML sets it in a process that imported it
         yield at
 
 
