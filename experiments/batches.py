@@ -3,6 +3,9 @@
 One file a batch and day, `day=YYYY-MM-DD/<time>-<random>.parquet`, whole or not at all. Rows are written every
 `every_s` seconds and on `close`; a process killed in between loses what it had not written. When the disk can't be
 written, rows are kept up to `room` and counted as dropped beyond it: answering matters more than recording.
+
+Rows are made into columns a few at a time as they come, rather than all when they are written: Python runs one thread at a
+time, and who adds rows should never wait for thousands of them.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -27,8 +31,10 @@ __all__ = ["Batches"]
 _log = logging.getLogger("aap.batches")
 
 Row = Mapping[str, Any]
+_TURN_S = 0.1
+"""How often rows that came meanwhile are made into columns."""
 _AT_ONCE = 100
-"""Rows made into columns at once: meanwhile no other thread of Python's runs, so that answers wait for it."""
+"""Rows made into columns at once."""
 
 
 class Batches:
@@ -38,7 +44,9 @@ class Batches:
         self._folder, self._schema, self._every_s, self._room = folder, schema, every_s, room
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._rows: list[Row] = []
-        self._dropped = 0
+        self._days: dict[str, list[pa.Table]] = {}
+        """What is made into columns and not written yet, by day."""
+        self._held = self._dropped = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"batches:{folder.name}", daemon=True)
         self._thread.start()
@@ -51,27 +59,23 @@ class Batches:
     @property
     def waiting(self) -> int:
         """Rows not written yet."""
-        return len(self._rows)
+        return self._held
 
     def add(self, rows: Iterable[Row]) -> None:
         """Take rows to be written; returns at once and never raises."""
         with self._lock:
-            self._rows.extend(rows)
-            excess = len(self._rows) - self._room
-            if excess > 0:
-                del self._rows[-excess:]
-                self._dropped += excess
+            taken = list(rows)
+            excess = max(0, min(len(taken), self._held + len(taken) - self._room))
+            self._rows.extend(taken[: len(taken) - excess])
+            self._held += len(taken) - excess
+            self._dropped += excess
 
     def flush(self) -> bool:
         """Write everything now; returns False, and keeps the rows, when the disk can't be written."""
         with self._writing:
-            with self._lock:
-                rows, self._rows = self._rows, []
-            left = self._write(rows)
-            if left:
-                with self._lock:
-                    self._rows[:0] = left
-            return not left
+            self._make_columns()
+            written = [self._write_day(day) for day in list(self._days)]
+            return all(written)
 
     def close(self) -> None:
         """Write what is left and stop."""
@@ -80,35 +84,50 @@ class Batches:
         self.flush()
 
     def _run(self) -> None:
-        while not self._closing.wait(self._every_s):
-            self.flush()
+        due = time.monotonic() + self._every_s
+        while not self._closing.wait(min(_TURN_S, self._every_s)):
+            if time.monotonic() >= due:
+                self.flush()
+                due = time.monotonic() + self._every_s
+            else:
+                with self._writing:
+                    self._make_columns()
 
-    def _write(self, rows: list[Row]) -> list[Row]:
-        """Write `rows`, one file a day; returns those that could not be written."""
+    def _make_columns(self) -> None:
+        with self._lock:
+            rows, self._rows = self._rows, []
         days: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
             at: datetime = row["time"]
             days[f"{at.astimezone(UTC):%Y-%m-%d}"].append(row)
-        left: list[Row] = []
         for day, ours in days.items():
-            try:
-                self._write_day(day, ours)
-            except (OSError, StorageError) as error:
-                _log.warning("%d rows wait to be written to %s: %s", len(ours), self._folder, error)
-                left.extend(ours)
-            except pa.ArrowException as error:  # a row that doesn't fit the schema would block all others for ever
-                _log.error("%d rows for %s don't fit their schema and are dropped: %s", len(ours), self._folder, error)
-                self._dropped += len(ours)
-        return left
+            for first in range(0, len(ours), _AT_ONCE):
+                piece = [dict(row) for row in ours[first : first + _AT_ONCE]]
+                try:
+                    table = pa.Table.from_pylist(piece, schema=self._schema)
+                except pa.ArrowException as error:  # kept, they would block all others for ever
+                    _log.error("%d rows for %s don't fit and are dropped: %s", len(piece), self._folder, error)
+                    self._let_go(len(piece), dropped=True)
+                else:
+                    self._days.setdefault(day, []).append(table)
 
-    def _write_day(self, day: str, rows: list[Row]) -> None:
-        table = pa.concat_tables(
-            pa.Table.from_pylist([dict(r) for r in rows[i : i + _AT_ONCE]], schema=self._schema)
-            for i in range(0, len(rows), _AT_ONCE)
-        )
-        name = f"{rows[0]['time'].astimezone(UTC):%H%M%S%f}-{secrets.token_hex(4)}.parquet"
-        write_atomically(
-            self._folder / f"day={day}" / name,
-            lambda file: pq.write_table(table, file, compression="zstd"),
-            private=True,
-        )
+    def _write_day(self, day: str) -> bool:
+        table = pa.concat_tables(self._days[day])
+        name = f"{table['time'][0].as_py():%H%M%S%f}-{secrets.token_hex(4)}.parquet"
+        try:
+            write_atomically(
+                self._folder / f"day={day}" / name,
+                lambda file: pq.write_table(table, file, compression="zstd"),
+                private=True,
+            )
+        except (OSError, StorageError) as error:
+            _log.warning("%d rows wait to be written to %s: %s", len(table), self._folder, error)
+            return False
+        del self._days[day]
+        self._let_go(len(table))
+        return True
+
+    def _let_go(self, rows: int, *, dropped: bool = False) -> None:
+        with self._lock:
+            self._held -= rows
+            self._dropped += rows if dropped else 0
