@@ -1,9 +1,10 @@
 """The models in use: the champion of each model, loaded, and swapped for a new one while calls go on.
 
-A thread asks the registry every `poll_s` seconds which version each alias names. A new champion is loaded aside
-(which verifies its hash), answers a smoke test, and then replaces the old one by one reference: a call that has begun
-ends with the model it began with. A version that can't be loaded or fails its smoke test is not used: the one in use
-stays, a process that has none yet takes the champion before it, and the registry is told why (`aap models why`).
+A thread asks the registry every `poll_s` seconds which version each alias names, one model at a time, for each question
+takes a millisecond or two from the calls that are being answered. A new champion is loaded aside (which verifies its hash),
+answers a smoke test, and then replaces the old one by one reference: a call that has begun ends with the model it began with.
+A version that can't be loaded or fails its smoke test is not used: the one in use stays, a process that has none yet takes
+the champion before it, and the registry is told why (`aap models why`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import cycle
 from typing import Any, Protocol
 
 import numpy as np
@@ -129,14 +131,14 @@ class ModelsInUse:
         if self._thread.is_alive():
             self._thread.join(timeout=1.0)  # it may be in the middle of a slow import, and is a daemon
 
-    def refresh(self) -> list[str]:
-        """Ask the registry once; returns the names of the models that were swapped. Never raises."""
+    def refresh(self, *names: str) -> list[str]:
+        """Ask the registry once, about `names` or all; returns which models were swapped. Never raises."""
         try:
             self._source = self._source or self._open_source()
         except Exception as error:
             self._unknown(self._why_not, f"the model registry can't be opened ({_short(error)})")
             return []
-        return [name for name in self._why_not if self._refresh_one(self._source, name)]
+        return [name for name in names or self._why_not if self._refresh_one(self._source, name)]
 
     def _refresh_one(self, source: ModelSource, name: str) -> bool:
         try:
@@ -205,9 +207,10 @@ class ModelsInUse:
                 self._why_not[name] = why
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            self.refresh()
-            self._stopping.wait(self._poll_s)
+        self.refresh()
+        turns = cycle(list(self._why_not))
+        while not self._stopping.wait(self._poll_s / len(self._why_not)):
+            self.refresh(next(turns))
 
 
 def smoke_test(name: str, model: Any) -> None:
