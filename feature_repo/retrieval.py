@@ -217,6 +217,7 @@ class Retrieval:
         if "user_key" not in rows:
             rows.insert(0, "user_key", self._pseudonyms.user_keys(rows["user_id"].astype(str).tolist()))
         rows = rows.drop(columns="user_id", errors="ignore")
+        rows["user_key"] = rows["user_key"].astype(object)  # of no rows, or held by Arrow, it may be anything
         try:
             rows["as_of"] = pd.to_datetime(rows["as_of"], utc=True, format="ISO8601")
         except (ValueError, TypeError) as error:

@@ -161,6 +161,16 @@ def test_no_labels_give_an_empty_frame_and_not_an_error(room: StoreRoom) -> None
     assert (len(frame.data), frame.manifest.rows) == (0, 0)
 
 
+def test_keys_may_be_held_by_arrow_and_in_pieces_and_a_frame_without_rows_has_no_type_for_them(room: StoreRoom) -> None:
+    asked = labels(room, *CUSTOMERS)
+    held = asked.astype({"user_key": "string[pyarrow]"})
+    halves = pd.concat([held.iloc[::2], held.iloc[1::2]])
+    frame = room.door().training_frame(halves, service="churn", as_of=AS_OF)
+    assert frame.manifest == room.door().training_frame(asked, service="churn", as_of=AS_OF).manifest
+    nobody = pd.DataFrame({"user_key": [], "as_of": pd.Series([], dtype="datetime64[us, UTC]")})
+    assert room.door().training_frame(nobody, service="churn", as_of=AS_OF).data.empty
+
+
 def test_interactions_are_the_purchases_that_every_training_purpose_has_covered(room: StoreRoom) -> None:
     profile = Purpose.PERSONALIZE_PROFILING
     room.say("customer-1", TRAINING, Choice.WITHDRAWN, at=AS_OF - timedelta(days=40))
