@@ -23,7 +23,7 @@ from feature_repo.declare import Service
 from feature_repo.frame import Vectors
 from feature_repo.online import OnlineValues, fetch, lists_of, tell_time, to_micros
 from feature_repo.packed import AS_OF as ROW_AS_OF, EXPIRES_AT, MADE_BY, VALID_UNTIL, parts
-from feature_repo.retrieval import vectors, vectors_of
+from feature_repo.vectors import vectors, vectors_of
 from feature_repo.views import View
 
 __all__ = ["ConsentReport", "Line", "run"]

@@ -24,7 +24,7 @@ from benchmarks.feast_peer import FeastPeer
 from benchmarks.machine import describe, percentile_ms
 from feature_repo import online
 from feature_repo.packed import NEVER, pack_rows, stored_size
-from feature_repo.retrieval import vectors
+from feature_repo.vectors import vectors
 from feature_repo.views import View
 
 __all__ = ["SIZES", "Line", "OnlineReport", "run"]

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import IntEnum
+from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from consent import merkle
 from consent.policy import Decision
 
-__all__ = ["Interactions", "Manifest", "Status", "TrainingFrame", "Vectors"]
+__all__ = ["Interactions", "Manifest", "Status", "TrainingFrame", "Vectors", "people_leaves", "table_leaves"]
 
 
 class Status(IntEnum):
@@ -110,3 +113,24 @@ class Vectors:
     """int64 `[n_users]`, microseconds: when the grant of the purpose of the values began."""
     request: dict[str, np.ndarray] = field(default_factory=dict)
     """What request-time features were given, by name: float64 `[n_users]`."""
+
+
+def people_leaves(data: pd.DataFrame) -> list[bytes]:
+    """One Merkle leaf a person: their rows, column by column, as bytes."""
+    if data.empty:
+        return []
+    table = pa.Table.from_pandas(data, preserve_index=False)
+    return table_leaves(table)
+
+
+def table_leaves(table: pa.Table) -> list[bytes]:
+    """One Merkle leaf a person of a table sorted by `user_key`: the hash of that person's rows in Arrow's IPC form."""
+    if table.num_rows == 0:
+        return []
+    keys = np.asarray(table["user_key"].to_pylist(), dtype=object)
+    edges = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1], [True])))
+    whole = table.combine_chunks().to_batches()[0]
+    leaves = []
+    for first, end in pairwise(edges):
+        leaves.append(merkle.leaf_hash(sha256(whole.slice(first, end - first).serialize()).digest()))
+    return leaves

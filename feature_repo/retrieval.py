@@ -10,9 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from hashlib import sha256
-from itertools import pairwise
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -22,19 +19,20 @@ import redis
 from consent import merkle, projection
 from consent.choices import open_ledger
 from consent.ledger import Ledger
-from consent.policy import Decision, Grant, Reason
+from consent.policy import Decision
 from consent.purposes import Purpose
 from events.archive import Archive
 from events.catalogue import read_catalogue
-from feature_repo import online
 from feature_repo.build import Standing
 from feature_repo.declare import Entity, Service
 from feature_repo.errors import OnlineStoreUnavailable, UnusableLabels
-from feature_repo.frame import Interactions, Manifest, Status, TrainingFrame, Vectors
+from feature_repo.frame import Interactions, Manifest, Status, TrainingFrame, Vectors, people_leaves, table_leaves
 from feature_repo.offline_values import built_view
 from feature_repo.point_in_time import Join, point_in_time_join
 from feature_repo.spark_join import spark_join
-from feature_repo.views import View, reading, service as service_called, view_for
+from feature_repo.usable import current_grants, refusals, starts_of
+from feature_repo.vectors import vectors
+from feature_repo.views import reading, service as service_called, view_for
 from security.audit import note_read
 from security.pseudonyms import Pseudonyms, load_pseudonyms
 from settings.config import Settings
@@ -43,10 +41,9 @@ from storage.folder import Folder, archive_folder, features_folder
 from storage.layout import Layout
 from storage.redis_server import UNREACHABLE, connect
 
-__all__ = ["Retrieval", "open_retrieval", "vectors", "vectors_of"]
+__all__ = ["Retrieval", "open_retrieval"]
 
 NO_FEATURES = "no_features"
-BEFORE_GRANT = "before_grant"
 
 
 class Retrieval:
@@ -82,7 +79,7 @@ class Retrieval:
     def granted_since(self, service: str, *, as_of: datetime) -> dict[str, datetime]:
         """Everyone who may be trained on for `service` at `as_of`, and since when they may without a break."""
         asked = service_called(service)
-        return _current(self._standing(asked, as_of), asked.training_purposes, as_of=as_of)
+        return current_grants(self._standing(asked, as_of), asked.training_purposes, as_of=as_of)
 
     def training_frame(self, labels: pd.DataFrame, *, service: str, as_of: datetime | None = None) -> TrainingFrame:
         """The features of `service` for each label row, as they could be known at the row's moment.
@@ -112,14 +109,14 @@ class Retrieval:
         if read.computed:
             values, _ = read.assemble(values, np.where(np.isnan(values), Status.NULL, Status.PRESENT), request)
         codes, people = pd.factorize(rows["user_key"])
-        refused = _refusals(people, codes, moments, standing, asked.training_purposes, as_of=used_at)
-        in_force = _starts(people, standing, asked.purpose, as_of=used_at)[codes]
+        refused = refusals(people, codes, moments, standing, asked.training_purposes, as_of=used_at)
+        in_force = starts_of(people, standing, asked.purpose, as_of=used_at)[codes]
         refused[(refused == "") & ~(found & (starts == in_force))] = NO_FEATURES
         kept = refused == ""
         data = rows.loc[kept].reset_index(drop=True)
         data = pd.concat([data, pd.DataFrame(values[kept], columns=list(asked.features))], axis=1)
         excluded = Counter(r for r in refused.tolist() if r)
-        manifest = self._manifest(asked, asked.features, used_at, len(data), _people_leaves(data), excluded)
+        manifest = self._manifest(asked, asked.features, used_at, len(data), people_leaves(data), excluded)
         self._note_read("a training frame", asked, about=data["user_key"].unique().tolist())
         return TrainingFrame(data, asked.features, manifest)
 
@@ -132,7 +129,7 @@ class Retrieval:
         """
         asked = service_called(service)
         standing = self._standing(asked, as_of)
-        current = _current(standing, asked.training_purposes, as_of=as_of)
+        current = current_grants(standing, asked.training_purposes, as_of=as_of)
         latest = min(until or as_of, as_of)
         spans = pa.table(
             {
@@ -154,7 +151,7 @@ class Retrieval:
                 "ORDER BY e.user_key, e.occurred_at, e.item_id, e.source, e.id"
             ).to_arrow_table()
         excluded = Counter({"not_granted": len(standing) - len(current)})
-        manifest = self._manifest(asked, (), as_of, len(table), _table_leaves(table), excluded)
+        manifest = self._manifest(asked, (), as_of, len(table), table_leaves(table), excluded)
         self._note_read("purchases", asked, about=table["user_key"].unique().to_pylist())
         return Interactions(table, manifest)
 
@@ -253,40 +250,6 @@ class Retrieval:
         )
 
 
-def vectors(
-    client: redis.Redis,
-    view: View,
-    asked: Service,
-    user_keys: Sequence[str],
-    *,
-    now: datetime,
-    request: Mapping[str, Sequence[float]] = MappingProxyType({}),
-) -> Vectors:
-    """What `asked` reads of `view` for `user_keys` at `now`; raises `OnlineStoreUnavailable`, `RequestIncomplete`."""
-    read = online.read(client, view, user_keys, purposes=asked.answering_purposes, now=now)
-    return vectors_of(read, view, asked, request=request)
-
-
-def vectors_of(
-    read: online.OnlineValues,
-    view: View,
-    asked: Service,
-    *,
-    request: Mapping[str, Sequence[float]] = MappingProxyType({}),
-) -> Vectors:
-    """The columns of `asked` among what was read of `view`, and what is computed of them; raises `RequestIncomplete`."""
-    values, status, told = read.values, read.status, {}
-    if asked.features != view.names:
-        how = reading(asked, view.names)
-        picked = [view.names.index(name) for name in how.stored]
-        values, status = values[:, picked], status[:, picked]
-        if how.computed:
-            told = how.request(request, rows=len(read.values), where="the request")
-            values, status = how.assemble(values, status, told)
-    lists = {f.name: read.sequences[i] for i, f in enumerate(view.sequences) if f.name in asked.sequences}
-    return Vectors(asked.features, values, status, read.decisions, lists, read.as_of, read.grant_start, told)
-
-
 def open_retrieval(settings: Settings, *, audited: bool = True) -> Retrieval:
     """The door over the stores these settings name. Each read leaves an entry in the audit log, unless whoever opened the
     door leaves one of their own, as the service does, which knows who asked.
@@ -303,66 +266,3 @@ def open_retrieval(settings: Settings, *, audited: bool = True) -> Retrieval:
         audited=audited,
         join=spark_join(settings.spark_master) if settings.engine == "spark" else point_in_time_join,
     )
-
-
-def _grant(standing: Standing, subject: str, purpose: Purpose, *, as_of: datetime) -> Grant | None:
-    if subject not in standing:
-        return None
-    return next((g for g in standing[subject][purpose][0] if g.start <= as_of < g.end), None)
-
-
-def _current(standing: Standing, purposes: Sequence[Purpose], *, as_of: datetime) -> dict[str, datetime]:
-    """Everyone with all `purposes` granted at `as_of`, and the moment from which all have held without a break."""
-    found: dict[str, datetime] = {}
-    for subject in standing:
-        held = [_grant(standing, subject, p, as_of=as_of) for p in purposes]
-        if all(g is not None for g in held):
-            found[subject] = max(g.start for g in held if g is not None)
-    return found
-
-
-def _starts(people: Sequence[str], standing: Standing, purpose: Purpose, *, as_of: datetime) -> np.ndarray:
-    """For each person, when the grant in force began (microseconds; -2 where there is none)."""
-    held = (_grant(standing, key, purpose, as_of=as_of) for key in people)
-    return np.array([-2 if grant is None else online.to_micros(grant.start) for grant in held], dtype=np.int64)
-
-
-def _refusals(
-    people: Sequence[str],
-    codes: np.ndarray,
-    moments: np.ndarray,
-    standing: Standing,
-    purposes: Sequence[Purpose],
-    *,
-    as_of: datetime,
-) -> np.ndarray:
-    """For each row, of `people[codes]`, why it may not be used, or the empty string."""
-    why = np.full(len(codes), "", dtype=object)
-    for purpose in purposes:
-        starts = _starts(people, standing, purpose, as_of=as_of)[codes]
-        why[(why == "") & (starts >= 0) & (moments < starts)] = BEFORE_GRANT
-        for row in np.flatnonzero((why == "") & (starts < 0)):
-            known = standing.get(people[codes[row]])
-            why[row] = (known[purpose][1] if known else Reason.NO_RECORD).value
-    return why
-
-
-def _people_leaves(data: pd.DataFrame) -> list[bytes]:
-    """One Merkle leaf a person: their rows, column by column, as bytes."""
-    if data.empty:
-        return []
-    table = pa.Table.from_pandas(data, preserve_index=False)
-    return _table_leaves(table)
-
-
-def _table_leaves(table: pa.Table) -> list[bytes]:
-    """One Merkle leaf a person of a table sorted by `user_key`: the hash of that person's rows in Arrow's IPC form."""
-    if table.num_rows == 0:
-        return []
-    keys = np.asarray(table["user_key"].to_pylist(), dtype=object)
-    edges = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1], [True])))
-    whole = table.combine_chunks().to_batches()[0]
-    leaves = []
-    for first, end in pairwise(edges):
-        leaves.append(merkle.leaf_hash(sha256(whole.slice(first, end - first).serialize()).digest()))
-    return leaves

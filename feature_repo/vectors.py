@@ -1,0 +1,50 @@
+"""What a service reads online: its columns among what was read of a view, and what is computed of them at the request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+
+import redis
+
+from feature_repo import online
+from feature_repo.declare import Service
+from feature_repo.frame import Vectors
+from feature_repo.views import View, reading
+
+__all__ = ["vectors", "vectors_of"]
+
+
+def vectors(
+    client: redis.Redis,
+    view: View,
+    asked: Service,
+    user_keys: Sequence[str],
+    *,
+    now: datetime,
+    request: Mapping[str, Sequence[float]] = MappingProxyType({}),
+) -> Vectors:
+    """What `asked` reads of `view` for `user_keys` at `now`; raises `OnlineStoreUnavailable`, `RequestIncomplete`."""
+    read = online.read(client, view, user_keys, purposes=asked.answering_purposes, now=now)
+    return vectors_of(read, view, asked, request=request)
+
+
+def vectors_of(
+    read: online.OnlineValues,
+    view: View,
+    asked: Service,
+    *,
+    request: Mapping[str, Sequence[float]] = MappingProxyType({}),
+) -> Vectors:
+    """The columns of `asked` among what was read of `view`, and what is computed of them; raises `RequestIncomplete`."""
+    values, status, told = read.values, read.status, {}
+    if asked.features != view.names:
+        how = reading(asked, view.names)
+        picked = [view.names.index(name) for name in how.stored]
+        values, status = values[:, picked], status[:, picked]
+        if how.computed:
+            told = how.request(request, rows=len(read.values), where="the request")
+            values, status = how.assemble(values, status, told)
+    lists = {f.name: read.sequences[i] for i, f in enumerate(view.sequences) if f.name in asked.sequences}
+    return Vectors(asked.features, values, status, read.decisions, lists, read.as_of, read.grant_start, told)
