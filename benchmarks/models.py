@@ -102,7 +102,7 @@ def _top(
 
 
 def _churning(model: Any, values: np.ndarray) -> dict[str, _Ask]:
-    wide, _ = columns(values, model.features)
+    wide, _ = columns(values, model.features, horizon_days=model.horizon_days)
     return {
         "churn, booster alone": lambda rows: model.booster.inplace_predict(wide[rows], predict_type="margin"),
         "churn, with its columns and calibration": lambda rows: model.score(values[rows]),

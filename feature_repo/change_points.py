@@ -3,7 +3,8 @@
 An event counts from the moment it is available until its window's tail has passed it. So each event adds its share at one
 moment and takes it away at another, and the running total of these deltas is the value at any time. Totals are integers
 (counts, minor units, millionths), so taking away is exact. Distinct counts do the same with the merged spans in which a
-value is in the window; minima and maxima look at the spans that cover a moment.
+value is in the window; minima and maxima look at the spans that cover a moment. Moments only ever move on, so that they are
+running maxima.
 
 The rows go beyond the moment of building: what the values will become if nothing more happens is part of the answer.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from events.schema import Kind, event_type
 from feature_repo.batch import Batch
-from feature_repo.declare import Aggregate, Entity, Op, Ratio
+from feature_repo.declare import DAY_US, Aggregate, Entity, Op, Ratio
 from feature_repo.dialects import Dialect, double
 from feature_repo.views import View
 
@@ -40,11 +41,11 @@ def build_change_points(batch: Batch, view: View, *, into: str) -> None:
     """
     aggregates = [f for f in view.numbers if isinstance(f, Aggregate)]
     sources = [*_additive(batch, aggregates), *_distinct(batch, aggregates), *_extreme_moments(batch, aggregates)]
-    sources += _newest(batch, aggregates)
+    sources += [*_newest(batch, aggregates), *_days(batch, aggregates)]
     if view.entity is Entity.USER:
         sources.append("SELECT k, start AS moment FROM spans")
     columns = [c for f in aggregates for c in _delta_columns(f)]
-    moments = sorted({_moment_column(f) for f in aggregates if f.op in (Op.SINCE_LAST, Op.SINCE_FIRST, Op.LAST)})
+    moments = sorted({_moment_column(f) for f in aggregates if f.is_since or f.op is Op.LAST})
     summed = "".join(
         [f", coalesce(sum({c}), 0)::BIGINT AS {c}" for c in columns] + [f", {_fold(m)}({m}) AS {m}" for m in moments]
     )
@@ -117,7 +118,7 @@ def _delta_columns(feature: Aggregate) -> list[str]:
 
 
 def _moment_column(feature: Aggregate) -> str:
-    place = {Op.SINCE_LAST: "last", Op.SINCE_FIRST: "first", Op.LAST: "newest"}[feature.op]
+    place = {Op.SINCE_LAST: "last", Op.SINCE_FIRST: "first", Op.SINCE_NTH_DAY: "day", Op.LAST: "newest"}[feature.op]
     return f"{place}__{feature.name}"
 
 
@@ -266,6 +267,39 @@ def _newest(batch: Batch, aggregates: list[Aggregate]) -> list[str]:
     return selects
 
 
+def _days(batch: Batch, aggregates: list[Aggregate]) -> list[str]:
+    """The beginnings of the last days with an event, at each moment at which such a day is first known of.
+
+    The last of the days known by then is a running maximum. The second last is one as well: of what each day, when it
+    becomes known, leaves over, itself or the last before it, whichever is earlier; and so on.
+    """
+    dialect = batch.dialect
+    alike: dict[tuple[str, str, str], dict[int, Aggregate]] = {}
+    for f in (f for f in aggregates if f.op is Op.SINCE_NTH_DAY):
+        alike.setdefault((f.event, _condition(f, dialect), _span(f, dialect).begins), {})[f.n] = f
+    selects: list[str] = []
+    for (event, condition, begins), by_n in alike.items():
+        day = f"{dialect.quotient('o', DAY_US)} * {DAY_US}"
+        found = (
+            f"SELECT k, day, min(b) AS b, day AS left_over FROM (SELECT k, {day} AS day, {begins} AS b "
+            f"FROM {event_table(event)} WHERE {condition}) days GROUP BY k, day"
+        )
+        kept = ""
+        for n in range(1, max(by_n) + 1):
+            found = (
+                f"SELECT k, day, b{kept}, max(left_over) OVER until AS day_{n}, CASE WHEN left_over < max(left_over) OVER "
+                f"earlier THEN left_over ELSE max(left_over) OVER earlier END AS left_over FROM ({found}) d "
+                "WINDOW until AS (PARTITION BY k ORDER BY b, day ROWS UNBOUNDED PRECEDING), "
+                "earlier AS (PARTITION BY k ORDER BY b, day ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+            )
+            kept += f", day_{n}" if n in by_n else ""
+        table = f"days_{min(f.name for f in by_n.values())}"
+        batch.make(table, found)
+        columns = ", ".join(f"day_{n} AS {_moment_column(f)}" for n, f in sorted(by_n.items()))
+        selects.append(f"SELECT k, b AS moment, {columns} FROM {table}")
+    return selects
+
+
 def _newest_joins(aggregates: list[Aggregate]) -> str:
     """Join last values to `totals`. Who is newest of those available leaves a window after all others."""
     return " ".join(
@@ -281,7 +315,7 @@ def _value(feature: Aggregate | Ratio, view: View) -> str:
         parts = {f.name: f for f in view.features}
         top, bottom = (_value(parts[n], view) for n in (feature.numerator, feature.denominator))
         return f"coalesce(({top}) / nullif({bottom}, 0), {_default(feature.default)})"
-    if feature.op in (Op.SINCE_LAST, Op.SINCE_FIRST):
+    if feature.is_since:
         return f"totals.{_moment_column(feature)}"
     scale = _scale(feature)
     if feature.op in _EXTREME:

@@ -2,7 +2,8 @@
 
 **Meaning.** The value at time t is the aggregate over this person's admissible events with `t − window < occurred_at ≤ t`
 and `available_at ≤ t`, where the tail `t − window` is rounded down to a whole hop (UTC). The `last` is that of the latest
-`occurred_at`; of events of one moment, the one of the smallest source and id. A value is a function of t alone: it
+`occurred_at`; of events of one moment, the one of the smallest source and id. `since_nth_day` tells the time since the
+n-th last day (UTC) that has such an event began. A value is a function of t alone: it
 decays with no new event, and a window that empties is its default again. An item's values move once a hop: there both
 ends are rounded.
 
@@ -64,12 +65,15 @@ class Op(StrEnum):
     DISTINCT = "distinct"
     SINCE_LAST = "since_last"
     SINCE_FIRST = "since_first"
+    SINCE_NTH_DAY = "since_nth_day"
     LAST_N = "last_n"
 
 
-_WITHOUT_COLUMN = frozenset({Op.COUNT, Op.SINCE_LAST, Op.SINCE_FIRST})
+_SINCE = frozenset({Op.SINCE_LAST, Op.SINCE_FIRST, Op.SINCE_NTH_DAY})
+_NUMBERED = frozenset({Op.LAST_N, Op.SINCE_NTH_DAY})
+_WITHOUT_COLUMN = _SINCE | {Op.COUNT}
 _ON_NUMBERS = frozenset({Op.SUM, Op.MEAN, Op.MIN, Op.MAX, Op.LAST})
-_EVER_ONLY = frozenset({Op.SINCE_LAST, Op.SINCE_FIRST, Op.LAST_N})
+_EVER_ONLY = _SINCE | {Op.LAST_N}
 
 
 def micros(span: str) -> int | None:
@@ -114,6 +118,7 @@ class Aggregate:
     """To what the tail is rounded: by default a day, an hour for windows shorter than that, a minute below an hour."""
     time_to_live: str = "35d"
     n: int = 0
+    """How many, of `last_n`; which day, counted from the last, of `since_nth_day`."""
 
     def __post_init__(self) -> None:
         micros(self.window)  # the name is made of it, so it is looked at first
@@ -147,6 +152,11 @@ class Aggregate:
     def is_sequence(self) -> bool:
         """Whether its value is a list, newest first, rather than a number."""
         return self.op is Op.LAST_N
+
+    @property
+    def is_since(self) -> bool:
+        """Whether its value is the time since a moment; what is stored is the moment."""
+        return self.op in _SINCE
 
     @property
     def is_money(self) -> bool:
@@ -201,8 +211,10 @@ class Aggregate:
             raise UnusableDeclaration(
                 f"Feature {self.name!r}: {self.op} looks back over everything; leave the window out."
             )
-        if (self.op is Op.LAST_N) != (self.n > 0):
-            raise UnusableDeclaration(f"Feature {self.name!r}: last_n, and nothing else, takes n of at least 1.")
+        if (self.op in _NUMBERED) != (self.n > 0):
+            raise UnusableDeclaration(
+                f"Feature {self.name!r}: last_n and since_nth_day, and nothing else, take n of at least 1."
+            )
         if micros(self.hop) is None or micros(self.time_to_live) is None:
             raise UnusableDeclaration(f"Feature {self.name!r}: hop and time_to_live are spans like 1d, not ever.")
         if self.op in _EVER_ONLY and self.default is not None:

@@ -16,6 +16,8 @@ _RETAIN = Purpose.MARKETING_RETENTION
 _REPORT = Purpose.ANALYTICS_REPORTING
 _FRAUD = Purpose.ESSENTIAL_FRAUD_DETECTION
 _BOUGHT = "product_purchased"
+_DAYS = 20
+"""Purchase days looked back on."""
 _WEEKEND, _EVENING = Where("weekday", ">=", 5), Where("hour", ">=", 17)
 
 
@@ -52,6 +54,13 @@ def _share(name: str, part: str, whole: str, description: str, *purposes: Purpos
     )
 
 
+def _purchase_day(n: int) -> Aggregate:
+    return Aggregate(
+        event=_BOUGHT, op=Op.SINCE_NTH_DAY, n=n, purposes=_for(_RETAIN), name=f"days_since_purchase_day_{n}", unit="days",
+        default=None, description=f"Days since purchase day {n}, counted back from the last, began (UTC).",
+    )  # fmt: skip
+
+
 def _span(window: str) -> str:
     return "ever" if window == "ever" else f"last {window.removesuffix('d')} days"
 
@@ -70,6 +79,8 @@ FEATURES: tuple[Feature, ...] = (
         event="coupon_redeemed", op=Op.SINCE_LAST, purposes=_for(_RETAIN), name="days_since_last_coupon",
         unit="days", default=None, description="Days since a coupon was last redeemed.",
     ),
+    # Rhythm: the last days with a purchase tell how long somebody usually stays away, and ever did lately
+    *(_purchase_day(n) for n in range(1, _DAYS + 1)),
     # Frequency; the many windows let a model see the gaps between visits, not only their number
     _baskets("3d", _RETAIN),
     _baskets("7d", _RETAIN, _FRAUD),
@@ -199,6 +210,7 @@ SERVICES: tuple[Service, ...] = (
             "basket_count_ever", "days_since_last_coupon", "basket_count_3d", "basket_count_14d", "basket_count_21d",
             "basket_count_35d", "basket_count_42d", "basket_count_49d", "basket_count_56d", "basket_count_70d",
             "basket_count_120d", "basket_count_180d", "amount_sum_14d", "amount_sum_56d", "amount_sum_180d",
+            *(f"days_since_purchase_day_{n}" for n in range(1, _DAYS + 1)),
         ),
         to_train=_TRAIN,
     ),

@@ -113,6 +113,7 @@ class Read:
     counts: int
     scale: float
     default: float
+    n: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +152,19 @@ def plan_view(view: View, into: dict[str, TypeLayout]) -> LivePlan:
             value = layout.place("last", f.column, f.where)
         if f.op in (Op.MEAN, Op.MIN, Op.MAX, Op.LAST) or (f.where is not None and f.op not in (Op.DISTINCT, Op.SUM)):
             counts = layout.place("counts", f.column, f.where)
-        reads.append(
-            Read(
-                places[f.name], f.op, f.event, f.window_us or 0, f.hop_us, value, counts, _scale(f), _default(f.default)
-            )
+        read = Read(
+            places[f.name],
+            f.op,
+            f.event,
+            f.window_us or 0,
+            f.hop_us,
+            value,
+            counts,
+            _scale(f),
+            _default(f.default),
+            f.n,
         )
+        reads.append(read)
     events = sorted({r.event for r in reads} | {event for event, *_ in lists})
     return LivePlan(view, tuple(reads), tuple(ratios), tuple(lists), tuple(events))
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from feature_repo.declare import Op
+from feature_repo.declare import DAY_US, Op
 from feature_repo.live_layout import LivePlan, Read
 from feature_repo.live_memory import Memory, spread
 from feature_repo.online_write import OnlineRows
@@ -59,6 +59,23 @@ class _Spans:
     places: np.ndarray
     texts: np.ndarray
     """Of the memory, by `places`: source and id of each event first, where they are kept."""
+    _days: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    def days(self, counts: int) -> tuple[np.ndarray, np.ndarray]:
+        """When each day with an event under the grant began, a person's side by side, in order; and of each event, and of the
+        end, how many such days begin before it. Only of events that the sums at `counts` count, unless that is -1.
+        """
+        if counts not in self._days:
+            person = self.key >> _SHIFT
+            counted = np.flatnonzero(np.arange(len(person)) >= self.first[person])
+            if counts >= 0:
+                counted = counted[self.sums[counted, counts] > 0]
+            begun = self.occurred[counted] // DAY_US * DAY_US
+            new = np.diff((person[counted] << _SHIFT) + begun, prepend=-1) != 0
+            known = np.zeros(len(person) + 1, np.int64)
+            known[counted[new] + 1] = 1
+            self._days[counts] = begun[new], np.cumsum(known)
+        return self._days[counts]
 
 
 def evaluate(
@@ -155,6 +172,8 @@ def _value(spans: _Spans, read: Read, person: np.ndarray, moments: np.ndarray) -
         return counts.astype(np.float64)
     if read.op in (Op.SINCE_LAST, Op.SINCE_FIRST):
         return _moment(spans, read, begin, end, counts)
+    if read.op is Op.SINCE_NTH_DAY:
+        return _day(spans, read, person, end)
     if read.op is Op.LAST:
         found = spans.sums[_last(spans, read, end), read.value] if len(spans.sums) else np.zeros(len(end), np.int64)
     elif read.op in (Op.MIN, Op.MAX):
@@ -175,6 +194,14 @@ def _moment(spans: _Spans, read: Read, begin: np.ndarray, end: np.ndarray, count
         place = begin if read.op is Op.SINCE_FIRST else end - 1
         found = np.append(spans.occurred, 0)[place]
     return np.where(counts > 0, found, math.nan)
+
+
+def _day(spans: _Spans, read: Read, person: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """When the n-th last day with an event began, in microseconds since 1970."""
+    days, known = spans.days(read.counts)
+    place = known[end] - read.n
+    there = place >= known[spans.first[person]]
+    return np.where(there, np.append(days, 0)[np.where(there, place, -1)], math.nan)
 
 
 def _last(spans: _Spans, read: Read, end: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from zlib import crc32
 
 from consent import projection
 from consent.purposes import Purpose
-from feature_repo.declare import Aggregate, Entity, Feature, Op, Ratio, Service, micros
+from feature_repo.declare import Aggregate, Entity, Feature, Ratio, Service, micros
 from feature_repo.definitions import FEATURES, ON_REQUEST, SERVICES
 from feature_repo.errors import UnknownFeature, UnusableDeclaration
 from feature_repo.on_request import OnRequest, Reading
@@ -57,7 +57,7 @@ class View:
     @cached_property
     def since(self) -> tuple[bool, ...]:
         """Which numbers are stored as a moment and read as the time since it."""
-        return tuple(isinstance(f, Aggregate) and f.op in (Op.SINCE_LAST, Op.SINCE_FIRST) for f in self.numbers)
+        return tuple(isinstance(f, Aggregate) and f.is_since for f in self.numbers)
 
     @cached_property
     def since_places(self) -> list[int]:
@@ -107,7 +107,7 @@ def _check_ratios(view: View) -> None:
         for name in (ratio.numerator, ratio.denominator):
             if name not in parts:
                 raise UnusableDeclaration(f"Ratio {ratio.name!r} divides {name!r}, which {view.purpose} doesn't have.")
-            if parts[name].op in (Op.SINCE_LAST, Op.SINCE_FIRST, Op.LAST_N):
+            if parts[name].is_since or parts[name].is_sequence:
                 raise UnusableDeclaration(
                     f"Ratio {ratio.name!r} divides {name!r}, which is a {parts[name].op}, no amount."
                 )

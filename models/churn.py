@@ -110,7 +110,7 @@ class Churn(Model[TrainingFrame, ChurnParameters]):
     def fit(cls, data: TrainingFrame, *, parameters: ChurnParameters, seed: int) -> Self:
         """Boost on all rows, for as many rounds as did best on an inner, later slice of the same rows."""
         labels = _checked_labels(data, fewest=parameters.min_rows)
-        values, names = columns(data.values, data.features)
+        values, names = columns(data.values, data.features, horizon_days=parameters.horizon_days)
         rounds, slope, intercept = _inner(data, values, labels, parameters=parameters, seed=seed)
         most = parameters.rows_in_memory
         given = matrix(values, labels, names=names, max_bin=_BINS, rows_in_memory=most)
@@ -125,13 +125,13 @@ class Churn(Model[TrainingFrame, ChurnParameters]):
         found = self.matrix(values)
         if not len(found):
             return np.empty(0, dtype=np.float64)
-        wide, _ = columns(found, self.features)
+        wide, _ = columns(found, self.features, horizon_days=self.horizon_days)
         margin = self.booster.inplace_predict(wide, missing=np.nan, predict_type="margin").astype(np.float64)
         return np.asarray(1.0 / (1.0 + np.exp(-(self.slope * margin + self.intercept))))
 
     def reasons(self, values: np.ndarray, *, most: int = 3) -> list[list[str]]:
         """What pushes each score up, strongest first, in words; by SHAP values of the trees (Lundberg et al. 2020)."""
-        wide, names = columns(self.matrix(values), self.features)
+        wide, names = columns(self.matrix(values), self.features, horizon_days=self.horizon_days)
         matrix = xgb.DMatrix(wide, feature_names=list(names), nthread=1)
         pushes = self.booster.predict(matrix, pred_contribs=True)[:, :-1]
         rows = (dict(zip(names, row, strict=True)) for row in wide.tolist())

@@ -13,6 +13,9 @@ _TOPICS = (
     ("coupon", "coupons"),
     ("days_since_last", "away"),
     ("lateness", "away"),
+    ("late_by", "away"),
+    ("purchase_day", "rhythm"),
+    ("gap", "rhythm"),
     ("weeks_beyond", "away"),
     ("basket_value", "basket value"),
     ("weekend", "weekend"),
@@ -60,6 +63,7 @@ def _sentence(topic: str, name: str, values: Mapping[str, float]) -> str:
         "visits": lambda v: _fell(v, "basket_count", "visits"),
         "spend": lambda v: _fell(v, "amount_sum", "spend"),
         "regularity": _regularity,
+        "rhythm": _rhythm,
         "tenure": lambda v: f"customer for {v['tenure_days']:.0f} days" if _known(v, "tenure_days") else "",
         "products": lambda v: _count(v, "product_distinct_28d", "different products in four weeks"),
         "departments": lambda v: _count(v, "department_distinct_28d", "departments in four weeks"),
@@ -106,6 +110,14 @@ def _regularity(values: Mapping[str, float]) -> str:
     if not _known(values, "empty_weeks"):
         return ""
     return f"no visit in {values['empty_weeks']:.0f} of the last eight weeks"
+
+
+def _rhythm(values: Mapping[str, float]) -> str:
+    if not _known(values, "gap_median", "gap_longest"):
+        return "has come on one day only" if _known(values, "days_since_purchase_day_1") else ""
+    return (
+        f"{values['gap_median']:.0f} days between visits as a rule, {values['gap_longest']:.0f} at the longest of late"
+    )
 
 
 def _count(values: Mapping[str, float], name: str, words: str) -> str:

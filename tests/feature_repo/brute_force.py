@@ -56,6 +56,9 @@ def value_at(
         return (t - max(e.occurred for e in counted)) / _DAY if counted else feature.default
     if feature.op is Op.SINCE_FIRST:
         return (t - min(e.occurred for e in counted)) / _DAY if counted else feature.default
+    if feature.op is Op.SINCE_NTH_DAY:
+        days = sorted({e.occurred // _DAY for e in counted}, reverse=True)
+        return (t - days[feature.n - 1] * _DAY) / _DAY if len(days) >= feature.n else feature.default
     if feature.op is Op.LAST:
         counted = sorted((e for e in counted if e.column(feature.column or "") is not None), key=lambda e: e.id)
         counted = sorted(counted, key=lambda e: e.occurred, reverse=True)[:1]

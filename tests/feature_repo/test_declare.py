@@ -41,8 +41,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "since_last looks back over everything; leave the window out",
     ),
     ({"op": Op.SINCE_LAST, "column": None, "window": "ever"}, "since_last of nothing is null; say default=None"),
-    ({"n": 3}, "last_n, and nothing else, takes n of at least 1"),
-    ({"op": Op.LAST_N, "window": "ever", "default": None}, "takes n of at least 1"),
+    ({"n": 3}, "last_n and since_nth_day, and nothing else, take n of at least 1"),
+    ({"op": Op.LAST_N, "window": "ever", "default": None}, "take n of at least 1"),
+    ({"op": Op.SINCE_NTH_DAY, "column": None, "window": "ever", "default": None}, "take n of at least 1"),
     (
         {"op": Op.LAST_N, "window": "ever", "default": None, "n": 3, "entity": Entity.ITEM},
         "an item has no last_n; that is for people",

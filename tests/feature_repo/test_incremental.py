@@ -205,11 +205,12 @@ def a_view(entity: Entity) -> View:
     (view,) = make_views(
         Aggregate(
             event="product_purchased", op=op, column=column, window=window, purposes=frozenset({PROFILE}), entity=entity,
-            description="d", unit="u", default=None if op in (Op.MEAN, Op.MAX, Op.SINCE_LAST) else 0.0,
+            description="d", unit="u", default=None if op not in (Op.COUNT, Op.SUM, Op.DISTINCT) else 0.0, n=n,
         )
-        for op, column, window in [
-            (Op.COUNT, None, "2d"), (Op.SUM, "amount", "ever"), (Op.MEAN, "quantity", "5d"), (Op.MAX, "amount", "3d"),
-            (Op.DISTINCT, "basket_id", "4d"), (Op.SINCE_LAST, None, "ever"),
+        for op, column, window, n in [
+            (Op.COUNT, None, "2d", 0), (Op.SUM, "amount", "ever", 0), (Op.MEAN, "quantity", "5d", 0),
+            (Op.MAX, "amount", "3d", 0), (Op.DISTINCT, "basket_id", "4d", 0), (Op.SINCE_LAST, None, "ever", 0),
+            (Op.SINCE_NTH_DAY, None, "ever", 3),
         ]
     )  # fmt: skip
     return view

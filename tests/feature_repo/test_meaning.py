@@ -62,6 +62,8 @@ PERSONAL: list[Feature] = [
     feature(Op.SINCE_LAST, "ever", default=None),
     feature(Op.SINCE_FIRST, "ever", default=None),
     feature(Op.SINCE_LAST, "ever", default=None, where=Where("amount", ">=", 500), name="since_last_dear"),
+    *(feature(Op.SINCE_NTH_DAY, "ever", n=n, default=None) for n in (1, 2, 4)),
+    feature(Op.SINCE_NTH_DAY, "ever", n=2, default=None, where=Where("hour", ">=", 12), name="since_second_afternoon"),
     feature(Op.COUNT, "7d", where=Where("hour", ">=", 12), name="afternoon_count"),
     feature(Op.COUNT, "7d", where=Where("weekday", "=", 3), name="thursday_count"),
     feature(Op.DISTINCT, "7d", "basket_id", where=Where("department", "<>", "d'0"), name="baskets_elsewhere"),
@@ -80,6 +82,7 @@ SOLD: list[Feature] = [
     feature(Op.SUM, "2d", "amount", entity=Entity.ITEM),
     feature(Op.DISTINCT, "7d", "user_key", entity=Entity.ITEM),
     feature(Op.SINCE_LAST, "ever", default=None, entity=Entity.ITEM),
+    feature(Op.SINCE_NTH_DAY, "ever", n=3, default=None, entity=Entity.ITEM),
     feature(Op.MAX, "2d", "quantity", entity=Entity.ITEM, hop="1h"),
     *(feature(Op.LAST, w, "amount", entity=Entity.ITEM, default=None, name=f"price_{w}") for w in ("2d", "ever")),
 ]
@@ -317,6 +320,7 @@ ALONE = [
     feature(Op.MIN, "2d", "amount"), feature(Op.MAX, "ever", "amount"),
     feature(Op.LAST, "2d", "amount", default=None), feature(Op.DISTINCT, "2d", "item_id"),
     feature(Op.SINCE_LAST, "ever", default=None), feature(Op.SINCE_FIRST, "ever", default=None),
+    feature(Op.SINCE_NTH_DAY, "ever", n=2, default=None),
 ]  # fmt: skip
 
 
