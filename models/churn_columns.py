@@ -1,34 +1,25 @@
-"""What churn reads out of its features beside the features themselves: lateness, gaps and trends. Pure arithmetic.
+"""What churn reads out of its features beside the features themselves: the rhythm of somebody's visits. Pure arithmetic.
 
 The last purchase days tell the gaps between visits: how long somebody usually stays away, how long they ever did, and how
-often a gap as long as the one they are in went on for another horizon. Counts over windows that end now differ by what
-happened between their tails, so windows a week apart tell how many visits each week had, and with that how regular somebody
-is. What a shop's service doesn't have is left out.
+often a gap as long as the one they are in went on for another horizon. Where a service has no such days nothing is added.
 
-Which columns those are is found out once a list of features, for one person is scored as often as thousands are. Both give
-the same to the last bit: sums are over rows that lie side by side, since the order of adding follows the layout.
+One person is scored as often as thousands are, and both give the same to the last bit: gaps are whole days, so that their
+sums are exact, and weights are powers of two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
 
 import numpy as np
 
 __all__ = ["columns"]
 
-_SINCE, _TENURE, _EVER = "days_since_last_purchase", "tenure_days", "basket_count_ever"
-_WEEKS = tuple(f"basket_count_{7 * week}d" for week in range(1, 9))
-_SPANS = (28, 90, 180)
-_TRENDS = ((7, 28), (14, 56), (28, 90), (90, 180))
-
 _DAYS = tuple(f"days_since_purchase_day_{n}" for n in range(1, 21))
 _QUANTILES = np.array([0.5, 0.75, 0.9, 1.0])
-_RECENT = 0.85
-"""What a gap counts of the one after it, in the mean of recent ones."""
+_FADING = 0.5 ** (np.arange(len(_DAYS) - 1) // 4)
+"""What a gap counts in the mean of recent ones: half as much every four gaps."""
 _RHYTHM = (
     "gap_median",
     "gap_p75",
@@ -45,82 +36,11 @@ _RHYTHM = (
     "gap_days_over_horizon_share",
     "gaps_as_long_that_went_on",
 )
-
-_BITS = 1 << np.arange(len(_WEEKS))
-_EMPTY = np.arange(1 << len(_WEEKS))[:, None] & _BITS > 0
-"""Every pattern of empty weeks, bool `[256, 8]`, by the number whose bits it is."""
-_LONGEST = np.array(
-    [max((len(list(run)) for empty, run in groupby(row) if empty), default=0) for row in _EMPTY.tolist()]
-)
-_HALVES = (1, 2, 4)
-_FADING = 0.5 ** ((np.arange(len(_WEEKS))[:, None] + 0.5) / np.array(_HALVES))
-"""float64 `[8, 3]`: what a visit of each week still counts when it halves every 1, 2 or 4 weeks."""
-_REGULARITY = (
-    "weekly_spread",
-    "weekly_unevenness",
-    "empty_weeks",
-    "longest_empty_weeks",
-    "empty_fortnights",
-    "least_fortnight",
-    *(f"recent_visits_{half}w" for half in _HALVES),
-)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Plan:
-    """Where a service's features hold what is needed; places `[]` where it has none of it."""
-
-    names: tuple[str, ...]
-    """Of what is made, in the order it is made."""
-    since: int | None
-    tenure: int | None
-    ever: int | None
-    spans: np.ndarray
-    """Days, float64."""
-    counted: np.ndarray
-    """Places of the visits within these days."""
-    short: np.ndarray
-    long: np.ndarray
-    weeks: np.ndarray
-    days: np.ndarray
-    """Places of the days since the last purchase day, the one before, and so on."""
-
-
-@lru_cache(maxsize=16)
-def _plan(features: tuple[str, ...]) -> _Plan:
-    place = {name: i for i, name in enumerate(features)}
-    since, tenure, ever = (place.get(name) for name in (_SINCE, _TENURE, _EVER))
-    spans = [days for days in _SPANS if since is not None and f"basket_count_{days}d" in place]
-    ever = ever if since is not None and tenure is not None else None
-    trends = [
-        (f"{what}_{short}d", f"{what}_{long}d", f"{what}_{short}d_of_{long}d")
-        for what in ("basket_count", "amount_sum")
-        for short, long in _TRENDS
-        if {f"{what}_{short}d", f"{what}_{long}d"} <= set(place)
-    ]
-    weeks = [place[name] for name in _WEEKS] if set(_WEEKS) <= set(place) else []
-    days = [place[name] for name in _DAYS if name in place]
-    days = days if len(days) > 1 else []
-    names = (
-        *(f"lateness_{days}d" for days in spans),
-        *(["lateness_ever"] if ever is not None else []),
-        *(name for _, _, name in trends),
-        *(_REGULARITY if weeks else []),
-        *(["weeks_beyond_longest"] if weeks and since is not None else []),
-        *(_RHYTHM if days else []),
-    )
-    return _Plan(
-        names,
-        since,
-        tenure,
-        ever,
-        np.array(spans, dtype=np.float64),
-        np.array([place[f"basket_count_{days}d"] for days in spans], dtype=np.intp),
-        np.array([place[short] for short, _, _ in trends], dtype=np.intp),
-        np.array([place[long] for _, long, _ in trends], dtype=np.intp),
-        np.array(weeks, dtype=np.intp),
-        np.array(days, dtype=np.intp),
-    )
+_USUAL_AWAY, _WEEKS_SEEN = 0.15, 4
+_USUAL_ON, _GAPS_SEEN = 0.2, 2
+"""Shares are drawn towards what is usual among everybody: 15 % of the days are further than a horizon from the next visit, and
+20 % of the gaps go on, as if so many more weeks and gaps had been seen.
+"""
 
 
 def columns(values: np.ndarray, features: Sequence[str], *, horizon_days: int) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -128,86 +48,49 @@ def columns(values: np.ndarray, features: Sequence[str], *, horizon_days: int) -
 
     `horizon_days`: the days without a purchase that count as leaving.
     """
-    plan = _plan(tuple(features))
-    if not plan.names:
-        return values, (*features,)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = [*_lateness(values, plan), *_trends(values, plan), *_regularity(values, plan)]
-        made = np.concatenate([*found, *_rhythm(values, plan, horizon_days)], axis=1)
-    made[~np.isfinite(made)] = np.nan
-    return np.concatenate([values, made], axis=1), (*features, *plan.names)
+    names, places = _plan(tuple(features))
+    if not len(places):
+        return values, names
+    wide = np.empty((len(values), len(names)))
+    wide[:, : values.shape[1]] = values
+    _rhythm(values.take(places, axis=1), horizon_days, into=wide[:, values.shape[1] :])
+    return wide, names
 
 
-def _lateness(values: np.ndarray, plan: _Plan) -> list[np.ndarray]:
-    """Days away over the days usually between two visits: 1 is on time, 3 is three times as long as usual."""
-    if plan.since is None:
-        return []
-    since = values[:, plan.since, None]
-    tenure = np.full((len(values), 1), np.inf) if plan.tenure is None else values[:, plan.tenure, None]
-    found = [since * values[:, plan.counted] / np.minimum(np.maximum(tenure, 1.0), plan.spans)]
-    if plan.ever is not None:
-        found.append(since * (values[:, plan.ever, None] - 1) / np.maximum(tenure - since, 1.0))
-    return found
+@lru_cache(maxsize=16)
+def _plan(features: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+    """The names of all columns, and where the days since the last purchase day, the one before, and so on are."""
+    places = [features.index(name) for name in _DAYS if name in features]
+    if len(places) < 2:
+        return features, np.empty(0, dtype=np.intp)
+    return (*features, *_RHYTHM), np.array(places, dtype=np.intp)
 
 
-def _trends(values: np.ndarray, plan: _Plan) -> list[np.ndarray]:
-    """A short window's share of a longer one's, of visits and of money."""
-    return [values[:, plan.short] / values[:, plan.long]]
-
-
-def _regularity(values: np.ndarray, plan: _Plan) -> list[np.ndarray]:
-    """Of the last eight weeks: how even they were, how many were empty, and the longest row of empty ones."""
-    if not len(plan.weeks):
-        return []
-    counted = values.take(plan.weeks, axis=1)
-    weeks = np.diff(counted, axis=1, prepend=0.0)
-    pairs = weeks[:, ::2] + weeks[:, 1::2]
-    mean = weeks.sum(axis=1) / len(_WEEKS)
-    spread = np.sqrt(np.maximum((weeks * weeks).sum(axis=1) / len(_WEEKS) - mean * mean, 0.0))
-    empty = weeks == 0
-    longest = _LONGEST[empty @ _BITS]
-    found = [spread, spread / mean, empty.sum(axis=1), longest, (pairs == 0).sum(axis=1), pairs.min(axis=1)]
-    beyond = [] if plan.since is None else [(values[:, plan.since] / 7 - longest)[:, None]]
-    return [np.stack(found, axis=1), (weeks[:, :, None] * _FADING).sum(axis=1), *beyond]
-
-
-def _rhythm(values: np.ndarray, plan: _Plan, horizon: int) -> list[np.ndarray]:
-    """Of the gaps between the last purchase days: how long they were, beside the time away and beside the horizon.
-
-    Shares are drawn towards what is usual among everybody, 15 % of the days and 20 % of the gaps, as if four more weeks and
-    two more gaps had been seen.
-    """
-    if not len(plan.days):
-        return []
-    days = values.take(plan.days, axis=1)
-    away, gaps = days[:, 0], np.diff(days, axis=1)
-    lengths = np.nan_to_num(gaps)
-    known = gaps == gaps
-    count, total = known.sum(axis=1), lengths.sum(axis=1)
-    order = np.sort(gaps, axis=1)  # unknown ones last
+def _rhythm(days: np.ndarray, horizon: int, *, into: np.ndarray) -> None:
+    """Of the gaps between purchase days: how long they were, beside the time away and beside the horizon."""
+    away = days[:, 0]
+    gaps = np.rint(days[:, 1:] - days[:, :-1])
+    unknown = np.isnan(gaps)
+    count = (gaps.shape[1] - unknown.sum(axis=1)).astype(np.float64)
+    shortest_first = np.sort(gaps, axis=1)  # the unknown last
+    gaps[unknown] = 0.0
+    total = gaps.sum(axis=1)
     places = np.rint(np.maximum(count - 1, 0)[:, None] * _QUANTILES).astype(np.intp)
-    quantiles = np.take_along_axis(order, places, axis=1)
-    mean = total / count
-    spread = np.sqrt(np.maximum((lengths * lengths).sum(axis=1) / count - mean * mean, 0.0))
-    weight = _RECENT ** np.arange(gaps.shape[1])
-    over = np.maximum(lengths - horizon, 0.0).sum(axis=1)
-    longer = lengths > away[:, None]
-    went_on = lengths > away[:, None] + horizon
-    return [
-        quantiles,
-        np.stack(
-            [
-                mean,
-                spread,
-                (lengths * weight).sum(axis=1) / (known * weight).sum(axis=1),
-                count,
-                away / np.maximum(quantiles[:, 2], 1.0),
-                away / np.maximum(mean, 0.5),
-                (lengths >= horizon).sum(axis=1),
-                over,
-                (over + 0.15 * 28) / (total + 28),
-                (went_on.sum(axis=1) + 0.2 * 2) / (longer.sum(axis=1) + 2),
-            ],
-            axis=1,
-        ),
-    ]
+    quantiles = shortest_first[np.arange(len(days))[:, None], places]
+    fading = _FADING[: gaps.shape[1]]
+    excess = gaps - away[:, None]
+    over = np.maximum(gaps - horizon, 0.0).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = total / count
+        into[:, :4] = quantiles
+        into[:, 4] = mean
+        into[:, 5] = np.sqrt(np.maximum((gaps * gaps).sum(axis=1) / count - mean * mean, 0.0))
+        into[:, 6] = (gaps * fading).sum(axis=1) / (~unknown * fading).sum(axis=1)
+        into[:, 7] = count
+        into[:, 8] = away / np.maximum(quantiles[:, 2], 1.0)
+        into[:, 9] = away / np.maximum(mean, 0.5)
+    into[:, 10] = (gaps >= horizon).sum(axis=1)
+    into[:, 11] = over
+    into[:, 12] = (over + _USUAL_AWAY * 7 * _WEEKS_SEEN) / (total + 7 * _WEEKS_SEEN)
+    went_on, as_long = (excess > horizon).sum(axis=1), (excess > 0).sum(axis=1)
+    into[:, 13] = (went_on + _USUAL_ON * _GAPS_SEEN) / (as_long + _GAPS_SEEN)

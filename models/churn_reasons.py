@@ -12,18 +12,13 @@ _TOPICS = (
     ("days_since_last_coupon", "coupons"),
     ("coupon", "coupons"),
     ("days_since_last", "away"),
-    ("lateness", "away"),
     ("late_by", "away"),
     ("purchase_day", "rhythm"),
     ("gap", "rhythm"),
-    ("weeks_beyond", "away"),
     ("basket_value", "basket value"),
     ("weekend", "weekend"),
     ("evening", "evening"),
-    ("week", "regularity"),
-    ("fortnight", "regularity"),
     ("basket", "visits"),
-    ("recent_visits", "visits"),
     ("discount", "discounts"),
     ("amount_max", "largest"),
     ("amount", "spend"),
@@ -62,7 +57,6 @@ def _sentence(topic: str, name: str, values: Mapping[str, float]) -> str:
         "away": _away,
         "visits": lambda v: _fell(v, "basket_count", "visits"),
         "spend": lambda v: _fell(v, "amount_sum", "spend"),
-        "regularity": _regularity,
         "rhythm": _rhythm,
         "tenure": lambda v: f"customer for {v['tenure_days']:.0f} days" if _known(v, "tenure_days") else "",
         "products": lambda v: _count(v, "product_distinct_28d", "different products in four weeks"),
@@ -104,12 +98,6 @@ def _fell(values: Mapping[str, float], what: str, called: str) -> str:
     if now < 0.9 * usual:
         return f"{called} fell from {usual:.0f} to {now:.0f} in four weeks"
     return f"{called} of {now:.0f} in four weeks"
-
-
-def _regularity(values: Mapping[str, float]) -> str:
-    if not _known(values, "empty_weeks"):
-        return ""
-    return f"no visit in {values['empty_weeks']:.0f} of the last eight weeks"
 
 
 def _rhythm(values: Mapping[str, float]) -> str:
