@@ -38,8 +38,8 @@ _RHYTHM = (
 )
 _USUAL_AWAY, _WEEKS_SEEN = 0.15, 4
 _USUAL_ON, _GAPS_SEEN = 0.2, 2
-"""Shares are drawn towards what is usual among everybody: 15 % of the days are further than a horizon from the next visit, and
-20 % of the gaps go on, as if so many more weeks and gaps had been seen.
+"""Shares are drawn towards what is usual among everybody: 15 % of the days are further than a horizon from the next visit,
+and 20 % of the gaps go on, as if so many more weeks and gaps had been seen.
 """
 
 
