@@ -44,7 +44,7 @@ from storage.folder import archive_folder
 __all__ = ["Burst", "Kill", "LiveReport", "Steady", "run"]
 
 PURPOSES = (Purpose.MARKETING_RETENTION,)
-"""What everybody has granted: the purpose with the most features, 64 numbers, nearly all of which a purchase moves."""
+"""What everybody has granted: the purpose with the most features, 58 numbers, nearly all of which a purchase moves."""
 
 _SEND = 2_000
 _STEADY_RATE = 2_000
