@@ -120,10 +120,11 @@ def grants(choices: Iterable[Choice], *, subject: str, purpose: Purpose) -> tupl
     said = tuple(choices)
     if not said and spec(purpose).needs_consent:  # what most people say of most purposes
         return [], Reason.NOT_GRANTED
-    ours = sorted(
-        {c for c in said if c.subject == subject and c.purpose is purpose},
-        key=lambda c: (c.indicated_at, not c.status.permits, -_end(c).timestamp(), c.signal, c.status),
-    )
+    ours = [c for c in said if c.subject == subject and c.purpose is purpose]
+    if len(ours) > 1:  # most people say one thing, once
+        ours = sorted(
+            set(ours), key=lambda c: (c.indicated_at, not c.status.permits, -_end(c).timestamp(), c.signal, c.status)
+        )
     by_interest = not spec(purpose).needs_consent
     start: datetime | None = BEGINNING if by_interest else None
     end, why = FOREVER, Reason.OBJECTED if by_interest else Reason.NOT_GRANTED
