@@ -74,6 +74,10 @@ class Provenance:
         """As the registry says."""
         return self.registry.previous(name)
 
+    def state(self) -> object | None:
+        """As the registry says."""
+        return self.registry.state()
+
     def note_serving(self, version: ModelVersion, /, *, refusal: str | None) -> None:
         """As the registry does."""
         self.registry.note_serving(version, refusal=refusal)

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ _EXPERIMENT = "aap"
 _REFUSAL = "serving_refusal"
 _MODEL_FOLDER = "model"
 _TAINTED = "tainted"
+_SETTLED_S = 2.0
+"""Older than this, the time of a file tells one write from the next."""
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one a file, in the middle of our own output
 for _noisy in ("mlflow", "alembic"):  # after the import, which sets levels of its own
@@ -214,6 +217,23 @@ class Registry:
         prefix = "sqlite:///"
         uri = self.tracking_uri
         return not uri.startswith(prefix) or Path(uri.removeprefix(prefix)).exists()
+
+    def state(self) -> object | None:
+        """What differs after every write to the store, for who would else ask again; None where only asking tells.
+
+        The times and sizes of SQLite's files, unless they are so new that a second write could have left the same.
+        """
+        prefix = "sqlite:///"
+        if not self.tracking_uri.startswith(prefix):
+            return None
+        file = self.tracking_uri.removeprefix(prefix)
+        try:
+            found = [Path(name).stat() for name in (file, f"{file}-wal") if Path(name).exists()]
+        except OSError:
+            return None
+        if not found or time.time() - max(s.st_mtime for s in found) < _SETTLED_S:
+            return None
+        return tuple((s.st_mtime_ns, s.st_size) for s in found)
 
     def trained_on(self, name: str, user_key: str) -> list[ModelVersion]:
         """The versions of `name` fitted on rows of this person. One that doesn't say on whom counts as fitted on them."""

@@ -1,10 +1,10 @@
 """The models in use: the champion of each model, loaded, and swapped for a new one while calls go on.
 
-A thread asks the registry every `poll_s` seconds which version each alias names, one model at a time, for each question
-takes a millisecond or two from the calls that are being answered. A new champion is loaded aside (which verifies its hash),
-answers a smoke test, and then replaces the old one by one reference: a call that has begun ends with the model it began with.
-A version that can't be loaded or fails its smoke test is not used: the one in use stays, a process that has none yet takes
-the champion before it, and the registry is told why (`aap models why`).
+A thread asks the registry every `poll_s` seconds which version each alias names, one model at a time, and only if something
+was written there since: a question takes a millisecond or more from the calls that are being answered. A new champion is
+loaded aside (which verifies its hash), answers a smoke test, and then replaces the old one by one reference: a call that has
+begun ends with the model it began with. A version that can't be loaded or fails its smoke test is not used: the one in use
+stays, a process that has none yet takes the champion before it, and the registry is told why (`aap models why`).
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class ModelSource(Protocol):
 
     def champion(self, name: str) -> Any: ...
     def previous(self, name: str) -> Any: ...
+    def state(self) -> object | None: ...
     def load(self, version: Any, /) -> Any: ...
     def note_serving(self, version: Any, /, *, refusal: str | None) -> None: ...
 
@@ -97,6 +98,8 @@ class ModelsInUse:
         self._why_not: dict[str, str] = dict.fromkeys(names, "the service is still loading its models")
         self._rejected: dict[str, tuple[tuple[str, str], float]] = {}
         """Of each model, the mark of the version refused last, and when it may be tried again."""
+        self._seen: dict[str, object] = {}
+        """The state of the registry when it was asked about each model, where it tells."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="models-in-use", daemon=True)
 
@@ -141,6 +144,7 @@ class ModelsInUse:
         return [name for name in names or self._why_not if self._refresh_one(self._source, name)]
 
     def _refresh_one(self, source: ModelSource, name: str) -> bool:
+        state = source.state()
         try:
             version = source.champion(name)
         except NoChampion:
@@ -149,11 +153,13 @@ class ModelsInUse:
             self._unknown([name], f"the model registry can't be asked ({_short(error)})")
             return False
         if version is None:
+            self._seen[name] = state
             self._why_not[name] = "it has no champion; run `aap train` or `aap retrain`"
             self._held = {k: v for k, v in self._held.items() if k != name}
             return False
         held, mark = self._held.get(name), _mark(version)
         if held and (held.version, held.sha256) == mark:
+            self._seen[name] = state
             return False
         refused, again_at = self._rejected.get(name, (None, 0.0))
         if mark == refused and time.monotonic() < again_at:
@@ -210,7 +216,13 @@ class ModelsInUse:
         self.refresh()
         turns = cycle(list(self._why_not))
         while not self._stopping.wait(self._poll_s / len(self._why_not)):
-            self.refresh(next(turns))
+            if not self._is_as_seen(name := next(turns)):
+                self.refresh(name)
+
+    def _is_as_seen(self, name: str) -> bool:
+        """Whether nothing was written to the registry since it last said that what is in use of a model is right."""
+        seen = self._seen.get(name)
+        return seen is not None and self._source is not None and self._source.state() == seen
 
 
 def smoke_test(name: str, model: Any) -> None:

@@ -90,6 +90,11 @@ class Challengers:
         """Nobody challenged before."""
         return None
 
+    def state(self) -> object | None:
+        """What differs after every write to the registry."""
+        state: object | None = self._registry.state()
+        return state
+
     def note_serving(self, version: Any, /, *, refusal: str | None) -> None:
         """Keep in the registry why the version can't answer, or that it can."""
         self._registry.note_serving(version, refusal=refusal)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import time
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -181,3 +183,21 @@ def test_why_the_service_refuses_a_version_is_kept_until_it_answers_with_it(regi
     assert registry.version("popularity", 1).refusal == "File model.json was changed"
     registry.note_serving(registry.version("popularity", 1), refusal=None)
     assert registry.version("popularity", 1).refusal is None
+
+
+def test_its_state_tells_after_every_write_and_not_before_two_writes_can_be_told_apart(tmp_path: Path) -> None:
+    registry = Registry(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts")
+    assert registry.state() is None, "there is nothing yet"
+    with registry.run("one"):
+        pass
+    assert registry.state() is None, "it was written just now"
+    seen = []
+    for hours in (2, 1):
+        with registry.run("another"):
+            pass
+        then = time.time() - 3_600 * hours
+        os.utime(tmp_path / "mlflow.db", (then, then))
+        seen.append(registry.state())
+        assert registry.state() == seen[-1] is not None
+    assert seen[0] != seen[1]
+    assert Registry("http://127.0.0.1:1", tmp_path).state() is None, "a server must be asked"

@@ -176,6 +176,9 @@ class Shop:
             raise model
         return model
 
+    def state(self) -> object | None:
+        return None
+
     def note_serving(self, version: Version, /, *, refusal: str | None) -> None:
         self.refusals.pop((version.name, version.version), None)
         if refusal:

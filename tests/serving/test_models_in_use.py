@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,3 +127,36 @@ def test_a_process_that_starts_with_a_bad_champion_answers_with_the_one_before(s
     assert told == [("churn", "2", False), ("churn", "1", True)]
     fresh.refresh()
     assert fresh.get("churn").version == "1"
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not reached() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert reached()
+
+
+def test_the_registry_is_asked_again_only_once_something_was_written_there(shop: Shop) -> None:
+    asked, state = Counter[str](), ["first"]
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(shop, name)
+
+        def state(self) -> str:
+            return state[0]
+
+        def champion(self, name: str) -> Any:
+            asked[name] += 1
+            return shop.champion(name)
+
+    models = ModelsInUse(Counting, names=("churn",), poll_s=0.01)
+    models.start()
+    try:
+        wait_until(lambda: asked["churn"] == 2)  # once to load it, once to see that it is the one
+        time.sleep(0.1)
+        assert asked["churn"] == 2
+        shop.champions["churn"], state[0] = (2, Spend(shift=0.1)), "second"
+        wait_until(lambda: models.get("churn").version == "2")
+    finally:
+        models.stop()
