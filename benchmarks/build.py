@@ -158,7 +158,11 @@ def _archive(settings: Settings, location: str) -> Folder:
 def _copied(standing: Standing, copies: int) -> Standing:
     if copies == 1:
         return standing
-    return {_copy(key, number): found for key, found in standing.items() for number in range(copies)}
+    return {
+        copy: {purpose: ([replace(g, subject=copy) for g in held], why) for purpose, (held, why) in by_purpose.items()}
+        for key, by_purpose in standing.items()
+        for copy in (_copy(key, number) for number in range(copies))
+    }
 
 
 def _replicate(archive: Archive, larger: Archive, *, copies: int) -> None:
