@@ -16,7 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import duckdb
 import psutil
 
 from benchmarks.child import Unfinished, measure_in_child
@@ -31,6 +30,7 @@ from feature_repo.spark_engine import why_unavailable
 from pipelines.demo import Story
 from settings.config import Settings, load_settings
 from storage import redis_server
+from storage.duck import open_duckdb
 from storage.folder import Folder, archive_folder
 
 __all__ = ["BuildReport", "Line", "run"]
@@ -166,7 +166,7 @@ def _copied(standing: Standing, copies: int) -> Standing:
 
 
 def _replicate(archive: Archive, larger: Archive, *, copies: int) -> None:
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for number in range(copies):
             tables = {}

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -25,6 +24,7 @@ from feature_repo.offline_write import ValuesWriter
 from feature_repo.online import to_micros
 from feature_repo.views import View, service, view_for
 from settings.config import Settings
+from storage.duck import open_duckdb
 from storage.folder import features_folder
 
 __all__ = ["PURPOSE", "SERVICE", "VIEW", "History", "make_history"]
@@ -58,7 +58,7 @@ def make_history(settings: Settings, *, rows: int, labels: int, depth: int, now:
     for feature, since in zip(VIEW.numbers, VIEW.since, strict=True):
         drawn = random.integers(0, 10_000, size=people * depth)
         columns[feature.name] = moments - drawn * 3_600_000_000 if since else drawn / 100
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("laid", pa.table(columns))
         writer = ValuesWriter(VIEW, folder=features_folder(settings))

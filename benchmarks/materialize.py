@@ -12,7 +12,6 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -25,6 +24,7 @@ from feature_repo.latest import latest_rows
 from feature_repo.offline_values import Inputs
 from feature_repo.offline_write import ValuesWriter
 from feature_repo.views import View
+from storage.duck import open_duckdb
 from storage.folder import Folder, archive_folder, features_folder
 
 __all__ = ["MaterializeReport", "run"]
@@ -114,7 +114,7 @@ def _lay_down(view: View, folder: Folder, people: Crowd, *, future: int) -> None
         "grant_start": np.repeat(starts, each),
         **{name: values[:, place] for place, name in enumerate(view.names)},
     }
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("laid", pa.table(columns))
         writer = ValuesWriter(view, folder=folder)

@@ -21,7 +21,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import duckdb
 import pandas as pd
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.types import Float64
@@ -34,6 +33,7 @@ from feature_repo.purpose_in_force import purpose_in_force
 from feature_repo.retrieval import open_retrieval
 from feature_repo.store import apply, open_store
 from settings.config import load_settings
+from storage.duck import open_duckdb
 
 __all__ = ["DEPTHS", "Depth", "OfflineReport", "run"]
 
@@ -171,7 +171,7 @@ def _frame(home: Path, labels: pd.DataFrame, now: datetime) -> pd.DataFrame:
 
 
 def _bare(history: History) -> pd.DataFrame:
-    with duckdb.connect() as connection:
+    with open_duckdb() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("labels", history.labels)
         return connection.execute(

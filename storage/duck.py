@@ -24,8 +24,11 @@ _numbers = itertools.count()
 
 
 def open_duckdb() -> duckdb.DuckDBPyConnection:
-    """A database of its own in memory; closing it deletes what it spilled."""
-    return duckdb.connect(config={"temp_directory": str(_private(os.getpid()) / str(next(_numbers)))})
+    """A database of its own in memory, which draws no progress bars; closing it deletes what it spilled."""
+    spills = str(_private(os.getpid()) / str(next(_numbers)))
+    connection = duckdb.connect(config={"temp_directory": spills})
+    connection.execute("SET enable_progress_bar = false")
+    return connection
 
 
 @cache

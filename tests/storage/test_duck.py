@@ -51,3 +51,8 @@ def test_no_package_opens_duckdb_by_another_way() -> None:
     files = [f for package in packages for f in (ROOT / package).rglob("*.py")]
     opening = [str(f.relative_to(ROOT)) for f in files if "duckdb.connect(" in f.read_text(encoding="utf-8")]
     assert opening == ["storage/duck.py"]
+
+
+def test_no_progress_bars_are_drawn_into_what_a_command_prints() -> None:
+    with open_duckdb() as connection:
+        assert connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (False,)
