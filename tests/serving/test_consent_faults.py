@@ -175,7 +175,7 @@ def test_while(
     assert health(client) == ""
     with made(Layout(street.settings.home)):
         until(asked, "denied consent_unavailable")
-        assert says in health(client)
+        until(lambda: says in health(client), True)  # a look may have begun before it broke, and say less
         recommended = client.post("/v1/recommendations", json={"user_ids": ["ana"]}).json()["answers"][0]
         assert recommended["outcome"] == "denied"
         assert recommended["model"]["name"] == "popularity"
@@ -201,7 +201,7 @@ def test_an_older_record_that_is_altered_denies_everybody_as_soon_as_its_turn_co
     until(asked, "answered granted")
     with altered(Layout(street.settings.home).ledger, first=True):
         until(asked, "denied consent_unavailable")
-        assert "Record 1 of the consent ledger is not what was recorded" in health(client)
+        until(lambda: "Record 1 of the consent ledger is not what was recorded" in health(client), True)
     until(asked, "answered granted")
     assert health(client) == ""
 
@@ -214,7 +214,7 @@ def test_a_clock_that_jumps_denies_everybody_until_it_is_set_right(
     right = Settings.now
     monkeypatch.setattr(Settings, "now", lambda settings: right(settings) + timedelta(hours=hours))
     until(asked, "denied consent_unavailable")
-    assert "The clock says" in health(client)
+    until(lambda: "The clock says" in health(client), True)
     monkeypatch.setattr(Settings, "now", right)
     until(asked, "answered granted")
     assert health(client) == ""
@@ -265,7 +265,7 @@ def test_an_older_ledger_in_place_of_the_present_one_denies_everybody_until_the_
             file.unlink(missing_ok=True)
         shutil.copy(place, layout.ledger)
         until(asked, told)
-        assert ("but Redis obeys one that goes to" in health(client)) == (place == older)
+        until(lambda: "but Redis obeys one that goes to" in health(client), place == older)
 
 
 def test_a_projection_that_redis_lost_or_holds_from_before_is_written_anew_and_health_says_so(
