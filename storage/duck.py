@@ -27,7 +27,9 @@ def open_duckdb() -> duckdb.DuckDBPyConnection:
     """A database of its own in memory, which draws no progress bars; closing it deletes what it spilled."""
     spills = str(_private(os.getpid()) / str(next(_numbers)))
     connection = duckdb.connect(config={"temp_directory": spills})
-    connection.execute("SET enable_progress_bar = false")
+    drawn = connection.execute("SELECT current_setting('enable_progress_bar')").fetchone()
+    if drawn == (True,):  # a notebook without widgets draws none, and refuses even to be told so
+        connection.execute("SET enable_progress_bar = false")
     return connection
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from storage.duck import open_duckdb
 
@@ -56,3 +59,12 @@ def test_no_package_opens_duckdb_by_another_way() -> None:
 def test_no_progress_bars_are_drawn_into_what_a_command_prints() -> None:
     with open_duckdb() as connection:
         assert connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (False,)
+
+
+def test_a_notebook_may_open_one_though_it_has_no_widgets_to_draw_bars_with() -> None:
+    cell = nbformat.v4.new_code_cell(
+        "from storage.duck import open_duckdb\nprint(open_duckdb().execute('SELECT 42').fetchone())"
+    )
+    client = NotebookClient(nbformat.v4.new_notebook(cells=[cell]), timeout=60, kernel_name="python3")
+    client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert [output.text for output in cell.outputs] == ["(42,)\n"]
