@@ -51,7 +51,8 @@ def run(
     watch_too: bool = False,
     stop: Event | None = None,
 ) -> None:
-    """Keep `workers` workers going and the archive written, until `stop` is set. A worker that dies is replaced.
+    """Keep `workers` workers going and the archive written, until `stop` is set. A worker that dies is replaced, and an
+    embedded Redis that dies is started again when next the archive is written.
 
     With `watch_too`, a process of its own reads the same log and scores what happens (`pipelines.watch`).
     """
