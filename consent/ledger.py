@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from consent.database import open_engine
 from consent.errors import LedgerUnavailable, UnusableChoice
 from consent.notices import NOTICES, Notice, notice_of, row_of_notice, superseded_at
 from consent.policy import LONGEST_GRANT, Choice, Grant, Reason, Status, decide, grants
-from consent.purposes import Purpose
+from consent.purposes import Purpose, spec
 from consent.records import (
     CHOICE,
     GPC_METHOD,
@@ -45,6 +47,8 @@ from storage.tables import make_tables
 
 __all__ = ["Checkpoint", "Entry", "Ledger", "Record"]
 
+_AT_ONCE = 1_000
+"""Rows fetched together where they are read one after the other."""
 _SIZE = sa.select(sa.func.coalesce(sa.func.max(RECORDS.c.seq), 0))
 
 
@@ -249,11 +253,9 @@ class Ledger:
         choices: dict[str, dict[Purpose, list[Choice]]] = defaultdict(dict)
         notices = self.notices()
         for row in self._rows(where, CHOICE):
-            choice = choice_of(row)
-            of_subject = choices[choice.subject]  # one choice about anything makes a subject known
+            of_subject = choices[row.subject]  # one choice about anything makes a subject known
+            choice = _choice(row, notices)
             if choice.purpose in purposes:
-                if notices:
-                    choice = replace(choice, superseded_at=superseded_at(notices, choice.purpose, row.notice_version))
                 of_subject.setdefault(choice.purpose, []).append(choice)
         for subject, at in self._tombstones.erased(choices).items() if self._tombstones else ():
             for purpose in purposes:  # whatever this copy of the ledger says
@@ -262,6 +264,23 @@ class Ledger:
             subject: {p: _standing(by_purpose.get(p, ()), subject, p, in_force_at) for p in purposes}
             for subject, by_purpose in choices.items()
         }
+
+    def in_force(self, purpose: Purpose, *, at: datetime) -> dict[str, datetime]:
+        """Every known subject whose grant of `purpose` holds at `at`, and since when: what `standing` says, for less.
+
+        They are judged one after the other, so that nothing is kept of a crowd for the garbage collector to look through.
+        """
+        found: dict[str, datetime] = {}
+        notices, needed = self.notices(), spec(purpose).needs_consent
+        rows = self._by_subject(RECORDS.c.purpose == purpose.value if needed else sa.true())
+        for subject, theirs in groupby(rows, key=attrgetter("subject")):
+            held, _ = grants((_choice(row, notices) for row in theirs), subject=subject, purpose=purpose)
+            found.update((subject, grant.start) for grant in held if grant.start <= at < grant.end)
+        if self._tombstones and (erased := self._tombstones.erased(found)):
+            for subject, standing in self.standing(subjects=erased, purposes=[purpose], in_force_at=at).items():
+                del found[subject]
+                found.update((subject, grant.start) for grant in standing[purpose][0])
+        return found
 
     def _select(self, where: sa.ColumnElement[bool]) -> Iterator[Record]:
         return (record_of(row) for row in self._rows(where))
@@ -275,6 +294,12 @@ class Ledger:
     ) -> Sequence[sa.Row[Any]]:
         with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
             return connection.execute(sa.select(*columns).where(where).order_by(RECORDS.c.seq).limit(most)).all()
+
+    def _by_subject(self, where: sa.ColumnElement[bool]) -> Iterator[sa.Row[Any]]:
+        """What the policy needs of the records `where`, subject by subject."""
+        query = sa.select(*CHOICE).where(where).order_by(RECORDS.c.subject, RECORDS.c.seq)
+        with _unavailable(str(self._engine.url)), self._engine.connect() as connection:
+            yield from connection.execution_options(yield_per=_AT_ONCE).execute(query)
 
     def _sign(self, connection: sa.Connection, made: Sequence[Record], *, signed_at: datetime) -> None:
         """Tree heads over what was appended; the tree goes on from the last head that kept it."""
@@ -306,6 +331,13 @@ class Ledger:
         if len(subjects) <= 500:
             query = query.where(RECORDS.c.subject.in_(subjects))
         return {(r[0], r[1], r[2], r[3]) for r in connection.execute(query)}
+
+
+def _choice(row: sa.Row[Any], notices: Sequence[Notice]) -> Choice:
+    choice = choice_of(row)
+    if not notices:
+        return choice
+    return replace(choice, superseded_at=superseded_at(notices, choice.purpose, row.notice_version))
 
 
 def _standing(

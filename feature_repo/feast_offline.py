@@ -22,7 +22,6 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import FeastConfigBaseModel
 
 from consent.choices import open_ledger
-from feature_repo.build import current_spans
 from feature_repo.declare import Entity
 from feature_repo.errors import FeatureError, UnusableLabels
 from feature_repo.feast_objects import view_of
@@ -147,9 +146,9 @@ def _joined(config: RepoConfig, table: FeatureView, entity_df: pd.DataFrame, wan
         built_view(features_folder(settings), view), keys=keys, moments=moments, features=numbers
     )
     if view.entity is Entity.USER:
-        standing = open_ledger(settings).standing(purposes=[view.purpose])
-        spans = current_spans(standing, view.purpose, as_of=now)
-        held = spans["start"].take(pc.index_in(keys, value_set=spans["k"])).fill_null(-2)
+        since = open_ledger(settings).in_force(view.purpose, at=now)
+        granted = pa.array(since.values(), pa.timestamp("us", tz="UTC")).cast(pa.int64())
+        held = granted.take(pc.index_in(keys, value_set=pa.array(since, pa.string()))).fill_null(-2)
         found = found & (held.to_numpy() == starts)
         note_feast_read(settings, view, about=pc.unique(keys.filter(pa.array(found))).to_pylist(), at=now)
     columns: dict[str, pa.Array] = {}
