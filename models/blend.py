@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xgboost as xgb
 
+from models.errors import SchemaMismatch
 from models.shelf import Candidates
 
 __all__ = ["Blend", "BlendParameters", "Lesson"]
@@ -95,9 +96,11 @@ class Blend:
 
     @classmethod
     def from_bytes(cls, content: bytes, *, features: tuple[str, ...]) -> Blend:
-        """Read `to_bytes` back; raises what xgboost raises."""
+        """Read `to_bytes` back; raises what xgboost raises, and `SchemaMismatch` for trees grown on other features."""
         booster = xgb.Booster({"nthread": 1})
         booster.load_model(bytearray(content))
+        if features != tuple(booster.feature_names or ()):
+            raise SchemaMismatch("recommendation", expected=booster.feature_names or (), given=features)
         return cls(features, booster)
 
 

@@ -19,7 +19,7 @@ from models.artifact import read_json, write_json
 from models.churn_columns import columns
 from models.churn_reasons import sentences
 from models.contract import Model, Retrieval
-from models.errors import CorruptArtifact, OneClassOnly, TooFewRows
+from models.errors import CorruptArtifact, OneClassOnly, SchemaMismatch, TooFewRows
 from models.evaluation import Evaluation
 from models.external_memory import matrix
 from models.platt import platt
@@ -155,16 +155,21 @@ class Churn(Model[TrainingFrame, ChurnParameters]):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read `model.ubj` and `model.json`."""
+        """Read what `save` wrote; raises `SchemaMismatch` for trees grown on other columns than are worked out now."""
         content = read_json(folder / "model.json")
         try:
             booster = xgb.Booster({"nthread": 1})
             booster.load_model(bytearray((folder / "model.ubj").read_bytes()))
             slope, intercept = float(content["slope"]), float(content["intercept"])
-            return cls(tuple(content["features"]), booster, int(content["horizon_days"]), slope, intercept)
+            found = cls(tuple(content["features"]), booster, int(content["horizon_days"]), slope, intercept)
         except (OSError, KeyError, TypeError, ValueError, xgb.core.XGBoostError) as error:
             why = str(error).splitlines()[0]
             raise CorruptArtifact(f"Can't read the stored model {cls.name} ({why}); retrain or roll back.") from None
+        nobody = np.empty((0, len(found.features)))
+        _, names = columns(nobody, found.features, horizon_days=found.horizon_days)
+        if names != tuple(booster.feature_names or ()):
+            raise SchemaMismatch(cls.name, expected=booster.feature_names or (), given=names)
+        return found
 
 
 def churn_labels(

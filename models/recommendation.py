@@ -19,7 +19,7 @@ from feature_repo.frame import Interactions
 from models.artifact import read_arrays, read_json, write_arrays, write_json
 from models.blend import Blend, BlendParameters
 from models.contract import Model, Retrieval
-from models.errors import CorruptArtifact, TooFewRows, UnknownStrategy
+from models.errors import CorruptArtifact, SchemaMismatch, TooFewRows, UnknownStrategy
 from models.evaluation import Evaluation
 from models.factors import ItemFactors
 from models.history import History
@@ -287,7 +287,7 @@ class RecommendationModel(Model[Interactions, RecommendationParameters]):
                 {item: i for i, item in enumerate(ids)},
             )
         except (OSError, KeyError, TypeError, ValueError, IndexError, xgb.core.XGBoostError) as error:
-            if isinstance(error, CorruptArtifact):
+            if isinstance(error, (CorruptArtifact, SchemaMismatch)):
                 raise
             why = str(error).splitlines()[0]
             raise CorruptArtifact(f"Can't read the stored model {cls.name} ({why}); retrain or roll back.") from None

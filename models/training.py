@@ -17,7 +17,7 @@ from datetime import datetime
 from feature_repo.frame import Manifest
 from models import lineage
 from models.contract import AnyModel, Retrieval
-from models.errors import CorruptArtifact
+from models.errors import CorruptArtifact, SchemaMismatch
 from models.evaluation import Evaluation
 from models.leaks import require_known
 from models.parameters import TrainingSettings
@@ -27,7 +27,7 @@ from models.roster import model_class
 from models.run import Run
 from models.splits import global_split
 
-__all__ = ["TrainedModel", "code_revision", "feature_hash", "train"]
+__all__ = ["TrainedModel", "code_revision", "feature_hash", "following_champion", "train"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def train(
         evaluation = trial.evaluate(held_out, train=past, parameters=parameters, seed=chosen)
         stages.enter("refit on everything")
         data = kind.examples(retrieval, until=as_of, as_of=as_of, parameters=parameters)
-        model = _following(registry, kind.fit(data, parameters=parameters, seed=chosen))
+        model = following_champion(registry, kind.fit(data, parameters=parameters, seed=chosen))
         stages.enter("register")
         run.log_params({**settings.flat(name), "seed": chosen, "cut": split.cut.isoformat()})
         manifest, people = lineage.pack_manifest(data.manifest), lineage.pack(data.user_keys)
@@ -90,12 +90,12 @@ def train(
     return TrainedModel(name, version, model, evaluation, data.manifest, stages.done())
 
 
-def _following(registry: Registry, model: AnyModel) -> AnyModel:
+def following_champion(registry: Registry, model: AnyModel) -> AnyModel:
     """`model` as it goes on from the champion, if there is one that can be read."""
     champion = registry.champion(model.name)
     if champion is None:
         return model
-    with suppress(CorruptArtifact):
+    with suppress(CorruptArtifact, SchemaMismatch):
         return model.following(registry.load(champion))
     return model
 

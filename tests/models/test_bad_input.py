@@ -12,10 +12,12 @@ from urllib.parse import urlparse
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+import xgboost as xgb
 
 from feature_repo.frame import Interactions
 from models.errors import CorruptArtifact, OneClassOnly, SchemaMismatch, TooFewRows
 from models.roster import MODELS
+from models.training import following_champion
 
 OF_NUMBERS = ["anomaly", "churn", "event_anomaly", "segments", "session_anomaly"]
 
@@ -108,3 +110,27 @@ def test_a_champion_of_another_feature_schema_says_which_features_differ(name, f
     model = fitted[name]
     with pytest.raises(SchemaMismatch, match=r"missing \['.*'\], unexpected \['shoe_size'\]"):
         model.require([*model.features[1:], "shoe_size"])
+
+
+@pytest.mark.parametrize(("name", "trees"), [("churn", "model.ubj"), ("recommendation", "discover.ubj")])
+def test_trees_grown_on_columns_that_are_no_longer_worked_out_are_not_loaded(name, trees, fitted, tmp_path):
+    """As after an upgrade: the stored model is whole, but the code beside it makes other columns of the same features."""
+    model = fitted[name]
+    model.save(tmp_path)
+    booster = xgb.Booster(model_file=tmp_path / trees)
+    booster.feature_names = [*booster.feature_names[:-1], "gone_since"]
+    booster.save_model(tmp_path / trees)
+    with pytest.raises(SchemaMismatch, match=rf"Model {name} expects .*missing \['gone_since'\].*retrain it"):
+        type(model).load(tmp_path)
+
+
+def test_training_begins_anew_beside_a_champion_whose_trees_no_longer_fit(registry, fitted):
+    model = fitted["churn"]
+    older = model.booster.copy()
+    older.feature_names = [*older.feature_names[:-1], "gone_since"]
+    with registry.run("before the upgrade") as run:
+        version = registry.register(dataclasses.replace(model, booster=older), run=run)
+    registry.promote("churn", version.version)
+    with pytest.raises(SchemaMismatch):
+        registry.load(registry.champion("churn"))
+    assert following_champion(registry, model) is model
