@@ -50,6 +50,12 @@ class Batch(Protocol):
         `scratch` is a folder that may be made and used meanwhile; every machine of the engine sees it.
         """
 
+    def part(self) -> AbstractContextManager[Batch]:
+        """A computation within this one: it reads this one's tables, and lets go of its own when it ends.
+
+        It may not make a table of a name this one has made.
+        """
+
 
 _LEAST = 2 * 1024**3
 """Bytes DuckDB may use where an eighth of the machine's memory is less. What is beyond that goes to disk, which a year of
@@ -67,6 +73,7 @@ class DuckDBBatch:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("SET TimeZone = 'UTC'")
         self._connection = connection
+        self._made: set[str] = set()
 
     def register(self, table: str, rows: pa.Table) -> None:
         """See `Batch`; the rows are copied."""
@@ -81,6 +88,7 @@ class DuckDBBatch:
     def make(self, table: str, select: str) -> None:
         """See `Batch`."""
         self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {select}")
+        self._made.add(table)
 
     def stacked(self, selects: Sequence[str]) -> str:
         """See `Batch`."""
@@ -89,6 +97,14 @@ class DuckDBBatch:
     def fetched(self, table: str, *, scratch: Folder) -> tuple[duckdb.DuckDBPyConnection, str]:
         """See `Batch`; `scratch` is not needed."""
         return self._connection, table
+
+    @contextmanager
+    def part(self) -> Iterator[Batch]:
+        """See `Batch`. One that fails leaves its tables to the connection."""
+        part = DuckDBBatch(self._connection)
+        yield part
+        for table in sorted(part._made):
+            part._connection.execute(f"DROP TABLE {table}")
 
 
 @contextmanager

@@ -8,9 +8,11 @@ byte for byte the ones that a build from nothing writes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,11 +25,12 @@ from events.schema import event_type
 from feature_repo.batch import Batch, Engine, duckdb_engine
 from feature_repo.change_points import build_change_points, event_table
 from feature_repo.declare import Entity
+from feature_repo.dialects import Dialect
 from feature_repo.due import Due, due
 from feature_repo.errors import DamagedValues
 from feature_repo.offline_values import Inputs, OfflineValues, built_view, events_of, last_build
-from feature_repo.offline_write import BUCKETS, ValuesWriter, bucket_of, record_inputs
-from feature_repo.views import View, all_views
+from feature_repo.offline_write import BUCKETS, ValuesWriter, record_inputs
+from feature_repo.views import View, all_views, columns_read
 from storage.files import explain_full_disk
 from storage.folder import Folder, StoredFile
 
@@ -118,7 +121,8 @@ def build(
 
 def admit_events(batch: Batch, view: View, *, archive: Archive, standing: Standing, as_of: datetime) -> None:
     """Make the tables `spans` and, for each event type the view reads, `event_table(...)`: only what the rule admits."""
-    admit(batch, view, archive=archive, spans=current_spans(standing, view.purpose, as_of=as_of), as_of=as_of)
+    spans = current_spans(standing, view.purpose, as_of=as_of)
+    admit(batch, view, archive=archive, spans=spans, as_of=as_of, columns=_all_columns)
 
 
 def admit(
@@ -128,35 +132,62 @@ def admit(
     archive: Archive,
     spans: pa.Table,
     as_of: datetime,
+    columns: Callable[[str], Sequence[str]],
     only: pa.Array | None = None,
-    buckets: str = BUCKETS,
+    slices: int = 1,
 ) -> None:
-    """The same from `current_spans`; with `only`, for these of the view's entities, and for those in `buckets` alone."""
-    dialect = batch.dialect
+    """The same from `current_spans`, with these columns of an event type beside `k`, `o` and `a`.
+
+    With `only`, for these of the view's entities. With several `slices` the tables are called `whole_...`, and `slice` says
+    which run of buckets an entity is in; rows of one slice lie together.
+    """
+    dialect, whole = batch.dialect, "whole_" if slices > 1 else ""
     occurred, latest = dialect.micros("e.occurred_at"), dialect.instant(as_of)
-    wanted = ""
-    if only is not None:
-        only = _in_buckets(only, buckets)
-    elif view.entity is Entity.USER:
-        only = _in_buckets(spans["k"], buckets)
-    elif buckets != BUCKETS:
-        wanted = f"AND left(md5(e.item_id), 1) IN ({', '.join(repr(b) for b in buckets)})"
+    wanted = part = ""
     if only is not None and view.entity is Entity.USER:
         spans = spans.filter(pc.is_in(spans["k"], value_set=only))
     elif only is not None:
         batch.register("due", pa.table({"k": only}))
         wanted = "AND e.item_id IN (SELECT k FROM due)"
-    batch.register("spans", spans)
+    batch.register("granted" if whole else "spans", spans)
+    if whole:
+        part = f", {'spans.slice' if view.entity is Entity.USER else _slice_of('e.item_id', dialect, slices)} AS slice"
+        batch.make("whole_spans", f"SELECT *, {_slice_of('k', dialect, slices)} AS slice FROM granted")
     for event in events_of(view):
-        fields = ", ".join(f.name for f in event_type(event).fields)
-        batch.make(
-            event_table(event),
-            f"SELECT {dialect.by_entity} e.{view.key} AS k, e.user_key, {occurred} AS o, "
-            f"{dialect.micros('e.available_at')} AS a, hour(e.occurred_at) AS hour, "
-            f"{dialect.weekday('e.occurred_at')} AS weekday, {fields}, e.source, e.id "
-            f"FROM {batch.events(archive, event)} e JOIN spans ON spans.k = e.user_key AND {occurred} >= spans.start "
-            f"WHERE e.available_at <= {latest} AND e.occurred_at <= {latest} {wanted}",
+        fields = "".join(f", {_column(name, dialect)}" for name in columns(event))
+        admitted = (
+            f"SELECT {dialect.by_entity} e.{view.key} AS k, {occurred} AS o, {dialect.micros('e.available_at')} AS a"
+            f"{fields}{part} FROM {batch.events(archive, event)} e "
+            f"JOIN {whole}spans spans ON spans.k = e.user_key AND {occurred} >= spans.start "
+            f"WHERE e.available_at <= {latest} AND e.occurred_at <= {latest} {wanted}"
         )
+        batch.make(whole + event_table(event), dialect.together(admitted, "slice") if whole else admitted)
+
+
+def _all_columns(event: str) -> list[str]:
+    return ["user_key", "hour", "weekday", *(f.name for f in event_type(event).fields), "source", "id"]
+
+
+def _column(name: str, dialect: Dialect) -> str:
+    told = {"hour": "hour(e.occurred_at) AS hour", "weekday": f"{dialect.weekday('e.occurred_at')} AS weekday"}
+    return told.get(name, f"e.{name}")
+
+
+def _slice_of(key: str, dialect: Dialect, slices: int) -> str:
+    """The number of the slice an entity is in, as SQL."""
+    return dialect.quotient(f"(instr('{BUCKETS}', left(md5({key}), 1)) - 1)", len(BUCKETS) // slices)
+
+
+@contextmanager
+def _slice(batch: Batch, view: View, number: int, *, slices: int) -> Iterator[Batch]:
+    """A batch with the tables of `admit` for the entities of one slice alone."""
+    if slices == 1:
+        yield batch
+        return
+    with batch.part() as part:
+        for table in (*map(event_table, events_of(view)), *(["spans"] if view.entity is Entity.USER else [])):
+            part.make(table, f"SELECT * FROM whole_{table} WHERE slice = {number}")
+        yield part
 
 
 def write_view(batch: Batch, writer: ValuesWriter, view: View, *, scratch: Folder, buckets: str = BUCKETS) -> None:
@@ -211,13 +242,15 @@ def _carry_out(
     writer = ValuesWriter(view, folder=place, before=before, due=work.entities)
     held = archive.only(inputs.events)
     with explain_full_disk(place.uri):
-        for buckets in _slices(inputs, everything=work.entities is None):
-            with engine() as batch:
-                admit(
-                    batch, view, archive=held, spans=inputs.spans, as_of=inputs.as_of, only=work.entities,
-                    buckets=buckets,
-                )  # fmt: skip
-                write_view(batch, writer, view, scratch=place / f".{view.name}", buckets=buckets)
+        slices = _slices(inputs, everything=work.entities is None)
+        with engine() as batch:
+            admit(
+                batch, view, archive=held, spans=inputs.spans, as_of=inputs.as_of, columns=partial(columns_read, view),
+                only=work.entities, slices=len(slices),
+            )  # fmt: skip
+            for number, buckets in enumerate(slices):
+                with _slice(batch, view, number, slices=len(slices)) as part:
+                    write_view(part, writer, view, scratch=place / f".{view.name}", buckets=buckets)
         return writer.finish(inputs), writer.computed
 
 
@@ -227,12 +260,6 @@ def _slices(inputs: Inputs, *, everything: bool) -> list[str]:
     runs = next((n for n in (1, 2, 4, 8) if n >= wanted), len(BUCKETS))
     each = len(BUCKETS) // runs
     return [BUCKETS[first : first + each] for first in range(0, len(BUCKETS), each)]
-
-
-def _in_buckets(keys: pa.Array | pa.ChunkedArray, buckets: str) -> pa.Array | None:
-    if buckets == BUCKETS:
-        return keys
-    return pa.array([k for k in keys.to_pylist() if bucket_of(k) in buckets], pa.string())
 
 
 def _unknown(files: list[StoredFile], before: OfflineValues | None, *, as_of: datetime) -> list[StoredFile]:

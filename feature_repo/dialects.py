@@ -28,6 +28,8 @@ class Dialect:
     """Microseconds since 1970 of a moment."""
     weekday: Callable[[str], str]
     """Day of the week of a moment, UTC: 0 is Monday."""
+    together: Callable[[str, str], str]
+    """A query whose rows with the same value in a column lie together, so that some are found without reading all."""
     by_entity: str
     """A hint after SELECT: keep an entity's rows together, since all that follows works within one `k`."""
 
@@ -50,6 +52,7 @@ DUCKDB = Dialect(
     instant=lambda moment: f"'{moment.isoformat()}'::TIMESTAMPTZ",
     micros=lambda column: f"epoch_us({column})",
     weekday=lambda column: f"isodow({column}) - 1",
+    together=lambda query, column: f"{query} ORDER BY {column}",
     by_entity="",
 )
 SPARK = Dialect(
@@ -59,5 +62,6 @@ SPARK = Dialect(
     instant=lambda moment: f"TIMESTAMP '{moment.isoformat()}'",
     micros=lambda column: f"unix_micros({column})",
     weekday=lambda column: f"weekday({column})",
+    together=lambda query, column: f"SELECT * FROM ({query}) SORT BY {column}",  # within each partition
     by_entity="/*+ REPARTITION(k) */",
 )

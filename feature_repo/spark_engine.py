@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -169,6 +169,10 @@ class SparkBatch:
         self._connection = self._connection or open_duckdb()
         self._connection.execute("SET TimeZone = 'UTC'")
         return self._connection, scratch.parquet((f.name for f in scratch.files()), on=self._connection)
+
+    def part(self) -> AbstractContextManager[Batch]:
+        """See `Batch`."""
+        return spark_engine(self._session)()
 
     def close(self) -> None:
         """Let go of every table and remove what was written on the way."""

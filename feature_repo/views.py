@@ -13,12 +13,22 @@ from zlib import crc32
 
 from consent import projection
 from consent.purposes import Purpose
-from feature_repo.declare import Aggregate, Entity, Feature, Ratio, Service, micros
+from feature_repo.declare import Aggregate, Entity, Feature, Op, Ratio, Service, micros
 from feature_repo.definitions import FEATURES, ON_REQUEST, SERVICES
 from feature_repo.errors import UnknownFeature, UnusableDeclaration
 from feature_repo.on_request import OnRequest, Reading
 
-__all__ = ["View", "all_views", "computed_for", "make_views", "reading", "service", "services", "view_for"]
+__all__ = [
+    "View",
+    "all_views",
+    "columns_read",
+    "computed_for",
+    "make_views",
+    "reading",
+    "service",
+    "services",
+    "view_for",
+]
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,15 @@ def _check_ratios(view: View) -> None:
                 raise UnusableDeclaration(
                     f"Ratio {ratio.name!r} divides {name!r}, which is a {parts[name].op}, no amount."
                 )
+
+
+def columns_read(view: View, event: str) -> list[str]:
+    """What the view's numbers are computed from, of an event type's columns: all but whose it is, when, and known when."""
+    ours = [f for f in view.numbers if isinstance(f, Aggregate) and f.event == event]
+    read = {f.column for f in ours} | {f.where.column for f in ours if f.where}
+    if any(f.op is Op.LAST for f in ours):  # which is the last of one moment
+        read |= {"source", "id"}
+    return sorted(filter(None, read))
 
 
 @cache
