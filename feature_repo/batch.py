@@ -29,6 +29,10 @@ class Batch(Protocol):
     def dialect(self) -> Dialect:
         """How its SQL is written."""
 
+    @property
+    def at_once(self) -> int:
+        """Of how many bytes of the archive's files at once it computes best, and within bounds of memory."""
+
     def register(self, table: str, rows: pa.Table) -> None:
         """Make `table` of rows in memory."""
 
@@ -69,6 +73,9 @@ class DuckDBBatch:
     """Tables of one DuckDB connection, whose time zone is set to UTC."""
 
     dialect: Dialect = DUCKDB
+    at_once: int = 20_000_000
+    """About a million purchase lines. Of more, each costs more: the groups they are summed in, of some fifty totals each, no
+    longer lie in the processor's caches."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("SET TimeZone = 'UTC'")

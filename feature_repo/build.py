@@ -47,9 +47,6 @@ __all__ = [
     "write_view",
 ]
 
-_SLICE_BYTES = 64_000_000
-"""Of the archive's files, computed at once: about three million purchase lines, for which DuckDB takes some 2 GB."""
-
 Standing = Mapping[str, Mapping[Purpose, tuple[list[Grant], Reason]]]
 
 
@@ -242,8 +239,8 @@ def _carry_out(
     writer = ValuesWriter(view, folder=place, before=before, due=work.entities)
     held = archive.only(inputs.events)
     with explain_full_disk(place.uri):
-        slices = _slices(inputs, everything=work.entities is None)
         with engine() as batch:
+            slices = _slices(inputs, at_once=batch.at_once) if work.entities is None else [BUCKETS]
             admit(
                 batch, view, archive=held, spans=inputs.spans, as_of=inputs.as_of, columns=partial(columns_read, view),
                 only=work.entities, slices=len(slices),
@@ -254,9 +251,9 @@ def _carry_out(
         return writer.finish(inputs), writer.computed
 
 
-def _slices(inputs: Inputs, *, everything: bool) -> list[str]:
-    """The buckets in as many runs as keep what is computed at once, and so the memory, within bounds."""
-    wanted = sum(f.size for f in inputs.events) / _SLICE_BYTES if everything else 1
+def _slices(inputs: Inputs, *, at_once: int) -> list[str]:
+    """The buckets in as many runs as keep what is computed of at once to so many bytes of the archive's files."""
+    wanted = sum(f.size for f in inputs.events) / at_once
     runs = next((n for n in (1, 2, 4, 8) if n >= wanted), len(BUCKETS))
     each = len(BUCKETS) // runs
     return [BUCKETS[first : first + each] for first in range(0, len(BUCKETS), each)]

@@ -109,6 +109,8 @@ class SparkBatch:
     """Tables of one Spark session, kept in its memory (and on its disks) until closed."""
 
     dialect: Dialect = SPARK
+    at_once: int = 64_000_000
+    """About three million purchase lines: tables are few and large, since each costs a job to make."""
 
     def __init__(self, session: SparkSession) -> None:
         self._session = session

@@ -13,10 +13,11 @@ from consent.choices import open_ledger
 from consent.purposes import Purpose
 from events.archive import Archive
 from feature_repo import build as building
-from feature_repo.batch import Engine
+from feature_repo.batch import DuckDBBatch, Engine
 from feature_repo.build import build_one
 from feature_repo.declare import Aggregate, Entity, Op
 from feature_repo.offline_values import built_view, events_of
+from feature_repo.spark_engine import SparkBatch
 from feature_repo.views import View, columns_read, make_views, view_for
 from storage.folder import Folder, archive_folder
 from tests.feature_repo.store_room import AS_OF, REPORTING, RETENTION, StoreRoom
@@ -54,7 +55,8 @@ def test_in_slices_the_archive_is_read_before_the_first_and_never_again(
 
     monkeypatch.setattr(building, "write_view", one_slice)
     size = sum(f.size for f in archive.files(*events_of(view)))
-    monkeypatch.setattr(building, "_SLICE_BYTES", size // 2 + 1)
+    for kind in (DuckDBBatch, SparkBatch):
+        monkeypatch.setattr(kind, "at_once", size // 2 + 1)
     assert built_from(room, archive, view, tmp_path / "sliced", engine=engine) == whole
     assert computed == ["01234567", "89abcdef"]
 
