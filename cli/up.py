@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import typer
+import yaml
 
 from cli.console import console, err, print_error, table
 from settings.config import Settings, load_settings
@@ -98,6 +99,10 @@ def start_all(settings: Settings) -> list[str]:
     from storage.redis_server import ensure_running
 
     ensure_running(settings)
+    if _registered_elsewhere(settings):
+        from feature_repo.store import apply  # slow to import
+
+        apply(settings)
     here = [service for service in services(settings) if service.elsewhere is None]
     with ThreadPoolExecutor(max_workers=len(here)) as pool:
         return [sentence for sentence in pool.map(lambda service: _start(service, settings), here) if sentence]
@@ -248,6 +253,14 @@ def _feast_page(settings: Settings) -> Service:
         ready=_answers(f"http://{_LOOPBACK}:{port}", "/"),
         env={"PYTHONPATH": _with_project_root(), "FEAST_USAGE": "False"},
         not_yet=None if registered else "Feast has nothing to show yet: run `aap features build`, then `aap up` again.",
+    )
+
+
+def _registered_elsewhere(settings: Settings) -> bool:
+    """Whether Feast was told of this home's features when the home had another path."""
+    told = Layout(settings.home).feast_registry.parent / "feature_store.yaml"
+    return told.exists() and yaml.safe_load(told.read_text(encoding="utf-8"))["online_store"]["home"] != str(
+        settings.home
     )
 
 

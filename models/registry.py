@@ -1,7 +1,8 @@
 """The registry: every version of every model with what it was made of, and which one is the champion. MLflow inside.
 
-Only this module and `models.run` know MLflow. A version's files are stored with their SHA-256 digests as a tag, and
-`load` refuses files that differ. Aliases: `champion` answers, `previous` is what `rollback` returns to.
+Only this module, `models.run` and `models.moved_home` know MLflow. A version's files are stored with their SHA-256
+digests as a tag, and `load` refuses files that differ. Aliases: `champion` answers, `previous` is what `rollback` returns
+to.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from models.artifact import digests, verify
 from models.contract import AnyModel
 from models.declared import check_declared
 from models.errors import CorruptArtifact, NoChampion, UnknownVersion
+from models.moved_home import follow
 from models.roster import model_class
 from models.run import Run, reaching
 from settings.config import Settings
@@ -327,5 +329,7 @@ def _version(stored: StoredVersion) -> ModelVersion:
 def open_registry(settings: Settings) -> Registry:
     """The registry these settings name: MLflow's SQLite under home by default."""
     layout = Layout(settings.home)
-    uri = settings.mlflow_url or f"sqlite:///{layout.mlflow / 'mlflow.db'}"
-    return Registry(uri, layout.mlflow / "artifacts", signer=lambda: load_signer(layout))
+    database, artifacts = layout.mlflow / "mlflow.db", layout.mlflow / "artifacts"
+    if settings.mlflow_url is None:
+        follow(database, experiment=_EXPERIMENT, root=artifacts)
+    return Registry(settings.mlflow_url or f"sqlite:///{database}", artifacts, signer=lambda: load_signer(layout))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,9 +27,10 @@ from events.journey import IMPORTS, SHOP_CLOSES, draw_choices
 from feature_repo.build import build
 from feature_repo.views import service
 from pipelines.ingest import import_source
-from security.pseudonyms import load_pseudonyms
+from security.pseudonyms import load_pseudonyms, pseudonym_key_file
 from settings.config import Settings, load_settings
 from storage import redis_server
+from storage.files import private_folder, write_atomically
 from storage.folder import archive_folder
 from storage.layout import Layout
 
@@ -60,6 +62,7 @@ _GRANT = {
 def everyone_agrees(progress: Callable[[str], None] | None = None) -> Iterator[Settings]:
     """Settings of a home with the whole shop imported and its features built; removed at the end.
 
+    People have the same keys in each such home, and so come in the same order: figures are the same every time.
     Needs about 1 GB of disk and a minute.
     """
     tell = progress or (lambda stage: None)
@@ -69,6 +72,7 @@ def everyone_agrees(progress: Callable[[str], None] | None = None) -> Iterator[S
         days = (datetime.now(UTC) - SHOP_CLOSES).days
         (home / "aap.env").write_text(f"AAP_CLOCK_SHIFT=-{days}d\n")
         settings = load_settings(home).model_copy(update={"redis_url": None, "ledger_url": None})
+        _make_key(Layout(home))
         try:
             for name, mapping in IMPORTS:
                 tell(f"import {name.removesuffix('.parquet')}")
@@ -105,6 +109,13 @@ def who_said_yes(settings: Settings, *, at: datetime, seed: int = 7) -> Callable
         return frozenset(load_pseudonyms(Layout(settings.home)).user_keys(sorted(yes)))
 
     return them
+
+
+def _make_key(layout: Layout) -> None:
+    """No secret: the data is public. By a random key models would read people in another order each time."""
+    file = pseudonym_key_file(layout)
+    private_folder(file.parent)
+    write_atomically(file, sha256(b"the demo's shop, everybody agreeing").digest(), private=True)
 
 
 def _stated(mapping: Path, *, folder: Path) -> Path:
