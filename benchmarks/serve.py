@@ -55,32 +55,35 @@ class ServeReport:
     machine: str
     contenders: dict[str, _FIGURES]
     soak: Soak | None = None
+    workers: int = 1
+    """Processes that answered, of ours and of MLflow's; each no-op had one."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
         soak = {} if self.soak is None else {"soak": asdict(self.soak)}
-        return {**self.contenders, **soak, "machine": self.machine}
+        return {**self.contenders, **soak, "workers": self.workers, "machine": self.machine}
 
 
-def run(*, rounds: int = 5, requests: int = 400, soak: int = 0, customers: int = 300) -> ServeReport:
+def run(*, rounds: int = 5, requests: int = 400, soak: int = 0, workers: int = 1, customers: int = 300) -> ServeReport:
     """Measure; about three minutes. `requests` is what each contender answers a round on one connection.
 
-    With `soak`, that many requests more at half of the top load.
+    With `soak`, that many requests more at half of the top load. `workers` processes answer, of ours and of MLflow's.
     """
     with trained_shop(customers=customers) as settings, ExitStack() as running:
-        ours = running.enter_context(served(settings, customers=customers, AAP_RATE_LIMIT="1000000000"))
+        limits = {"AAP_RATE_LIMIT": "1000000000", "AAP_WORKERS": str(workers)}
+        ours = running.enter_context(served(settings, customers=customers, **limits))
         targets = {
             **_ours(ours),
             "mounted_noop": running.enter_context(_mounted_noop(settings.home)),
             "fastapi_noop": running.enter_context(_bare_noop(settings.home)),
-            "mlflow": running.enter_context(_mlflow(settings)),
+            "mlflow": running.enter_context(_mlflow(settings, workers=workers)),
         }
         with connect(settings) as client:
             machine = describe(client)
         contenders = run_loop(lambda: _take_turns(targets, rounds=rounds, requests=requests))
         top = contenders["churn"]["c16"]["rps"]
         soaked = run_loop(lambda: _soak(targets["churn"], requests=soak, rate=top / 2)) if soak else None
-        return ServeReport(machine, contenders, soaked)
+        return ServeReport(machine, contenders, soaked, workers)
 
 
 def _ours(service: Served) -> dict[str, Target]:
@@ -156,7 +159,7 @@ def _bare_noop(folder: Path) -> Iterator[Target]:
 
 
 @contextmanager
-def _mlflow(settings: Settings) -> Iterator[Target]:
+def _mlflow(settings: Settings, *, workers: int) -> Iterator[Target]:
     """`mlflow models serve` on the champion's trees, asked with one row of features."""
     import mlflow.xgboost
 
@@ -170,7 +173,7 @@ def _mlflow(settings: Settings) -> Iterator[Target]:
     row = np.linspace(0.0, 5.0, len(columns)).tolist()
     body = json_body({"dataframe_split": {"columns": columns, "data": [row]}})
     port = free_port()
-    words = ("-m", "mlflow", "models", "serve", "-m", str(place), "--env-manager", "local", "--workers", "1")
+    words = ("-m", "mlflow", "models", "serve", "-m", str(place), "--env-manager", "local", "--workers", str(workers))
     with _server([*words, "--host", "127.0.0.1", "--port", str(port)], folder=settings.home, port=port) as process:
         yield Target(port, "/invocations", body, process)
 

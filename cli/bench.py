@@ -254,12 +254,13 @@ def serve(
     rounds: Annotated[int, typer.Option(min=1, help="Turns of every contender.")] = 5,
     requests: Annotated[int, typer.Option(min=20, help="Calls a turn on one connection.")] = 400,
     soak: Annotated[int, typer.Option(min=0, help="Calls more, at half of the top load.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that answer, of ours and of MLflow's.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Answering over HTTP: ours, a no-op in the same stack, a bare one, and MLflow's own scoring server."""
     from benchmarks.serve import run
 
-    report = run(rounds=rounds, requests=requests, soak=soak)
+    report = run(rounds=rounds, requests=requests, soak=soak, workers=workers)
     if as_json:
         _print_json(report.to_dict())
         return
