@@ -258,10 +258,9 @@ def _feast_page(settings: Settings) -> Service:
 
 def _registered_elsewhere(settings: Settings) -> bool:
     """Whether Feast was told of this home's features when the home had another path."""
-    told = Layout(settings.home).feast_registry.parent / "feature_store.yaml"
-    return told.exists() and yaml.safe_load(told.read_text(encoding="utf-8"))["online_store"]["home"] != str(
-        settings.home
-    )
+    registry = Layout(settings.home).feast_registry
+    told = registry.with_name("feature_store.yaml")
+    return told.exists() and yaml.safe_load(told.read_text(encoding="utf-8"))["registry"] != str(registry)
 
 
 def _answers(address: str, path: str) -> Callable[[int], str | None]:

@@ -30,7 +30,7 @@ from pipelines.ingest import import_source
 from security.pseudonyms import load_pseudonyms, pseudonym_key_file
 from settings.config import Settings, load_settings
 from storage import redis_server
-from storage.files import private_folder, write_atomically
+from storage.files import write_atomically
 from storage.folder import archive_folder
 from storage.layout import Layout
 
@@ -113,9 +113,8 @@ def who_said_yes(settings: Settings, *, at: datetime, seed: int = 7) -> Callable
 
 def _make_key(layout: Layout) -> None:
     """No secret: the data is public. By a random key models would read people in another order each time."""
-    file = pseudonym_key_file(layout)
-    private_folder(file.parent)
-    write_atomically(file, sha256(b"the demo's shop, everybody agreeing").digest(), private=True)
+    key = sha256(b"the demo's shop, everybody agreeing").digest()
+    write_atomically(pseudonym_key_file(layout), key, private=True)
 
 
 def _stated(mapping: Path, *, folder: Path) -> Path:

@@ -46,14 +46,14 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     assert start_all(load_settings(settings.home)) == []
     settings = load_settings(settings.home)
     key = ApiKeys(Layout(settings.home).api_keys).create("e2e", scopes=list(Scope), now=settings.now())
-    url = _address(settings)
+    url = address(settings)
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
         yield Running(settings, client)
     stop_all(settings)
     os.environ.update(left)
 
 
-def _address(settings: Settings) -> str:
+def address(settings: Settings) -> str:
     import json
 
     return str(json.loads((Layout(settings.home).run / "serve.json").read_text())["url"])

@@ -13,7 +13,7 @@ from feature_repo.store import open_store
 from security.api_keys import ApiKeys, Scope
 from settings.config import load_settings
 from storage.layout import Layout
-from tests.e2e.conftest import _address
+from tests.e2e.conftest import address
 from tests.shop import small_shop
 
 
@@ -28,7 +28,7 @@ def test_a_moved_home_answers_and_shows_its_features(tmp_path: Path, monkeypatch
     try:
         assert start_all(settings) == []
         key = ApiKeys(Layout(settings.home).api_keys).create("e2e", scopes=list(Scope), now=settings.now())
-        with httpx.Client(base_url=_address(settings), headers={"Authorization": f"Bearer {key}"}) as client:
+        with httpx.Client(base_url=address(settings), headers={"Authorization": f"Bearer {key}"}) as client:
             answer = client.post("/v1/churn", json={"user_ids": ["client-0"]}, timeout=30)
         assert answer.status_code == 200, answer.text
         assert answer.json()["answers"][0]["outcome"] == "answered"
