@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xgboost as xgb
 
+from models import trees
 from models.errors import SchemaMismatch
 from models.shelf import Candidates
 
@@ -86,9 +87,7 @@ class Blend:
 
     def score(self, values: np.ndarray) -> np.ndarray:
         """The chance, 0 to 1, that each row's item is bought within the horizon; float64 `[n]`."""
-        if not len(values):
-            return np.empty(0)
-        return np.asarray(self.booster.inplace_predict(values, missing=np.nan), dtype=np.float64)
+        return trees.predict(self.booster, values)
 
     def to_bytes(self) -> bytes:
         """xgboost's own ubj."""

@@ -15,6 +15,7 @@ import pandas as pd
 import xgboost as xgb
 
 from feature_repo.frame import TrainingFrame
+from models import trees
 from models.artifact import read_json, write_json
 from models.churn_columns import columns
 from models.churn_reasons import sentences
@@ -126,7 +127,7 @@ class Churn(Model[TrainingFrame, ChurnParameters]):
         if not len(found):
             return np.empty(0, dtype=np.float64)
         wide, _ = columns(found, self.features, horizon_days=self.horizon_days)
-        margin = self.booster.inplace_predict(wide, missing=np.nan, predict_type="margin").astype(np.float64)
+        margin = trees.predict(self.booster, wide, margin=True)
         return np.asarray(1.0 / (1.0 + np.exp(-(self.slope * margin + self.intercept))))
 
     def reasons(self, values: np.ndarray, *, most: int = 3) -> list[list[str]]:
