@@ -7,9 +7,11 @@ purpose it answers under is granted now.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -71,6 +73,12 @@ class Retrieval:
         self._clock = clock
         self._audited = audited
         self._join = join
+
+    def over(self, client: redis.Redis) -> Self:
+        """The same door, which reads online values by `client`."""
+        other = copy.copy(self)
+        other._redis = client
+        return other
 
     def people(self, service: str, *, as_of: datetime) -> list[str]:
         """The user keys, sorted, of everyone who may be trained on for `service` at `as_of`."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from types import MappingProxyType
 
+import numpy as np
 import redis
 
 from feature_repo import online
@@ -41,10 +43,16 @@ def vectors_of(
     values, status, told = read.values, read.status, {}
     if asked.features != view.names:
         how = reading(asked, view.names)
-        picked = [view.names.index(name) for name in how.stored]
-        values, status = values[:, picked], status[:, picked]
+        picked = _places(how.stored, view.names)
+        values, status = values.take(picked, axis=1), status.take(picked, axis=1)
         if how.computed:
             told = how.request(request, rows=len(read.values), where="the request")
             values, status = how.assemble(values, status, told)
     lists = {f.name: read.sequences[i] for i, f in enumerate(view.sequences) if f.name in asked.sequences}
     return Vectors(asked.features, values, status, read.decisions, lists, read.as_of, read.grant_start, told)
+
+
+@cache
+def _places(names: tuple[str, ...], among: tuple[str, ...]) -> np.ndarray:
+    """Where each of `names` is `among` others."""
+    return np.array([among.index(name) for name in names], dtype=np.intp)

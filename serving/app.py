@@ -27,12 +27,14 @@ from security.api_keys import KeyInfo, Scope
 from security.rate_limit import Allowance
 from serving import gpc, metrics
 from serving.answers import Answer, ConsentRecorded, EventsCollected
+from serving.at_hand import NotQuick
 from serving.door import Door, over_the_limit
 from serving.errors import NoSuchPage, Overloaded, ServingError, WrongMethod, status_and_sentence
 from serving.lanes import Lane
 from serving.openapi import Problem
 from serving.pages import PAGES
 from serving.platform import Platform
+from serving.predictor import Predictor
 from serving.privacy_routes import privacy_calls
 from serving.reply import Reply, json_reply
 from serving.requests import (
@@ -59,6 +61,8 @@ ASKED = {
     "anomalies": ScoreRequest,
     "similar-items": SimilarRequest,
 }
+_QUICK = ("churn", "segments", "anomalies")
+"""Endpoints whose models answer about a person in a fraction of a millisecond."""
 
 
 def build_app(make_platform: Callable[[], Platform]) -> Starlette:
@@ -73,6 +77,8 @@ def build_app(make_platform: Callable[[], Platform]) -> Starlette:
         yield
         for lane in lanes.values():
             await run_sync(lane.stop)
+        if platform.opened is not None:
+            await platform.opened.at_hand.close()
         await run_sync(platform.stop)
 
     calls: list[tuple[str, Scope, type[Any], Callable[[Request], Handler]]] = [
@@ -102,21 +108,33 @@ class Question:
 def _lanes(platform: Platform) -> dict[str, Lane[Any, Any]]:
     """One lane an endpoint, so that a slow model keeps only its own callers waiting."""
 
-    def answering(name: str) -> Callable[[list[str], Question], Sequence[Any]]:
-        def answer(user_ids: list[str], question: Question) -> Sequence[Any]:
-            people = platform.pseudonyms.user_keys(user_ids)
-            predictor = platform.consent.guard(platform.stores().predictor)
-            ask = getattr(gpc.under_gpc(predictor) if question.gpc else predictor, name)
-            found: list[Answer[Any]] = ask(people, asked=question.asked, now=platform.settings.now())
-            return found
+    def asked(predictor: Predictor, name: str, user_ids: list[str], question: Question) -> Sequence[Any]:
+        people = platform.pseudonyms.user_keys(user_ids)
+        guarded = platform.consent.guard(predictor)
+        ask = getattr(gpc.under_gpc(guarded) if question.gpc else guarded, name)
+        found: list[Answer[Any]] = ask(people, asked=question.asked, now=platform.settings.now())
+        return found
+
+    def patiently(name: str) -> Callable[[list[str], Question], Sequence[Any]]:
+        return lambda user_ids, question: asked(platform.stores().predictor, name, user_ids, question)
+
+    def quickly(name: str) -> Callable[[list[str], Question], Awaitable[Sequence[Any]]]:
+        async def answer(user_ids: list[str], question: Question) -> Sequence[Any]:
+            if platform.opened is None or question.asked.explain:
+                raise NotQuick
+            return await platform.opened.at_hand.ask(name, lambda predictor: asked(predictor, name, user_ids, question))
 
         return answer
 
     def similar(item_ids: list[str], question: Question) -> Sequence[Any]:
         return platform.stores().predictor.similar(item_ids, n=question.asked)
 
-    about_people = {name: answering(name) for name in ASKED if name != "similar-items"}
-    return {name: Lane(name, answer) for name, answer in {**about_people, "similar-items": similar}.items()}
+    about_people = {
+        name: Lane(name, patiently(name), quickly=quickly(name) if name in _QUICK else None)
+        for name in ASKED
+        if name != "similar-items"
+    }
+    return {**about_people, "similar-items": Lane("similar-items", similar)}
 
 
 def _asking(name: str) -> Callable[[Request], Handler]:

@@ -1,8 +1,11 @@
-"""Lanes: calls of one kind that wait for the same thread, and are answered together when several wait.
+"""Lanes: calls of one kind that are answered together when several wait.
 
-One thread a lane: while it answers, calls gather behind it, and it takes them all at once next. Many calls about one
-person each then cost little more than one call about many people: one read of Redis, one pass of the model. A person's
-answer doesn't depend on who else is asked about, so nobody can tell.
+Many calls about one person each then cost little more than one call about many people: one read of Redis, one pass of
+the model. A person's answer doesn't depend on who else is asked about, so nobody can tell.
+
+What is quick is answered in the event loop: while it waits for what it reads, calls gather behind it, and are taken all
+at once next. The rest is a thread's, one a lane: what is about many people, and whatever the quick way can't do or
+failed at.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +22,9 @@ __all__ = ["Lane"]
 
 Options = TypeVar("Options", bound=Hashable)
 A = TypeVar("A")
+
+_QUICK = 32
+"""People (or items) that the event loop answers about at once: more would keep it from everybody else for too long."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,11 +37,21 @@ class _Call(Generic[Options, A]):
 class Lane(Generic[Options, A]):
     """Calls about people (or items), answered by `answer(about, options)` one for one and in order.
 
-    At most `most` are asked about at once; a single call may have more.
+    At most `most` are asked about at once; a single call may have more. `quickly` answers the same without ever waiting
+    outside of `await`; whatever it raises, `answer` is asked next.
     """
 
-    def __init__(self, name: str, answer: Callable[[list[str], Options], Sequence[A]], *, most: int = 200) -> None:
-        self._answer, self._most = answer, most
+    def __init__(
+        self,
+        name: str,
+        answer: Callable[[list[str], Options], Sequence[A]],
+        *,
+        quickly: Callable[[list[str], Options], Awaitable[Sequence[A]]] | None = None,
+        most: int = 200,
+    ) -> None:
+        self._answer, self._quickly, self._most = answer, quickly, most
+        self._quick: deque[_Call[Options, A]] = deque()
+        self._task: asyncio.Task[None] | None = None
         self._waiting: deque[_Call[Options, A]] = deque()
         self._arrived = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, name=f"lane:{name}", daemon=True)
@@ -44,19 +60,41 @@ class Lane(Generic[Options, A]):
 
     async def ask(self, about: list[str], options: Options) -> Sequence[A]:
         """The answers about `about`. Raises what `answer` raises."""
-        if not self._thread.is_alive():
-            self._start()
-        answered: asyncio.Future[Sequence[A]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Call(options, about, answered))
-        self._arrived.release()
-        return await answered
+        call: _Call[Options, A] = _Call(options, about, asyncio.get_running_loop().create_future())
+        if self._quickly is None or len(about) > _QUICK:
+            self._hand_over(call)
+        else:
+            self._quick.append(call)
+            if self._task is None:
+                self._task = asyncio.create_task(self._answer_quickly(self._quickly))
+        return await call.answered
 
     def stop(self) -> None:
-        """End the thread once every call that waits is answered."""
+        """End the thread once every call that waits for it is answered."""
         self._stopped = True
         self._arrived.release()
         if self._thread.is_alive():
             self._thread.join(timeout=5.0)
+
+    async def _answer_quickly(self, quickly: Callable[[list[str], Options], Awaitable[Sequence[A]]]) -> None:
+        try:
+            while calls := _together(self._quick, most=_QUICK):
+                try:
+                    found = await quickly(_about(calls), calls[0].options)
+                except Exception:
+                    for call in calls:
+                        self._hand_over(call)
+                else:
+                    _settle(_shared_out(calls, found))
+        finally:
+            self._task = None
+
+    def _hand_over(self, call: _Call[Options, A]) -> None:
+        """Leave a call to the thread."""
+        if not self._thread.is_alive():
+            self._start()
+        self._waiting.append(call)
+        self._arrived.release()
 
     def _start(self) -> None:
         with self._starting:
@@ -64,43 +102,50 @@ class Lane(Generic[Options, A]):
                 self._thread.start()
 
     def _run(self) -> None:
+        # Every call that waits has been counted in `_arrived`, so what is left waiting is come back to.
         while True:
             self._arrived.acquire()
-            if calls := self._next():
-                _deliver(self._together(calls))
+            if calls := _together(self._waiting, most=self._most):
+                _deliver(self._answers(calls))
             elif self._stopped and not self._waiting:
                 return
 
-    def _next(self) -> list[_Call[Options, A]]:
-        """The calls at the head of the queue that can be answered together; those given up meanwhile are left out.
-
-        Every call that waits has been counted in `_arrived`, so what stays in the queue is come back to.
-        """
-        taken: list[_Call[Options, A]] = []
-        people = 0
-        while self._waiting:
-            call = self._waiting[0]
-            if taken and (call.options != taken[0].options or people + len(call.about) > self._most):
-                break
-            self._waiting.popleft()
-            if not call.answered.done():
-                taken.append(call)
-                people += len(call.about)
-        return taken
-
-    def _together(self, calls: list[_Call[Options, A]]) -> list[tuple[_Call[Options, A], Any]]:
+    def _answers(self, calls: list[_Call[Options, A]]) -> list[tuple[_Call[Options, A], Any]]:
         """Each call with its answers, or with what went wrong."""
         try:
-            found = self._answer([one for call in calls for one in call.about], calls[0].options)
+            found = self._answer(_about(calls), calls[0].options)
         except Exception as error:
             if len(calls) == 1:
                 return [(calls[0], error)]
-            return [pair for call in calls for pair in self._together([call])]  # one's fault is not the others'
-        ended, results = 0, []
-        for call in calls:
-            begun, ended = ended, ended + len(call.about)
-            results.append((call, found[begun:ended]))
-        return results
+            return [pair for call in calls for pair in self._answers([call])]  # one's fault is not the others'
+        return _shared_out(calls, found)
+
+
+def _together(waiting: deque[_Call[Options, A]], *, most: int) -> list[_Call[Options, A]]:
+    """The calls at the head of the queue that can be answered together; those given up meanwhile are left out."""
+    taken: list[_Call[Options, A]] = []
+    people = 0
+    while waiting:
+        call = waiting[0]
+        if taken and (call.options != taken[0].options or people + len(call.about) > most):
+            break
+        waiting.popleft()
+        if not call.answered.done():
+            taken.append(call)
+            people += len(call.about)
+    return taken
+
+
+def _about(calls: list[_Call[Options, A]]) -> list[str]:
+    return [one for call in calls for one in call.about]
+
+
+def _shared_out(calls: list[_Call[Options, A]], found: Sequence[A]) -> list[tuple[_Call[Options, A], Any]]:
+    ended, results = 0, []
+    for call in calls:
+        begun, ended = ended, ended + len(call.about)
+        results.append((call, found[begun:ended]))
+    return results
 
 
 def _deliver(results: list[tuple[_Call[Any, Any], Any]]) -> None:

@@ -33,6 +33,7 @@ from security.audit import Audit
 from security.id_map import open_id_map
 from security.pseudonyms import Pseudonyms, load_pseudonyms, pseudonym_key_file
 from serving import metrics
+from serving.at_hand import AtHand
 from serving.canary import Canary
 from serving.catalogue import Shelves, catalogue_stamp
 from serving.consent_watch import ConsentWatch
@@ -47,7 +48,7 @@ from serving.tracing import Traces
 from settings.config import Settings
 from storage.folder import features_folder
 from storage.layout import Layout
-from storage.redis_server import connect
+from storage.redis_server import connect, connect_async
 
 __all__ = ["Platform", "Stores"]
 
@@ -61,11 +62,12 @@ class Stores:
     """What needs Redis."""
 
     client: redis.Redis
-    assigner: Assigner
     desk: ConsentDesk
     collector: Collector
     names: ItemNames
     predictor: Predictor
+    at_hand: AtHand[Predictor]
+    """The same predictor, for the event loop."""
 
 
 class Platform:
@@ -136,25 +138,34 @@ class Platform:
                     self._stores = self._open_stores()
         return self._stores
 
+    @property
+    def opened(self) -> Stores | None:
+        """The stores, where they are open."""
+        return self._stores
+
     def _open_stores(self) -> Stores:
         client = connect(self.settings, start=False)
         client.ping()
         features = self._open_features(self.settings)
-        segments_of = SegmentsOf(features, self.models)
-        assigner = Assigner(client, flags=self.flags, exposures=self.exposures, segments_of=segments_of)
         stamp = partial(catalogue_stamp, self.layout)
         names, shelves = ItemNames(features.item_names, stamp=stamp), Shelves(features.catalogue, stamp=stamp)
-        predictor = Predictor(
-            SampledFeatures(features, self.served),
-            self.models,
-            assigner,
-            names,
-            shelves,
-            keep=self.records.add,
-            measured=self.vitals.measured,
-            shadow=self.shadow.offer,
-            canary=Canary(self.challengers, assigner, declared=self.flags.names),
-        )
+
+        def predictor(over: redis.Redis) -> Predictor:
+            read = features.over(over)
+            segments_of = SegmentsOf(read, self.models)
+            assigner = Assigner(over, flags=self.flags, exposures=self.exposures, segments_of=segments_of)
+            return Predictor(
+                SampledFeatures(read, self.served),
+                self.models,
+                assigner,
+                names,
+                shelves,
+                keep=self.records.add,
+                measured=self.vitals.measured,
+                shadow=self.shadow.offer,
+                canary=Canary(self.challengers, assigner, declared=self.flags.names),
+            )
+
         desk = open_desk(self.settings)
         collector = Collector(
             client,
@@ -165,7 +176,8 @@ class Platform:
             open_id_map(self.settings),
         )
         self.consent.look(desk, now=self.settings.now())
-        return Stores(client, assigner, desk, collector, names, predictor)
+        at_hand = AtHand(connect_async(self.settings), predictor)
+        return Stores(client, desk, collector, names, predictor(client), at_hand)
 
     def _keep(self) -> None:
         self.records.code_revision = code_revision(Path(__file__).parents[1])

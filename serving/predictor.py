@@ -46,6 +46,8 @@ __all__ = ["FLAG", "Predictor"]
 FLAG = "recommendation_strategy"
 _PLAIN, _TEN = Explained(), Ranked()
 _NOBODY = NoCanary()
+_NULL = int(Status.NULL)
+"""The highest status that is a value."""
 
 
 class Features(Protocol):
@@ -236,16 +238,16 @@ def _judge(name: str, values: np.ndarray, model: Any) -> Sequence[Any]:
 
 def _outcomes(vectors: Vectors) -> list[Outcome]:
     """What each row of `vectors` can be answered on. NULL is a value; a row lacking any value is not answered on."""
-    lacking = (vectors.status == Status.NOT_FOUND) | (vectors.status == Status.DENIED)
-    not_found, expired = lacking.any(axis=1).tolist(), (vectors.status == Status.EXPIRED).any(axis=1).tolist()
+    worst = vectors.status.max(axis=1, initial=0).tolist()
     outcomes: list[Outcome] = []
-    for decision, gone, old in zip(vectors.decisions, not_found, expired, strict=True):
+    for decision, row, highest in zip(vectors.decisions, vectors.status, worst, strict=True):
         if not decision.allowed:
             outcomes.append(Outcome.DENIED)
-        elif gone:
-            outcomes.append(Outcome.NOT_FOUND)
+        elif highest <= _NULL:
+            outcomes.append(Outcome.ANSWERED)
         else:
-            outcomes.append(Outcome.EXPIRED if old else Outcome.ANSWERED)
+            gone = Status.NOT_FOUND in row or Status.DENIED in row
+            outcomes.append(Outcome.NOT_FOUND if gone else Outcome.EXPIRED)
     return outcomes
 
 

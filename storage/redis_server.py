@@ -20,7 +20,9 @@ from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import redis
-from redis.backoff import ExponentialBackoff
+import redis.asyncio
+import redis.asyncio.retry
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.cluster import RedisCluster
 from redis.retry import Retry
 
@@ -30,7 +32,7 @@ from storage.embedded import ServerState
 from storage.errors import RedisUnavailable, StorageError
 from storage.layout import Layout
 
-__all__ = ["UNREACHABLE", "RedisStatus", "connect", "ensure_running", "public_url", "status", "stop"]
+__all__ = ["UNREACHABLE", "RedisStatus", "connect", "connect_async", "ensure_running", "public_url", "status", "stop"]
 
 # What a command raises when Redis can't be reached; catch these where an answer must be given without it.
 UNREACHABLE: tuple[type[Exception], ...] = (
@@ -44,6 +46,7 @@ UNREACHABLE: tuple[type[Exception], ...] = (
 _CONNECT_TIMEOUT_S = 2.0
 _COMMAND_TIMEOUT_S = 30.0
 _RETRIES = 3
+_IMPATIENT_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +72,29 @@ class _EmbeddedConnection(redis.Connection):
         self._layout = layout
 
     def _connect(self) -> object:
-        state = embedded.read_state(self._layout)
-        if state is None:
-            raise redis.exceptions.ConnectionError(f"No Redis runs for {self._layout.home}: start it with `aap up`.")
+        state = _running(self._layout)
         self.host, self.port, self.password = embedded.HOST, state.port, state.password
         return super()._connect()
+
+
+class _AsyncEmbeddedConnection(redis.asyncio.Connection):
+    """The same, for an event loop."""
+
+    def __init__(self, *, layout: Layout, **options: Any) -> None:
+        super().__init__(**options)
+        self._layout = layout
+
+    async def _connect(self) -> None:
+        state = _running(self._layout)
+        self.host, self.port, self.password = embedded.HOST, state.port, state.password
+        await super()._connect()
+
+
+def _running(layout: Layout) -> ServerState:
+    state = embedded.read_state(layout)
+    if state is None:
+        raise redis.exceptions.ConnectionError(f"No Redis runs for {layout.home}: start it with `aap up`.")
+    return state
 
 
 def ensure_running(settings: Settings) -> None:
@@ -104,6 +125,27 @@ def connect(settings: Settings, *, start: bool = True) -> redis.Redis:
         return _from_url(settings.redis_url, cluster=settings.redis_cluster)
     pool = redis.ConnectionPool(connection_class=_EmbeddedConnection, layout=Layout(settings.home), **_options())
     return redis.Redis.from_pool(pool)
+
+
+def connect_async(settings: Settings) -> redis.asyncio.Redis:
+    """A client for one event loop, of the Redis in use. It is impatient: a command that isn't answered at once raises
+    one of `UNREACHABLE`, and whoever can wait tries again with a client of `connect`.
+
+    Nothing is asked of the server yet.
+    """
+    impatient: dict[str, Any] = {
+        "socket_connect_timeout": _IMPATIENT_S,
+        "socket_timeout": _IMPATIENT_S,
+        "retry": redis.asyncio.retry.Retry(NoBackoff(), 0),
+    }
+    if settings.redis_url is None:
+        pool = redis.asyncio.ConnectionPool(
+            connection_class=_AsyncEmbeddedConnection, layout=Layout(settings.home), **impatient
+        )
+        return redis.asyncio.Redis.from_pool(pool)
+    if settings.redis_cluster:
+        return cast(redis.asyncio.Redis, _AsyncCluster.from_url(settings.redis_url, **impatient))
+    return redis.asyncio.Redis.from_url(settings.redis_url, **impatient)
 
 
 def stop(settings: Settings) -> bool:
@@ -171,6 +213,14 @@ class _Cluster(RedisCluster):
     def mget(self, keys: Any, *args: Any) -> Any:
         """The values of `keys`, in order."""
         return self.mget_nonatomic(keys, *args)
+
+
+class _AsyncCluster(redis.asyncio.RedisCluster):
+    """The same, for an event loop."""
+
+    async def mget(self, keys: Any, *args: Any) -> Any:
+        """The values of `keys`, in order."""
+        return await self.mget_nonatomic(keys, *args)
 
 
 def _from_url(url: str, *, cluster: bool) -> redis.Redis:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -85,3 +87,19 @@ def client(platform: Platform, keys: dict[Scope, str]) -> Iterator[httpx.Client]
     with calling(platform) as made:
         made.headers["Authorization"] = f"Bearer {keys[Scope.PREDICT]}"
         yield made
+
+
+@pytest.fixture
+def serve(street: Street, keys: dict[Scope, str]) -> Callable[..., Any]:
+    """The service under other settings, and a client of it."""
+
+    @contextmanager
+    def run(**settings: Any) -> Iterator[httpx.Client]:
+        changed = street.settings.model_copy(update=settings)
+        platform = Platform(changed, open_features=lambda _: street.shelves, open_registry=lambda _: street.shop)
+        platform.models.refresh()
+        with calling(platform) as client:
+            client.headers["Authorization"] = f"Bearer {keys[Scope.PREDICT]}"
+            yield client
+
+    return run

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +46,9 @@ SERVICES = {
 }
 
 
+_reads_by: ContextVar[redis.Redis] = ContextVar("_reads_by")
+
+
 @dataclass
 class Shelves:
     """What is known of people, read under the consent that Redis holds."""
@@ -55,8 +59,11 @@ class Shelves:
     features: tuple[str, ...] = FEATURES
     expired: set[str] = field(default_factory=set)
 
+    def over(self, client: redis.Redis) -> Window:
+        return Window(self, client)
+
     def decisions(self, user_keys: Sequence[str], *, purpose: Purpose, now: datetime) -> list[Decision]:
-        blobs: Any = self.client.mget([consent_key(u) for u in user_keys])
+        blobs: Any = _reads_by.get(self.client).mget([consent_key(u) for u in user_keys])
         return decisions(blobs, purpose=purpose, now=now)
 
     def online_vectors(self, user_keys: Sequence[str], *, service: str, now: datetime) -> Vectors:
@@ -78,6 +85,27 @@ class Shelves:
 
     def item_names(self, item_ids: Sequence[str]) -> dict[str, str]:
         return {i: i.title() for i in item_ids if i != "nameless"}
+
+
+@dataclass
+class Window:
+    """The shelves as they are at each look, consent being read by another client."""
+
+    shelves: Shelves
+    client: redis.Redis
+
+    def decisions(self, *asked: Any, **options: Any) -> list[Decision]:
+        return self._ask("decisions", *asked, **options)
+
+    def online_vectors(self, *asked: Any, **options: Any) -> Vectors:
+        return self._ask("online_vectors", *asked, **options)
+
+    def _ask(self, what: str, *asked: Any, **options: Any) -> Any:
+        before = _reads_by.set(self.client)
+        try:
+            return getattr(self.shelves, what)(*asked, **options)
+        finally:
+            _reads_by.reset(before)
 
 
 @dataclass

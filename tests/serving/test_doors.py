@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -17,25 +16,9 @@ from security.api_keys import ApiKeys, Scope
 from security.audit import read_audit, reads_of, verify_audit
 from serving.platform import Platform
 from storage.layout import Layout
-from tests.serving.shop_window import Street, calling
+from tests.serving.shop_window import Street
 
 ONE = {"user_ids": ["u-17"]}
-
-
-@pytest.fixture
-def serve(street: Street, keys: dict[Scope, str]) -> Callable[..., Any]:
-    """The service under other settings, and a client of it."""
-
-    @contextmanager
-    def run(**settings: Any) -> Iterator[httpx.Client]:
-        changed = street.settings.model_copy(update=settings)
-        platform = Platform(changed, open_features=lambda _: street.shelves, open_registry=lambda _: street.shop)
-        platform.models.refresh()
-        with calling(platform) as client:
-            client.headers["Authorization"] = f"Bearer {keys[Scope.PREDICT]}"
-            yield client
-
-    return run
 
 
 def test_a_client_that_used_up_its_calls_is_told_when_to_come_back(serve: Callable[..., Any]) -> None:

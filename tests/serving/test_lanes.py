@@ -102,3 +102,55 @@ def test_stopping_answers_what_waits_first(desk: Desk) -> None:
         return list(await asyncio.gather(*tasks))
 
     assert asyncio.run(scene()) == [["xa"], ["xb"]]
+
+
+class Quick:
+    """Answers in the event loop, once it is let; remembers what it was asked at once."""
+
+    def __init__(self) -> None:
+        self.open, self.asked = asyncio.Event(), []  # type: ignore[var-annotated]
+
+    async def answer(self, about: list[str], options: str) -> Sequence[str]:
+        self.asked.append(tuple(about))
+        await self.open.wait()
+        if "odd" in about:
+            raise LookupError("not quick")
+        return [f"{options}{one}" for one in about]
+
+
+def test_what_comes_while_the_event_loop_reads_is_answered_together_next(desk: Desk) -> None:
+    quick = Quick()
+    lane = Lane("test", desk.answer, quickly=quick.answer)
+
+    async def scene() -> list[object]:
+        tasks = [asyncio.create_task(lane.ask([one], "x")) for one in "ab"]
+        await asyncio.sleep(0.02)
+        tasks += [asyncio.create_task(lane.ask([one], "x")) for one in "cde"]
+        await asyncio.sleep(0.02)
+        tasks[3].cancel()
+        quick.open.set()
+        return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+    a, b, c, given_up, e = asyncio.run(scene())
+    assert [a, b, c, e] == [["xa"], ["xb"], ["xc"], ["xe"]]
+    assert isinstance(given_up, asyncio.CancelledError)
+    assert quick.asked == [("a", "b"), ("c", "e")]
+    assert desk.asked == []
+
+
+def test_what_the_event_loop_cant_answer_a_thread_does_and_nobody_can_tell(desk: Desk) -> None:
+    quick = Quick()
+    quick.open.set()
+    desk.open.set()
+    lane = Lane("test", desk.answer, quickly=quick.answer)
+
+    async def scene() -> list[object]:
+        many = [str(i) for i in range(40)]
+        asked = (["a", "odd"], ["b"], ["odd", "bad"], many)
+        return list(await asyncio.gather(*(lane.ask(about, "x") for about in asked), return_exceptions=True))
+
+    odd, b, bad, forty = asyncio.run(scene())
+    assert [odd, b, forty] == [["xa", "xodd"], ["xb"], [f"x{i}" for i in range(40)]]
+    assert str(bad) == "a bad one"
+    assert not any("0" in about for about in quick.asked), "forty at once would keep the event loop"
+    lane.stop()
