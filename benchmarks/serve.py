@@ -8,13 +8,14 @@ than the clock.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import psutil
 
 from benchmarks.corner_shop import Served, served, trained_shop
 from benchmarks.load import Connection, Figures, Target, json_body, measure, run_loop
-from benchmarks.machine import describe
+from benchmarks.machine import describe, percentile_ms
 from models.registry import open_registry
 from settings.config import Settings
 from storage.detached import free_port
@@ -34,18 +35,25 @@ __all__ = ["ServeReport", "Soak", "run"]
 
 _CONNECTIONS = (1, 16)
 _START_S = 120.0
+_SOAK_S = 60.0
 _FIGURES = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Soak:
-    """Half of the top load for a while: latencies, and the memory of the service before and after."""
+    """Half of the top load for a while: latencies, and the memory of the server before and after.
 
+    `stolen` is the share (0 to 1) of the machine's processor time that others on the same hardware took meanwhile: no
+    program can answer in it.
+    """
+
+    rps: float
     requests: int
     p50_ms: float
     p99_ms: float
     rss_start_mb: float
     rss_end_mb: float
+    stolen: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,35 +62,44 @@ class ServeReport:
 
     machine: str
     contenders: dict[str, _FIGURES]
-    soak: Soak | None = None
+    soak: dict[str, Soak]
+    """Of churn and of both no-ops, each at half of its own top load, and each alone; empty unless asked for."""
     workers: int = 1
     """Processes that answered, of ours and of MLflow's; each no-op had one."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
-        soak = {} if self.soak is None else {"soak": asdict(self.soak)}
+        soak = {"soak": {name: asdict(one) for name, one in self.soak.items()}} if self.soak else {}
         return {**self.contenders, **soak, "workers": self.workers, "machine": self.machine}
 
 
 def run(*, rounds: int = 5, requests: int = 400, soak: int = 0, workers: int = 1, customers: int = 300) -> ServeReport:
     """Measure; about three minutes. `requests` is what each contender answers a round on one connection.
 
-    With `soak`, that many requests more at half of the top load. `workers` processes answer, of ours and of MLflow's.
+    With `soak`, churn and the no-ops then answer for a minute at half of their top load, and churn at least so many calls.
+    `workers` processes answer, of ours and of MLflow's.
     """
-    with trained_shop(customers=customers) as settings, ExitStack() as running:
+    with trained_shop(customers=customers) as settings:
         limits = {"AAP_RATE_LIMIT": "1000000000", "AAP_WORKERS": str(workers)}
-        ours = running.enter_context(served(settings, customers=customers, **limits))
-        targets = {
-            **_ours(ours),
-            "mounted_noop": running.enter_context(_mounted_noop(settings.home)),
-            "fastapi_noop": running.enter_context(_bare_noop(settings.home)),
-            "mlflow": running.enter_context(_mlflow(settings, workers=workers)),
-        }
-        with connect(settings) as client:
-            machine = describe(client)
-        contenders = run_loop(lambda: _take_turns(targets, rounds=rounds, requests=requests))
-        top = contenders["churn"]["c16"]["rps"]
-        soaked = run_loop(lambda: _soak(targets["churn"], requests=soak, rate=top / 2)) if soak else None
+
+        def ours() -> AbstractContextManager[Served]:
+            return served(settings, customers=customers, **limits)
+
+        noops = {"mounted_noop": _mounted_noop, "fastapi_noop": _bare_noop}
+        with ExitStack() as running:
+            targets = _ours(running.enter_context(ours()))
+            targets |= {name: running.enter_context(start(settings.home)) for name, start in noops.items()}
+            targets["mlflow"] = running.enter_context(_mlflow(settings, workers=workers))
+            with connect(settings) as client:
+                machine = describe(client)
+            contenders = run_loop(lambda: _take_turns(targets, rounds=rounds, requests=requests))
+        soaked: dict[str, Soak] = {}
+        if soak:
+            with ours() as service:
+                soaked["churn"] = _soaked(_ours(service)["churn"], contenders["churn"], fewest=soak)
+            for name, start in noops.items():
+                with start(settings.home) as target:
+                    soaked[name] = _soaked(target, contenders[name])
         return ServeReport(machine, contenders, soaked, workers)
 
 
@@ -113,12 +130,17 @@ async def _take_turns(targets: dict[str, Target], *, rounds: int, requests: int)
     return {name: {f"c{c}": figures[name, c].to_dict() for c in _CONNECTIONS} for name in targets}
 
 
-async def _soak(target: Target, *, requests: int, rate: float, connections: int = 8) -> Soak:
-    """Requests at an even pace, each timed from when it was due, so that a stall counts for all that wait behind it."""
-    import asyncio
+def _soaked(target: Target, found: _FIGURES, *, fewest: int = 0) -> Soak:
+    """What `target` does at half of the load it was `found` to bear, once warm."""
+    rate = found["c16"]["rps"] / 2
+    run_loop(lambda: measure(target, Figures(), connections=16, count=2_000))
+    return run_loop(lambda: _soak(target, requests=max(fewest, round(_SOAK_S * rate)), rate=rate))
 
+
+async def _soak(target: Target, *, requests: int, rate: float, connections: int = 16) -> Soak:
+    """Requests at an even pace, each timed from when it was due, so that a stall counts for all that wait behind it."""
     assert target.process is not None
-    request, taken, before = target.request(), iter(range(requests)), _memory_mb(target.process)
+    request, taken, before, machine = target.request(), iter(range(requests)), _memory_mb(target.process), _ticks()
     seconds: list[float] = []
     start = time.perf_counter()
 
@@ -133,8 +155,16 @@ async def _soak(target: Target, *, requests: int, rate: float, connections: int 
         await connection.close()
 
     await asyncio.gather(*(one() for _ in range(connections)))
-    p50, p99 = (round(1_000 * float(np.percentile(seconds, q)), 4) for q in (50, 99))
-    return Soak(requests, p50, p99, before, _memory_mb(target.process))
+    p50, p99 = (percentile_ms(seconds, q) for q in (50, 99))
+    (all_before, stolen_before), (all_after, stolen_after) = machine, _ticks()
+    stolen = round((stolen_after - stolen_before) / (all_after - all_before), 4)
+    return Soak(round(rate, 1), requests, p50, p99, before, _memory_mb(target.process), stolen)
+
+
+def _ticks() -> tuple[float, float]:
+    """Processor seconds of the whole machine so far, idle ones too, and those taken by others on the same hardware."""
+    times = psutil.cpu_times()
+    return sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0), getattr(times, "steal", 0.0)
 
 
 def _memory_mb(process: psutil.Process) -> float:

@@ -253,7 +253,7 @@ def swap(
 def serve(
     rounds: Annotated[int, typer.Option(min=1, help="Turns of every contender.")] = 5,
     requests: Annotated[int, typer.Option(min=20, help="Calls a turn on one connection.")] = 400,
-    soak: Annotated[int, typer.Option(min=0, help="Calls more, at half of the top load.")] = 0,
+    soak: Annotated[int, typer.Option(min=0, help="Calls more at half of the top load, for a minute at least.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that answer, of ours and of MLflow's.")] = 1,
     as_json: Json = False,
 ) -> None:
@@ -271,8 +271,10 @@ def serve(
         for on, line in lines.items()
     ]
     table("what", "connections", *measured, rows=rows, numbers=["connections", *measured])
-    if report.soak is not None:
-        table("at half of the top load", "", rows=asdict(report.soak).items(), numbers=[""])
+    if report.soak:
+        lasting = {name: asdict(one) for name, one in report.soak.items()}
+        columns = list(lasting["churn"])
+        table("at half of the top load", *columns, rows=[(n, *one.values()) for n, one in lasting.items()], numbers=columns)
     console.print(report.machine, highlight=False)
 
 
