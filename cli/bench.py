@@ -274,7 +274,12 @@ def serve(
     if report.soak:
         lasting = {name: asdict(one) for name, one in report.soak.items()}
         columns = list(lasting["churn"])
-        table("at half of the top load", *columns, rows=[(n, *one.values()) for n, one in lasting.items()], numbers=columns)
+        table(
+            "at half of the top load",
+            *columns,
+            rows=[(n, *one.values()) for n, one in lasting.items()],
+            numbers=columns,
+        )
     console.print(report.machine, highlight=False)
 
 
