@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -17,10 +18,11 @@ from consent.policy import Decision, Grant, Reason
 from consent.purposes import Purpose
 from feature_repo import online
 from feature_repo.frame import Status
+from serving.at_hand import AtHand
 from settings.config import Settings, load_settings
 from storage import scripts
 from storage.errors import RedisUnavailable
-from storage.redis_server import connect, status
+from storage.redis_server import connect, connect_async, status
 from tests.feature_repo.cluster import NODES, three_nodes
 
 VIEW, PEOPLE = the_view(), crowd(600)
@@ -51,6 +53,19 @@ def client(clustered: Settings) -> Iterator[redis.Redis]:
 
 def read(client: redis.Redis, keys: list[str]) -> online.OnlineValues:
     return online.read(client, VIEW, keys, purposes=[VIEW.purpose], now=AS_OF)
+
+
+def test_the_event_loop_reads_all_nodes_as_a_thread_does(clustered: Settings, client: redis.Redis) -> None:
+    async def scene() -> online.OnlineValues:
+        hand = AtHand(await asyncio.to_thread(connect_async, clustered), lambda over: over)
+        found = await hand.ask("test", lambda over: read(over, list(PEOPLE.keys)))
+        await hand.close()
+        return found
+
+    quick, patient = asyncio.run(scene()), read(client, list(PEOPLE.keys))
+    np.testing.assert_array_equal(quick.values, patient.values)
+    np.testing.assert_array_equal(quick.status, patient.status)
+    assert quick.decisions == patient.decisions
 
 
 def test_what_is_written_on_all_nodes_is_read_back_in_order(client: redis.Redis) -> None:

@@ -70,6 +70,21 @@ def test_questions_asked_at_the_same_time_each_get_what_they_read(redis_server: 
     assert asked(redis_server, *(follow(f"k{i}") for i in range(50))) == [str(i).encode() for i in range(50)]
 
 
+def test_nothing_is_kept_from_one_question_to_the_next(redis_server: Settings) -> None:
+    client = connect(redis_server)
+
+    async def scene() -> list[bytes]:
+        hand = AtHand(connect_async(redis_server), lambda over: over)
+        found = []
+        for word in (b"yes", b"no"):
+            await asyncio.to_thread(client.set, "word", word)
+            found += await hand.ask("test", lambda over: over.mget(["word"]))
+        await hand.close()
+        return found
+
+    assert asyncio.run(scene()) == [b"yes", b"no"]
+
+
 def test_what_writes_or_reads_on_and_on_is_left_to_a_thread(redis_server: Settings) -> None:
     def wander(over: redis.Redis) -> Any:
         return [over.mget([str(i)]) for i in range(50)]
