@@ -125,8 +125,9 @@ class ModelsInUse:
         return {item for held in self._held.values() for item in getattr(held.model, "item_ids", ())}
 
     def start(self) -> None:
-        """Load the champions in the background, and keep to them."""
-        self._thread.start()
+        """Load the champions in the background, and keep to them. Started again it goes on as it was."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def stop(self) -> None:
         """Stop asking the registry."""

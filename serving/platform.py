@@ -24,6 +24,7 @@ from events.log import RedisStreamLog
 from events.rejected import RejectedLog
 from experiments.assignment import Assigner
 from experiments.exposures import Exposures
+from experiments.flag_file import VERSION
 from experiments.flags import Flags
 from experiments.vitals import Vitals
 from feature_repo.build import built_moments
@@ -111,8 +112,7 @@ class Platform:
     def start(self) -> None:
         """Begin to load models, and to keep flags and consent up to date."""
         self.models.start()
-        if self.settings.shadow:
-            self.challengers.start()
+        self._want_challengers()
         self._keeper.start()
 
     def stop(self) -> None:
@@ -191,6 +191,7 @@ class Platform:
     def _keep_up(self) -> None:
         """Every two seconds: take up edited flags, look whether consent is in order, learn the names of new items."""
         self.flags.refresh()
+        self._want_challengers()
         self.audit.flush()
         self.vitals.write(now=self.settings.now())
         self.shadow.write(now=self.settings.now())
@@ -204,6 +205,11 @@ class Platform:
             stores.names.warm(self.models.item_ids())
         except Exception as error:  # calls say so themselves, with the reason
             _log.debug("The stores can't be opened, or items named, now: %s", error)
+
+    def _want_challengers(self) -> None:
+        """Load challengers, each a second model in memory, once one may answer somebody or be asked in the shadow."""
+        if self.settings.shadow or any(name.endswith(VERSION) for name in self.flags.names()):
+            self.challengers.start()
 
     def _tell_ages(self) -> None:
         """Seconds since the moment that each view is as of; what was built is looked up once a minute."""

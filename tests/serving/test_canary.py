@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -53,16 +54,17 @@ def version_flag(
 def flagged(street: Street, tmp_path: Path) -> Callable[..., Platform]:
     """Makes a platform with flags of its own and challengers."""
 
-    def make(flags: dict[str, Any], **rivals: Any) -> Platform:
+    def make(flags: dict[str, Any], *, started: bool = False, **rivals: Any) -> Platform:
         folder = tmp_path / "settings"
         folder.mkdir()
         (folder / "flags.json").write_text(json.dumps({"flags": flags}))
         settings = street.settings.model_copy(update={"settings_dir": folder})
         registry = Rivals(street.shop.champions, rivals=rivals)
         made = Platform(settings, open_features=lambda _: street.shelves, open_registry=lambda _: registry)
-        made.models.refresh()
-        made.challengers.refresh()
         opened.append(made)
+        if not started:
+            made.models.refresh()
+            made.challengers.refresh()
         return made
 
     return make
@@ -145,6 +147,25 @@ def test_a_stopped_canary_is_the_champion_for_everybody_at_the_next_call(
     assert {a.model.version for a in predictor.churn(keys, now=now)} == {"1", "2"}
     stop(street.client, "churn_version", reason="a test", by="a person", now=now)
     assert {a.model.version for a in predictor.churn(keys, now=now)} == {"1"}
+
+
+def test_a_running_service_takes_up_a_flag_on_versions_and_its_challenger_without_a_restart(
+    flagged: Callable[..., Platform], keys: list[str], now: datetime
+) -> None:
+    platform = flagged({}, started=True, churn=Spend(shift=0.25))
+    platform.start()
+    until(lambda: not platform.models.missing())
+    assert {a.model.version for a in platform.stores().predictor.churn(keys, now=now)} == {"1"}
+    assert not platform.challengers.versions(), "nobody wants one: it would only take memory"
+    (platform.settings.settings_dir / "flags.json").write_text(json.dumps({"flags": version_flag()}))
+    until(lambda: {a.model.version for a in platform.stores().predictor.churn(keys, now=now)} == {"1", "2"})
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_without_a_challenger_there_is_no_canary(
