@@ -1,4 +1,4 @@
-"""The no-op that answers are measured against: bare under uvicorn, and mounted in BentoML as it comes.
+"""The no-op that answers are measured against: bare under uvicorn, mounted in BentoML as it comes, and as our service is.
 
 A call to a mounted application passes BentoML's own layers (tracing, a timer), which our service has moved out of the way.
 """
@@ -10,7 +10,16 @@ from typing import Any
 import bentoml
 from fastapi import FastAPI
 
-__all__ = ["Noop", "app"]
+from serving.straight import Straight
+
+__all__ = ["Noop", "StraightNoop", "app"]
+
+_ALONE: dict[str, Any] = {
+    "workers": 1,
+    "traffic": {"timeout": 60},
+    "metrics": {"enabled": False},
+    "logging": {"access": {"enabled": False}},
+}
 
 app = FastAPI()
 
@@ -22,12 +31,15 @@ async def noop(body: dict[str, Any]) -> dict[str, bool]:
 
 
 @bentoml.asgi_app(app, path="/")
-@bentoml.service(
-    name="noop",
-    workers=1,
-    traffic={"timeout": 60},
-    metrics={"enabled": False},
-    logging={"access": {"enabled": False}},
-)
+@bentoml.service(name="noop", **_ALONE)
 class Noop:
     """The same, mounted."""
+
+
+@bentoml.asgi_app(app, path="/")
+@bentoml.service(name="straight_noop", **_ALONE)
+class StraightNoop:
+    """The same, mounted, and reached as `serving.service` reaches its application."""
+
+
+StraightNoop.add_asgi_middleware(Straight, application=app)  # type: ignore[attr-defined]

@@ -1,22 +1,25 @@
-"""`aap bench serve`: what an answer costs beside a no-op in the same stack, a bare one, and MLflow's own server.
+"""`aap bench serve`: what an answer costs beside no-ops in the same stack, a bare one, and MLflow's own server.
 
 Every contender runs in a process of its own and they take turns, with 1 and with 16 connections. Churn is asked with
-features from Redis, consent, key, rate limit, metrics and record, and MLflow's server is given the very features that
-ours has to look up, and the same trees. Processor time of the servers is measured too: on a busy machine it says more
-than the clock.
+features from Redis, consent, an experiment on its version, key, rate limit, metrics and record, and MLflow's server is
+given the very features that ours has to look up, and the same trees. Processor time of the servers is measured too: on
+a busy machine it says more than the clock.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +66,7 @@ class ServeReport:
     machine: str
     contenders: dict[str, _FIGURES]
     soak: dict[str, Soak]
-    """Of churn and of both no-ops, each at half of its own top load, and each alone; empty unless asked for."""
+    """Of churn and of the no-ops, each at half of its own top load, and each alone; empty unless asked for."""
     workers: int = 1
     """Processes that answered, of ours and of MLflow's; each no-op had one."""
 
@@ -80,12 +83,20 @@ def run(*, rounds: int = 5, requests: int = 400, soak: int = 0, workers: int = 1
     `workers` processes answer, of ours and of MLflow's.
     """
     with trained_shop(customers=customers) as settings:
-        limits = {"AAP_RATE_LIMIT": "1000000000", "AAP_WORKERS": str(workers)}
+        limits = {
+            "AAP_RATE_LIMIT": "1000000000",
+            "AAP_WORKERS": str(workers),
+            "AAP_SETTINGS_DIR": str(_experiment_on_churn(settings)),
+        }
 
         def ours() -> AbstractContextManager[Served]:
             return served(settings, customers=customers, **limits)
 
-        noops = {"mounted_noop": _mounted_noop, "fastapi_noop": _bare_noop}
+        noops: dict[str, Callable[[Path], AbstractContextManager[Target]]] = {
+            "mounted_noop": partial(_mounted_noop, name="Noop"),
+            "straight_noop": partial(_mounted_noop, name="StraightNoop"),
+            "fastapi_noop": _bare_noop,
+        }
         with ExitStack() as running:
             targets = _ours(running.enter_context(ours()))
             targets |= {name: running.enter_context(start(settings.home)) for name, start in noops.items()}
@@ -101,6 +112,25 @@ def run(*, rounds: int = 5, requests: int = 400, soak: int = 0, workers: int = 1
                 with start(settings.home) as target:
                     soaked[name] = _soaked(target, contenders[name])
         return ServeReport(machine, contenders, soaked, workers)
+
+
+def _experiment_on_churn(settings: Settings) -> Path:
+    """Settings under which everybody asked about churn is in an experiment: champion against a challenger of its kind."""
+    registry = open_registry(settings)
+    champion = registry.champion("churn")
+    assert champion is not None
+    registry.challenge("churn", champion.version)
+    folder = settings.home / "settings"
+    shutil.copytree(settings.settings_dir, folder)
+    flags = json.loads((folder / "flags.json").read_text())
+    flags["flags"]["churn_version"] = {
+        "state": "ENABLED",
+        "variants": {"champion": "champion", "challenger": "challenger"},
+        "defaultVariant": "champion",
+        "targeting": {"fractional": [["champion", 50], ["challenger", 50]]},
+    }
+    (folder / "flags.json").write_text(json.dumps(flags))
+    return folder
 
 
 def _ours(service: Served) -> dict[str, Target]:
@@ -150,7 +180,9 @@ async def _soak(target: Target, *, requests: int, rate: float, connections: int 
             due = start + number / rate
             if (early := due - time.perf_counter()) > 0:
                 await asyncio.sleep(early)
-            await connection.ask(request)
+            status, _ = await connection.ask(request)
+            if status != 200:
+                raise RuntimeError(f"A call was answered with {status}: what is compared has to answer.")
             seconds.append(time.perf_counter() - due)
         await connection.close()
 
@@ -172,10 +204,10 @@ def _memory_mb(process: psutil.Process) -> float:
 
 
 @contextmanager
-def _mounted_noop(folder: Path) -> Iterator[Target]:
+def _mounted_noop(folder: Path, *, name: str) -> Iterator[Target]:
     port = free_port()
     root = str(Path(__file__).parents[1])
-    words = ("-m", "bentoml", "serve", "--quiet", "benchmarks.noop:Noop", "--working-dir", root)
+    words = ("-m", "bentoml", "serve", "--quiet", f"benchmarks.noop:{name}", "--working-dir", root)
     with _server([*words, "--host", "127.0.0.1", "--port", str(port)], folder=folder, port=port) as process:
         yield Target(port, "/noop", json_body({"user_ids": ["c7"]}), process)
 

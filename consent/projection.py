@@ -31,6 +31,7 @@ __all__ = [
     "consent_keys",
     "decide",
     "decisions",
+    "decisions_and_starts",
     "feature_keys",
     "judge",
     "pack",
@@ -195,10 +196,17 @@ def unpack(blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray]:
 
 def decide(blobs: Sequence[bytes | None], purposes: Sequence[Purpose], *, now_micros: int) -> Decisions:
     """One decision a projection: of the first of `purposes` that is denied, else of the first of all."""
+    return _decide(blobs, purposes, now_micros=now_micros)[0]
+
+
+def _decide(
+    blobs: Sequence[bytes | None], purposes: Sequence[Purpose], *, now_micros: int
+) -> tuple[Decisions, np.ndarray]:
+    """The decisions, and the projections they are from: int64 `[n, WORDS]`."""
     rows, sound = unpack(blobs)
     table = rows.view("<i8").reshape(len(blobs), WORDS)
     known = np.array([b is not None for b in blobs], dtype=bool)
-    return judge(table, purposes, now_micros=now_micros, known=known, sound=sound)
+    return judge(table, purposes, now_micros=now_micros, known=known, sound=sound), table
 
 
 def judge(
@@ -242,6 +250,15 @@ def _granted(table: np.ndarray, start: int, now: np.ndarray) -> np.ndarray:
 def decisions(blobs: Sequence[bytes | None], *, purpose: Purpose, now: datetime) -> list[Decision]:
     """One decision a projection; a missing one denies as NO_RECORD, a misshapen one as UNAVAILABLE."""
     return list(decide(blobs, [purpose], now_micros=_micros(now)))
+
+
+def decisions_and_starts(
+    blobs: Sequence[bytes | None], *, purpose: Purpose, now: datetime
+) -> tuple[list[Decision], list[int]]:
+    """The same, and when the grant that each projection holds of `purpose` began: microseconds since 1970, 0 for none."""
+    made, table = _decide(blobs, [purpose], now_micros=_micros(now))
+    starts: list[int] = table[:, start_word(purpose)].tolist()
+    return list(made), starts
 
 
 def _micros(at: datetime) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from consent.policy import Decision
-from consent.projection import assignments_key, consent_key, decisions, slot, unpack
+from consent.projection import assignments_key, consent_key, decisions_and_starts
 from experiments import kept
 from experiments.errors import MissingUser
 from experiments.exposures import Exposures
@@ -77,13 +77,11 @@ class Assigner:
             return []
         if not declared.enabled or not declared.split:
             return _default(declared, "no_split" if declared.enabled else "disabled", len(user_keys))
-        keys = [k for u in user_keys for k in (consent_key(u), assignments_key(u))]
-        found: Any = self._redis.mget([*keys, stop_key(flag), ramp_key(flag)])
+        found: Any = self._redis.mget(self.reads(user_keys, flag=flag))
         if found[-2] is not None:
             return _default(declared, "stopped", len(user_keys))
         blobs = [b.encode("latin-1") if isinstance(b, str) else b for b in found[:-2]]
-        made = decisions(blobs[::2], purpose=PURPOSE, now=now)
-        starts = unpack(blobs[::2])[0]["grants"]["start"][:, slot(PURPOSE)].tolist()
+        made, starts = decisions_and_starts(blobs[::2], purpose=PURPOSE, now=now)
         mates = self._flags.layer_mates(declared)
         answers: list[Assignment | None] = [
             _settled(declared, decision, kept.read(blob, grant=start), mates, user_key=user_key)
@@ -97,6 +95,10 @@ class Assigner:
         for i, answer in zip(new, first, strict=True):
             answers[i] = answer
         return [answer for answer in answers if answer is not None]
+
+    def reads(self, user_keys: Sequence[str], *, flag: str) -> list[str]:
+        """The keys that `assign` reads, all at once, of a flag that splits people."""
+        return [*(k for u in user_keys for k in (consent_key(u), assignments_key(u))), stop_key(flag), ramp_key(flag)]
 
     def forget(self, user_key: str) -> bool:
         """Delete what one person was assigned; returns whether there was anything."""

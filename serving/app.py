@@ -108,21 +108,28 @@ class Question:
 def _lanes(platform: Platform) -> dict[str, Lane[Any, Any]]:
     """One lane an endpoint, so that a slow model keeps only its own callers waiting."""
 
-    def asked(predictor: Predictor, name: str, user_ids: list[str], question: Question) -> Sequence[Any]:
-        people = platform.pseudonyms.user_keys(user_ids)
+    def asked(predictor: Predictor, name: str, people: list[str], question: Question) -> Sequence[Any]:
         guarded = platform.consent.guard(predictor)
         ask = getattr(gpc.under_gpc(guarded) if question.gpc else guarded, name)
         found: list[Answer[Any]] = ask(people, asked=question.asked, now=platform.settings.now())
         return found
 
     def patiently(name: str) -> Callable[[list[str], Question], Sequence[Any]]:
-        return lambda user_ids, question: asked(platform.stores().predictor, name, user_ids, question)
+        def answer(user_ids: list[str], question: Question) -> Sequence[Any]:
+            return asked(platform.stores().predictor, name, platform.pseudonyms.user_keys(user_ids), question)
+
+        return answer
 
     def quickly(name: str) -> Callable[[list[str], Question], Awaitable[Sequence[Any]]]:
         async def answer(user_ids: list[str], question: Question) -> Sequence[Any]:
             if platform.opened is None or question.asked.explain:
                 raise NotQuick
-            return await platform.opened.at_hand.ask(name, lambda predictor: asked(predictor, name, user_ids, question))
+            people = platform.pseudonyms.user_keys(user_ids)
+            return await platform.opened.at_hand.ask(
+                name,
+                lambda predictor: asked(predictor, name, people, question),
+                ahead=lambda predictor: predictor.reads_of_canary(name, people),
+            )
 
         return answer
 

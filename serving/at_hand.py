@@ -2,8 +2,9 @@
 
 Handing a call to a thread and its answer back costs as much as a third of answering one person. But what answers waits
 for Redis in the middle, which nothing may do in the event loop. So it is asked with a stand-in for Redis that has
-nothing at first: it says what it would read, that is fetched, and it is asked again. What is read is the same, in the
-same steps, and each step's keys are fetched together as they would be.
+nothing at first: it says what it would read, that is fetched, and it is asked again. What is read is the same, and what
+is read together was fetched together. What is known to be read later can be fetched with the first, which saves the way
+there and back.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["AtHand", "NotQuick"]
 
 P = TypeVar("P")
 T = TypeVar("T")
-_Held = Mapping[tuple[str, ...], Sequence[bytes | None]]
+_Fetched = Mapping[str, bytes | None]
 _LOOKS = 4
 """Rows, the consent of people without one, timetables of values that changed by themselves, assignments."""
 _LONG_S, _AVOIDED_S = 0.1, 60.0
@@ -31,7 +32,7 @@ class NotQuick(Exception):
 
 
 class _Lacking(Exception):
-    def __init__(self, keys: tuple[str, ...]) -> None:
+    def __init__(self, keys: Sequence[str]) -> None:
         self.keys = keys
 
 
@@ -39,14 +40,14 @@ class _Stand:
     """Stands where a client of Redis does, with what was fetched. It can't write, nor read otherwise than by `mget`."""
 
     def __init__(self) -> None:
-        self.held: _Held = {}
+        self.fetched: Sequence[_Fetched] = ()
 
     def mget(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        """The values of these keys; raises `_Lacking` unless the very same were fetched together."""
-        asked = tuple(keys)
-        if asked not in self.held:
-            raise _Lacking(asked)
-        return self.held[asked]
+        """The values of these keys as they were last fetched together; raises `_Lacking` unless they were."""
+        for together in reversed(self.fetched):
+            if all(key in together for key in keys):
+                return [together[key] for key in keys]
+        raise _Lacking(keys)
 
     def __getattr__(self, name: str) -> Any:
         raise NotQuick(name)
@@ -63,25 +64,27 @@ class AtHand(Generic[P]):
         self._avoided: dict[str, float] = {}
         """Until when questions of a kind are not answered here, by the clock of `time.monotonic`."""
 
-    async def ask(self, kind: str, question: Callable[[P], T]) -> T:
+    async def ask(
+        self, kind: str, question: Callable[[P], T], *, ahead: Callable[[P], Sequence[str]] = lambda _: ()
+    ) -> T:
         """What `question` finds out; it may be asked several times, and waits for nothing but Redis.
 
-        Raises what it raises, redis-py's errors, and `NotQuick` for what writes, reads often, or is of a `kind` that
-        took long.
+        `ahead` tells the keys that it will probably read later on. Raises what `question` raises, redis-py's errors, and
+        `NotQuick` for what writes, reads often, or is of a `kind` that took long.
         """
         if time.monotonic() < self._avoided.get(kind, 0.0):
             raise NotQuick(f"{kind} took long")
-        held: dict[tuple[str, ...], Sequence[bytes | None]] = {}
+        fetched: list[_Fetched] = []
         for _ in range(_LOOKS):
-            self._stand.held = held  # nobody else's turn comes before the question is answered
+            self._stand.fetched = fetched  # nobody else's turn comes before the question is answered
             began = time.monotonic()
             try:
                 return question(self._answers)
             except _Lacking as lacking:
-                keys = lacking.keys
+                keys = [*lacking.keys, *(() if fetched else ahead(self._answers))]
             finally:
                 self._note(kind, took_s=time.monotonic() - began)
-            held[keys] = await self._client.mget(keys)
+            fetched.append(dict(zip(keys, await self._client.mget(keys), strict=True)))
         raise NotQuick("more reads than were foreseen")
 
     def _note(self, kind: str, *, took_s: float) -> None:

@@ -31,6 +31,7 @@ class _Models(Protocol):
 
 
 class _Assignments(Protocol):
+    def reads(self, user_keys: Sequence[str], *, flag: str) -> list[str]: ...
     def assign(self, user_keys: Sequence[str], *, flag: str, now: datetime) -> list[Assignment]: ...
 
 
@@ -79,7 +80,7 @@ class Canary:
     def split(self, champion: InUse, user_keys: Sequence[str], *, now: datetime) -> Split:
         """Raises what the stores raise when they are down."""
         flag = f"{champion.name}{VERSION}"
-        challenger = self._challenger(champion.name) if flag in self._declared() else None
+        challenger = self._challenger(champion.name, flag)
         if challenger is None or not user_keys:
             return Split([Part(champion, champion, range(len(user_keys)))], {})
         made = self._assignments.assign(user_keys, flag=flag, now=now)
@@ -97,9 +98,14 @@ class Canary:
         ]
         return Split(parts, {place: one for place, one in enumerate(made) if one.exposed})
 
-    def _challenger(self, name: str) -> InUse | None:
+    def reads(self, champion: InUse, user_keys: Sequence[str]) -> list[str]:
+        """The keys that `split` reads together, none where it reads nothing."""
+        flag = f"{champion.name}{VERSION}"
+        return [] if self._challenger(champion.name, flag) is None else self._assignments.reads(user_keys, flag=flag)
+
+    def _challenger(self, name: str, flag: str) -> InUse | None:
         try:
-            return self._challengers.get(name)
+            return self._challengers.get(name) if flag in self._declared() else None
         except ServingError:
             return None
 
@@ -110,3 +116,7 @@ class NoCanary:
     def split(self, champion: InUse, user_keys: Sequence[str], *, now: datetime) -> Split:
         """One part."""
         return Split([Part(champion, champion, range(len(user_keys)))], {})
+
+    def reads(self, _champion: InUse, _user_keys: Sequence[str]) -> list[str]:
+        """Nothing."""
+        return []

@@ -45,6 +45,8 @@ __all__ = ["FLAG", "Predictor"]
 
 FLAG = "recommendation_strategy"
 _PLAIN, _TEN = Explained(), Ranked()
+_MODEL_OF = {"churn": "churn", "segments": "segments", "anomalies": "anomaly"}
+"""By endpoint, for the models that read one row of numbers a person."""
 _NOBODY = NoCanary()
 _NULL = int(Status.NULL)
 """The highest status that is a value."""
@@ -73,6 +75,7 @@ class Versions(Protocol):
     """What is needed of `serving.canary.Canary`."""
 
     def split(self, champion: InUse, user_keys: Sequence[str], *, now: datetime) -> Split: ...
+    def reads(self, champion: InUse, user_keys: Sequence[str]) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +99,19 @@ class Predictor:
 
     def churn(self, user_keys: Sequence[str], *, now: datetime, asked: Explained = _PLAIN) -> list[Answer[ChurnResult]]:
         """How likely each person is to stop buying."""
-        return self._from_values("churn", "churn", user_keys, asked=asked, now=now)
+        return self._from_values("churn", user_keys, asked=asked, now=now)
 
     def segments(
         self, user_keys: Sequence[str], *, now: datetime, asked: Explained = _PLAIN
     ) -> list[Answer[SegmentResult]]:
         """The group of customers each person is most like."""
-        return self._from_values("segments", "segments", user_keys, asked=asked, now=now)
+        return self._from_values("segments", user_keys, asked=asked, now=now)
 
     def anomalies(
         self, user_keys: Sequence[str], *, now: datetime, asked: Explained = _PLAIN
     ) -> list[Answer[AnomalyResult]]:
         """How unusual each person's activity is."""
-        return self._from_values("anomalies", "anomaly", user_keys, asked=asked, now=now)
+        return self._from_values("anomalies", user_keys, asked=asked, now=now)
 
     def similar(self, item_ids: Sequence[str], *, n: int) -> list[SimilarItems]:
         """The `n` items most like each item. Nobody's data is asked for, so neither is consent."""
@@ -190,10 +193,15 @@ class Predictor:
             lists.update((i, _List(maker, strategy, ranked)) for i, ranked in zip(people, found, strict=True))
         return lists, assigned
 
+    def reads_of_canary(self, endpoint: str, user_keys: Sequence[str]) -> list[str]:
+        """The keys of Redis that an endpoint of numbers reads after the features of these people, if all are answered."""
+        return self.canary.reads(self.models.get(_MODEL_OF[endpoint]), user_keys)
+
     def _from_values(
-        self, endpoint: str, name: str, user_keys: Sequence[str], *, asked: Explained, now: datetime
+        self, endpoint: str, user_keys: Sequence[str], *, asked: Explained, now: datetime
     ) -> list[Answer[Any]]:
         """Answers of a model that reads one row of numbers a person; null for those without one."""
+        name = _MODEL_OF[endpoint]
         used = self.models.get(name)
         vectors = self.features.online_vectors(user_keys, service=name, now=now)
         used.require(vectors.features)

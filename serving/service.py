@@ -1,7 +1,7 @@
 """The BentoML service: one process that serves the application of `serving.app`.
 
 BentoML gives the server, its workers and a graceful end. Its own pages (/metrics, /schema.json, /) know nothing of API
-keys, so every HTTP call is handed straight to our application and they can't be reached.
+keys, so every HTTP call is handed straight to our application (`serving.straight`) and they can't be reached.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import uvicorn.config
 
 from serving.app import build_app
 from serving.platform import Platform
+from serving.straight import Straight
 from settings.config import load_settings
 
 __all__ = ["AAP", "application"]
@@ -63,26 +64,6 @@ def _configure_logs(*, as_json: bool) -> None:
 application = build_app(_open_platform)
 
 
-class OurPagesOnly:
-    """ASGI middleware: HTTP goes to our application, everything else (the server's start and stop) to BentoML's.
-
-    When the server starts it moves to the front, for what BentoML puts before it costs every call a third of a no-op's
-    time: a span that goes nowhere, a second task, and a timer of a minute that outlives the call.
-    """
-
-    def __init__(self, app: Any) -> None:
-        self._bentoml = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Hand one connection on."""
-        if scope["type"] == "http":
-            await application(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            server = scope["app"]
-            server.middleware_stack = OurPagesOnly(server.middleware_stack)
-            await self._bentoml(scope, receive, send)
-
-
 def _tls_1_3_only(make_context: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLContext]:
     """Neither BentoML nor uvicorn has a setting for the oldest protocol a client may speak."""
 
@@ -109,4 +90,4 @@ class AAP:
     """Predictions that carry their consent decision."""
 
 
-AAP.add_asgi_middleware(OurPagesOnly)  # type: ignore[attr-defined]
+AAP.add_asgi_middleware(Straight, application=application)  # type: ignore[attr-defined]

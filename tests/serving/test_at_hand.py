@@ -85,6 +85,37 @@ def test_nothing_is_kept_from_one_question_to_the_next(redis_server: Settings) -
     assert asyncio.run(scene()) == [b"yes", b"no"]
 
 
+def test_what_is_told_to_be_read_later_comes_with_the_first_fetch(redis_server: Settings) -> None:
+    client = connect(redis_server)
+    client.mset({"a": "1", "b": "2", "c": "3"})
+
+    def question(over: redis.Redis) -> Any:
+        return [*over.mget(["a"]), *over.mget(["b"]), *over.mget(["c", "a"])]  # type: ignore[misc]
+
+    async def fetches(**ahead: Any) -> int:
+        hand = AtHand(connect_async(redis_server), lambda over: over)
+        await asyncio.to_thread(client.config_resetstat)
+        assert await hand.ask("test", question, **ahead) == [b"1", b"2", b"3", b"1"]
+        await hand.close()
+        return (await asyncio.to_thread(client.info, "commandstats"))["cmdstat_mget"]["calls"]
+
+    assert asyncio.run(fetches()) == 3
+    assert asyncio.run(fetches(ahead=lambda _: ["b"])) == 2
+    assert asyncio.run(fetches(ahead=lambda _: ["b", "c"])) == 1
+
+
+def test_what_is_read_together_was_fetched_together(redis_server: Settings) -> None:
+    client = connect(redis_server)
+    client.mset({"a": "old", "b": "old"})
+
+    def question(over: redis.Redis) -> Any:
+        over.mget(["a"])
+        client.mset({"a": "new", "b": "new"})
+        return over.mget(["a", "b"])
+
+    assert asked(redis_server, question) == [[b"new", b"new"]]
+
+
 def test_what_writes_or_reads_on_and_on_is_left_to_a_thread(redis_server: Settings) -> None:
     def wander(over: redis.Redis) -> Any:
         return [over.mget([str(i)]) for i in range(50)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -147,6 +148,26 @@ def test_a_stopped_canary_is_the_champion_for_everybody_at_the_next_call(
     assert {a.model.version for a in predictor.churn(keys, now=now)} == {"1", "2"}
     stop(street.client, "churn_version", reason="a test", by="a person", now=now)
     assert {a.model.version for a in predictor.churn(keys, now=now)} == {"1"}
+
+
+def test_in_the_event_loop_features_and_variants_are_fetched_at_once(
+    street: Street, flagged: Callable[..., Platform], keys: list[str], now: datetime
+) -> None:
+    platform = flagged(version_flag(), churn=Spend(shift=0.25))
+    before = platform.stores().predictor.churn(keys, now=now)
+    street.client.config_resetstat()
+
+    async def again() -> list[Any]:
+        at_hand = platform.stores().at_hand
+        found = await at_hand.ask(
+            "churn", lambda p: p.churn(keys, now=now), ahead=lambda p: p.reads_of_canary("churn", keys)
+        )
+        await at_hand.close()
+        return found
+
+    answers = asyncio.run(again())
+    assert [a.model.version for a in answers] == [a.model.version for a in before]
+    assert street.client.info("commandstats")["cmdstat_mget"]["calls"] == 1
 
 
 def test_a_running_service_takes_up_a_flag_on_versions_and_its_challenger_without_a_restart(
