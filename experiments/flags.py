@@ -1,8 +1,7 @@
 """The flags in force: which variants an experiment has and how people are split over them.
 
-They are evaluated through OpenFeature, here by flagd's own evaluator reading a file. The evaluator watches a checked copy
-under `<home>/run`, not the file a person edits: an edit with a mistake (or half written) is refused with a sentence,
-`problem` says so, and the flags that were in force stay in force, also in a process that starts meanwhile.
+An edit of the file with a mistake (or half written) is refused with a sentence, `problem` says so, and the flags that were
+in force stay in force. A checked copy under `<home>/run` keeps the last good edition for a process that starts meanwhile.
 """
 
 from __future__ import annotations
@@ -12,14 +11,10 @@ import logging
 import threading
 from pathlib import Path
 
-from openfeature import api
-from openfeature.contrib.provider.flagd import FlagdProvider
-from openfeature.contrib.provider.flagd.config import ResolverType
-from openfeature.evaluation_context import EvaluationContext
-from openfeature.flag_evaluation import Reason
-
 from experiments.errors import FlagsUnusable, MissingUser, UnknownFlag
+from experiments.evaluator import Evaluator
 from experiments.flag_file import Flag, read_flags
+from storage.errors import StorageError
 from storage.files import write_atomically
 
 __all__ = ["Flags"]
@@ -30,7 +25,7 @@ _log = logging.getLogger("aap.experiments")
 class Flags:
     """The flags in force.
 
-    `source` is the file people edit and `checked` the copy the evaluator watches. Raises `FlagsUnusable` when `source`
+    `source` is the file people edit and `checked` the copy of its last good edition. Raises `FlagsUnusable` when `source`
     has a mistake and there is no sound copy of an earlier one.
     """
 
@@ -40,11 +35,8 @@ class Flags:
         self._stamp: tuple[int, int] | None = None
         self._flags: dict[str, Flag] = {}
         self._problem: str | None = None
+        self._evaluator = Evaluator()
         self._start()
-        domain = f"aap:{checked}"
-        provider = FlagdProvider(resolver_type=ResolverType.FILE, offline_flag_source_path=str(checked))
-        api.set_provider_and_wait(provider, domain)
-        self._provider, self._client = provider, api.get_client(domain)
 
     @property
     def problem(self) -> str | None:
@@ -72,20 +64,16 @@ class Flags:
             if layer and f.enabled and f.place and f.place.layer == layer and f.name != flag.name
         )
 
-    def bucket(self, name: str, *, user_key: str, segment: str | None = None) -> str | None:
-        """The variant the split gives `user_key` under the weights in force: the same for the same key every time.
+    def bucket(self, flag: Flag, *, user_key: str, segment: str | None = None) -> str | None:
+        """The variant the split of `flag` (from `get`) gives `user_key`: the same for the same key every time.
 
-        None when the evaluator can't say, as in the moment between an edit and its next look at the file: then nobody
-        is to be assigned. Raises `MissingUser` without a user.
+        None when the evaluator can't say, as when the flag was edited since it was got, or the evaluator knows another
+        edition: then nobody is to be assigned, so that nobody is logged under a split that did not decide. Raises
+        `MissingUser` without a user.
         """
         if not user_key:
-            raise MissingUser(f"Flag {name!r} was asked for without a user: pass the user key of a person.")
-        flag = self.get(name)
-        context = EvaluationContext(user_key, {"segment": segment} if segment else {})
-        details = self._client.get_string_details(name, flag.default, context)
-        if details.reason == Reason.ERROR or details.variant not in flag.variants:
-            return None
-        return details.variant
+            raise MissingUser(f"Flag {flag.name!r} was asked for without a user: pass the user key of a person.")
+        return self._evaluator.variant(flag, user_key=user_key, segment=segment)
 
     def refresh(self) -> bool:
         """Take up an edited file; returns whether there was an edit that could be used. Never raises."""
@@ -97,17 +85,19 @@ class Flags:
             return False
 
     def close(self) -> None:
-        """Stop watching the file."""
-        self._provider.shutdown()
+        """Let go of the evaluator."""
+        self._evaluator.close()
 
     def _start(self) -> None:
         try:
             self._load()
         except FlagsUnusable as error:
             try:
-                self._flags = read_flags(self._checked)[1]
+                document, flags = read_flags(self._checked)
             except FlagsUnusable:
                 raise error from None
+            self._evaluator.take(document)
+            self._flags = flags
             self._keep(error)
 
     def _keep(self, error: FlagsUnusable) -> None:
@@ -126,6 +116,10 @@ class Flags:
             return False
         self._stamp = stamp
         document, flags = read_flags(self._source)
-        write_atomically(self._checked, json.dumps(document).encode(), durable=False)
+        try:
+            write_atomically(self._checked, json.dumps(document).encode(), durable=False)
+        except (OSError, StorageError) as error:  # an edit counts all the same
+            _log.warning("The checked copy of the flags can't be written: %s", error)
+        self._evaluator.take(document)
         self._flags, self._problem = flags, None
         return True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -22,7 +24,7 @@ from experiments import ramp, stops
 from experiments.assignment import PURPOSE, Assigner
 from experiments.errors import MissingUser
 from experiments.exposures import Exposures, erase_exposures, read_exposures
-from experiments.flag_file import Place
+from experiments.flag_file import Flag, Place
 from experiments.flags import Flags
 from settings.config import Settings
 from storage.redis_server import connect, stop
@@ -56,7 +58,7 @@ class Lab:
         )
 
     def write(self, **entries: dict[str, Any]) -> None:
-        """Flags that split a and b in halves, with changes, known to the evaluator too."""
+        """Flags that split a and b in halves, with changes."""
         base = {
             "state": "ENABLED",
             "variants": {"a": "a", "b": "b"},
@@ -66,9 +68,6 @@ class Lab:
         document = {"flags": {name: {**base, **changes} for name, changes in entries.items()}}
         (self.home / "flags.json").write_text(json.dumps(document))
         assert self.flags.refresh()
-        deadline = time.monotonic() + 10
-        while any(self.flags.bucket(name, user_key="k") is None for name in entries) and time.monotonic() < deadline:
-            time.sleep(0.05)
 
     def flag(self, a: int, b: int, *, state: str = "ENABLED", variants: str = "ab") -> None:
         arms = [[v, w] for v, w in (("a", a), ("b", b)) if v in variants]
@@ -127,12 +126,42 @@ def test_changing_the_weights_moves_nobody(lab: Lab) -> None:
     lab.flag(0, 100)
     assert lab.flags.refresh()
     newcomer = "f" * 32
-    deadline = time.monotonic() + 10
-    while lab.flags.bucket("x", user_key=PEOPLE[first.index("a")]) == "a" and time.monotonic() < deadline:
-        time.sleep(0.1)
     lab.choose(*said_yes([newcomer]))
     assert lab.arms() == first
     assert lab.arms([newcomer]) == ["b"]
+
+
+def test_every_split_that_is_logged_allows_its_variant_while_weights_change_under_traffic_of_two_processes(
+    lab: Lab,
+) -> None:
+    lab.flag(100, 0)
+    lab.flags.refresh()
+    others = Flags(lab.home / "flags.json", checked=lab.home / "run" / "flags.json")
+    assigners = [lab.assigner, Assigner(lab.client, flags=others, exposures=lab.exposures)]
+    people = [f"{i:032x}" for i in range(4_000)]
+    lab.choose(*said_yes(people))
+    came = threading.Event()
+
+    def traffic(assigner: Assigner, mine: list[str]) -> list[str]:
+        came.set()
+        pieces = [mine[first : first + 10] for first in range(0, len(mine), 10)]
+        return [a.reason for piece in pieces for a in assigner.assign(piece, flag="x", now=NOW)]
+
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(traffic, assigner, people[i::2]) for i, assigner in enumerate(assigners)]
+        came.wait()
+        for number in range(40):  # each process takes an edit up at a moment of its own
+            lab.flag(*((0, 100) if number % 2 == 0 else (100, 0)))
+            for flags in (lab.flags, others):
+                time.sleep(0.005)
+                flags.refresh()
+        told = Counter(reason for future in done for reason in future.result())
+    others.close()
+    lab.exposures.flush()
+    rows = read_exposures(lab.home / "exposures", flag="x", until=NOW).to_pylist()
+    assert len(rows) == told["split"] > len(people) / 2
+    assert {(row["split"], row["variant"]) for row in rows} == {("a:100,b:0", "a"), ("a:0,b:100", "b")}
+    assert set(told) <= {"split", "unavailable"}
 
 
 def test_without_consent_everyone_gets_the_default_and_nothing_is_kept(lab: Lab) -> None:
@@ -206,9 +235,9 @@ def test_nobody_is_assigned_whose_consent_ended_between_the_look_and_the_assignm
     lab.choose(*said_yes(PEOPLE[:1]))
     bucket = lab.flags.bucket
 
-    def withdraws_meanwhile(name: str, **who: Any) -> str | None:
+    def withdraws_meanwhile(flag: Flag, **who: Any) -> str | None:
         lab.choose(*said_yes(PEOPLE[:1]), (PEOPLE[0], Status.WITHDRAWN, NOW - timedelta(days=1)))
-        return bucket(name, **who)
+        return bucket(flag, **who)
 
     lab.flags.bucket = withdraws_meanwhile  # type: ignore[method-assign]
     assert lab.reasons(PEOPLE[:1]) == {"consent_changed"}
