@@ -151,6 +151,8 @@ def _tell(found: Readout) -> None:
     if found.share is not None:
         grew = found.share != found.share_before
         say(f"It takes in {found.share} % of people{f', after {found.share_before} %' if grew else ''}.")
+        if found.held_by:
+            say(f"It doesn't grow: {found.held_by}")
     if found.stopped_now and found.stop:
         say(f"Stopped now: {found.stop.reason}")
     elif found.stop:

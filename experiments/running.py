@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -16,8 +17,9 @@ from experiments.errors import UnknownFlag
 from experiments.exposures import read_exposures
 from experiments.flag_file import Flag, read_flags
 from experiments.guardrails import check
+from experiments.metrics import SERVICE_METRICS
 from experiments.outcomes import Exposed, Standing, admitted
-from experiments.plan import Plan, read_plans
+from experiments.plan import Plan, plan_of, read_plans
 from experiments.readout import Readout, check_split, compare
 from experiments.stops import Stop
 from experiments.vitals import read_vitals
@@ -90,7 +92,7 @@ class Experiments:
         A broken guardrail stops the flag, unless `act` is False. Raises `UnknownFlag`, `PlanUnusable`.
         """
         flag = self.flag(name)
-        plan = self._plans.get(name, Plan())
+        plan = plan_of(flag, self._plans)
         control = plan.control_of(flag)
         standing = self._ledger.standing(in_force_at=max(as_of, now))
         exposed = self._exposed(name, as_of=as_of, standing=standing)
@@ -120,9 +122,9 @@ class Experiments:
     def _grown(self, found: Readout, *, now: datetime) -> Readout:
         if not found.flag.ramp or found.stop:
             return found
-        enough = sum(found.split.people.values()) >= found.plan.fewest_people
-        before, after = ramp.advance(self._redis, found.flag, now=now, may_grow=enough and found.split.sound)
-        return replace(found, share_before=before.share, share=after.share)
+        hindrance = _hindrance(found)
+        before, after = ramp.advance(self._redis, found.flag, now=now, may_grow=not hindrance)
+        return replace(found, share_before=before.share, share=after.share, held_by=hindrance)
 
     def _guarded(self, found: Readout, *, now: datetime) -> Readout:
         broken = [f.sentence for f in found.guardrails if f.broken]
@@ -141,7 +143,7 @@ class Experiments:
         state = "stopped" if stop else "running" if flag.split else "no split"
         return Line(
             flag,
-            self._plans.get(flag.name, Plan()),
+            plan_of(flag, self._plans),
             state if flag.enabled else "disabled",
             stop,
             {v: variants.count(v) for v in flag.variants},
@@ -152,6 +154,21 @@ class Experiments:
     def _step(self, flag: Flag) -> bytes | None:
         found: Any = self._redis.get(ramp.ramp_key(flag.name))
         return found
+
+
+def _hindrance(found: Readout) -> str:
+    """Why a share may not grow now, as a sentence; empty if it may."""
+    few = found.plan.fewest_people
+    if not found.plan.guardrails:
+        return "Its plan in settings/experiments.yaml has no guardrail, so nothing would stop it: name one."
+    if sum(found.split.people.values()) < few:
+        return f"Fewer than {few} people are in."
+    if not found.split.sound:
+        return found.split.why
+    unknown = [f for f in found.guardrails if f.metric in SERVICE_METRICS and math.isnan(f.low)]
+    if unknown:
+        return f"{unknown[0].metric} of {unknown[0].variant} can't be judged before {few} calls of each variant."
+    return ""
 
 
 def open_experiments(settings: Settings) -> Experiments:
