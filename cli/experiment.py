@@ -111,7 +111,10 @@ def resume(name: _Name) -> None:
 
 @app.command()
 def watch(as_json: _Json = False) -> None:
-    """Check the guardrails of everything that runs: stop what breaks one, let growing shares grow. `aap live` does so by itself."""
+    """Check the guardrails of everything that runs: stop what breaks one, let growing shares grow.
+
+    `aap live` does so by itself every few minutes.
+    """
     from experiments.report import to_dict, write_report
     from experiments.running import open_experiments
     from storage.layout import Layout

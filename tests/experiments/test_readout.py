@@ -450,3 +450,14 @@ def test_a_canary_without_a_plan_is_stopped_when_its_challenger_fails(town: Town
     assert found.stop.by == "a guardrail"
     assert found.stop.reason == "error_share of challenger is 1 where control has 0, and may be at most 0.01."
     assert {g.metric for g in found.plan.guardrails} == {"latency_ms", "error_share"}
+
+
+def test_an_experiment_that_cant_be_read_out_keeps_no_other_from_being_stopped(town: Town) -> None:
+    path = town.settings_dir / "flags.json"
+    document = json.loads(path.read_text())
+    lost = {**document["flags"]["x"], "targeting": {"fractional": [["b", 1]]}}
+    path.write_text(json.dumps({"flags": {"lost": lost, **document["flags"]}}))
+    answer(town, 400, fails=2)
+    with pytest.raises(PlanUnusable, match="'lost' can't be read out"):
+        town.experiments().watch(as_of=NOW, now=NOW)
+    assert "error_share of b is 0.5" in stops.stopped(town.client, ["x"])["x"].reason
