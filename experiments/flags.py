@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from pathlib import Path
 
 from experiments.errors import FlagsUnusable, MissingUser, UnknownFlag
@@ -20,28 +21,40 @@ from storage.files import write_atomically
 __all__ = ["Flags"]
 
 _log = logging.getLogger("aap.experiments")
+_NOBODY = "nobody"
+"""A key no person has, to ask whether anything is said at all."""
+_PATIENCE_S = 10.0
+"""A server that takes up an edit within so long is no problem."""
 
 
 class Flags:
     """The flags in force.
 
     `source` is the file people edit and `checked` the copy of its last good edition. Raises `FlagsUnusable` when `source`
-    has a mistake and there is no sound copy of an earlier one.
+    has a mistake and there is no sound copy of an earlier one. With `flagd`, the address of a server that serves `checked`,
+    people are split as it says; where it has another edition of a flag, nobody is.
     """
 
-    def __init__(self, source: Path, *, checked: Path) -> None:
+    def __init__(self, source: Path, *, checked: Path, flagd: str | None = None) -> None:
         self._source, self._checked = source, checked
         self._lock = threading.Lock()
         self._stamp: tuple[int, int] | None = None
         self._flags: dict[str, Flag] = {}
         self._problem: str | None = None
-        self._evaluator = Evaluator()
+        self._flagd = flagd
+        self._unsaid_since: float | None = None
+        self._evaluator = Evaluator(flagd)
         self._start()
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the file, if what is in force is not what it says."""
-        return self._problem
+        """What is wrong with the file, if what is in force is not what it says; or with the server of flags."""
+        if self._problem or self._unsaid_since is None or time.monotonic() - self._unsaid_since < _PATIENCE_S:
+            return self._problem
+        return (
+            f"The flagd server at {self._flagd} has other flags than those in force here, or can't be reached, so nobody new "
+            f"is assigned: let it run, and serve {self._checked}."
+        )
 
     def get(self, name: str) -> Flag:
         """The flag called `name`; raises `UnknownFlag` naming the ones there are."""
@@ -83,6 +96,8 @@ class Flags:
         except FlagsUnusable as error:
             self._keep(error)
             return False
+        finally:
+            self._ask_server()
 
     def close(self) -> None:
         """Let go of the evaluator."""
@@ -99,6 +114,15 @@ class Flags:
             self._evaluator.take(document)
             self._flags = flags
             self._keep(error)
+
+    def _ask_server(self) -> None:
+        """Note since when the server can't say what it should."""
+        asked = [f for f in self._flags.values() if f.enabled and f.split] if self._flagd else []
+        said = [self.bucket(f, user_key=_NOBODY, segment=f.segments[0] if f.segments else None) for f in asked]
+        if None not in said:
+            self._unsaid_since = None
+        elif self._unsaid_since is None:
+            self._unsaid_since = time.monotonic()
 
     def _keep(self, error: FlagsUnusable) -> None:
         if self._problem != str(error):

@@ -91,7 +91,9 @@ class Platform:
         self.keys = ApiKeys(self.layout.api_keys)
         self.pseudonyms: Pseudonyms = load_pseudonyms(self.layout)
         self.consent = ConsentWatch(signing_key_file(self.layout), pseudonym_key_file(self.layout))
-        self.flags = Flags(settings.settings_dir / "flags.json", checked=self.layout.run / "flags.json")
+        self.flags = Flags(
+            settings.settings_dir / "flags.json", checked=self.layout.run / "flags.json", flagd=settings.flagd_url
+        )
         self.exposures = Exposures(self.layout.exposures)
         self.vitals = Vitals(self.layout.vitals)
         self.records = PredictionRecords(self.layout.predictions)

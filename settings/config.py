@@ -77,6 +77,10 @@ class Settings(BaseSettings):
     shadow: float = Field(
         default=0.0, ge=0, le=1, description="Share of calls that challengers get a copy of, 0 to 1; none by default."
     )
+    flagd_url: str | None = Field(
+        default=None,
+        description="flagd server that serves <home>/run/flags.json, e.g. grpc://localhost:8015; none by default.",
+    )
     watch_minutes: float = Field(
         default=5.0,
         ge=0,
