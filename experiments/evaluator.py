@@ -25,7 +25,7 @@ from openfeature.provider import AbstractProvider, Metadata
 from experiments.errors import FlagsUnusable
 from experiments.flag_file import EDITION, Flag
 
-__all__ = ["Evaluator"]
+__all__ = ["Evaluator", "server_of"]
 
 _SYNC_PORT = 8015
 """The port on which flagd hands its flags to evaluators."""
@@ -69,8 +69,8 @@ class Evaluator:
         self._provider.shutdown()
 
 
-def _server(address: str) -> FlagdProvider:
-    """flagd's provider in the mode in which the server sends flags, not answers: its answers would not tell an edition."""
+def server_of(address: str) -> tuple[str, int, bool]:
+    """Host and port of a flagd server, and whether it speaks TLS. Raises `FlagsUnusable` if that is not what it says."""
     try:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port
@@ -78,11 +78,17 @@ def _server(address: str) -> FlagdProvider:
         host = port = None
     if host is None or parts.scheme not in ("grpc", "grpcs") or parts.path.strip("/"):
         raise FlagsUnusable(f"AAP_FLAGD_URL is {address!r}: write grpc://host:port, or grpcs://host:port for TLS.")
+    return host, port or _SYNC_PORT, parts.scheme == "grpcs"
+
+
+def _server(address: str) -> FlagdProvider:
+    """flagd's provider in the mode in which the server sends flags, not answers: its answers would not tell an edition."""
+    host, port, tls = server_of(address)
     return FlagdProvider(
         resolver_type=ResolverType.IN_PROCESS,
         host=host,
-        port=port or _SYNC_PORT,
-        tls=parts.scheme == "grpcs",
+        port=port,
+        tls=tls,
         retry_backoff_ms=_RECONNECT_MS,
         retry_backoff_max_ms=_RECONNECT_MS,
         retry_grace_period=1,  # a timer that the provider does not stop, and a process that ends would wait for

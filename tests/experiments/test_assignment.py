@@ -8,10 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import redis
@@ -22,15 +25,19 @@ from consent.projection import assignments_key
 from consent.purposes import Purpose
 from experiments import ramp, stops
 from experiments.assignment import PURPOSE, Assigner
+from experiments.effect import Curve
 from experiments.errors import MissingUser
 from experiments.exposures import Exposures, erase_exposures, read_exposures
 from experiments.flag_file import Flag, Place
 from experiments.flags import Flags
+from experiments.outcomes import admitted
+from experiments.readout import Comparison, Verdict, check_split, judge
 from settings.config import Settings
 from storage.redis_server import connect, stop
 
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
 PEOPLE = [f"{i:032x}" for i in range(40)]
+NOTHING = Curve(*[np.empty(0)] * 11)
 
 
 @pytest.fixture(scope="module")
@@ -361,3 +368,49 @@ def test_a_share_grows_only_in_time_and_only_if_it_may(lab: Lab) -> None:
     assert [after(0), after(1), after(2, may_grow=False), after(3), after(9)] == [10, 10, 10, 50, 50]
     lab.client.set(ramp.ramp_key("x"), b"not a step")
     assert ramp.step_of(flag, lab.client.get(ramp.ramp_key("x"))).share == 10, "what can't be read is the first step"
+
+
+def test_a_splitter_with_a_bug_that_sends_51_in_100_to_one_arm_is_found_and_blocks_the_verdict(lab: Lab) -> None:
+    """At this size one look finds it in 99 of 100 experiments (`test_sequential.py`)."""
+    people = [f"{i:032x}" for i in range(120_000)]
+    granted = grants([Choice(PEOPLE[0], PURPOSE, *said_yes()[0][1:])], subject=PEOPLE[0], purpose=PURPOSE)
+    none: tuple[list, Reason] = ([], Reason.NOT_GRANTED)
+    standing = dict.fromkeys(Purpose, none) | {PURPOSE: granted, Purpose.ANALYTICS_REPORTING: granted}
+    projection.write(lab.client, dict.fromkeys(people, standing), seq=1, now=NOW)
+    flag = lab.flags.get("x")
+    document = json.loads((lab.home / "run" / "flags.json").read_text())
+    document["flags"]["x"]["targeting"] = {"fractional": [["a", 49], ["b", 51]]}
+    sound = {p: lab.flags.bucket(flag, user_key=p) for p in people}
+    lab.flags._evaluator.take(document)  # the bug: it says the edition in force, and splits otherwise
+    for first in range(0, len(people), 2_000):
+        lab.arms(people[first : first + 2_000])
+        lab.exposures.flush()
+    table = read_exposures(lab.home / "exposures", flag="x", until=NOW)
+    exposed = admitted(table, standing=dict.fromkeys(people, standing))
+    found = check_split(exposed)
+    assert sum(found.people.values()) == len(people)
+    assert not found.sound
+    better = Comparison("b", NOTHING, Verdict.BETTER, 0.0)
+    assert judge(found, [], better) is Verdict.BLOCKED
+    intended = np.array([sound[p] for p in exposed.user_keys], dtype=object)
+    assert check_split(replace(exposed, variants=intended)).sound, "the same people, split by the splitter as it is"
+
+
+def test_an_upgrade_of_the_library_that_splits_moves_nobody(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.choose(*said_yes())
+    first = lab.arms(PEOPLE[:30])
+    before = [lab.flags.bucket(lab.flags.get("x"), user_key=p) for p in PEOPLE]
+    monkeypatch.setattr(
+        "openfeature.contrib.tools.flagd.core.targeting.custom_ops.mmh3.hash",
+        lambda text, *, signed: int.from_bytes(sha256(text).digest()[:4]),
+    )
+    upgraded = Flags(lab.home / "flags.json", checked=lab.home / "run" / "flags.json")
+    after = [upgraded.bucket(upgraded.get("x"), user_key=p) for p in PEOPLE]
+    assert sum(a != b for a, b in zip(before[:30], after[:30], strict=True)) > 5, "the new one splits otherwise"
+    again = Assigner(lab.client, flags=upgraded, exposures=lab.exposures)
+    answers = again.assign(PEOPLE, flag="x", now=NOW)
+    upgraded.close()
+    assert [a.variant for a in answers[:30]] == first
+    assert {a.reason for a in answers[:30]} == {"sticky"}
+    assert [a.variant for a in answers[30:]] == after[30:], "and is used for who is new"
+    assert len(lab.logged()) == len(PEOPLE)

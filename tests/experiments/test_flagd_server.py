@@ -15,6 +15,7 @@ import pytest
 from openfeature.schemas.protobuf.flagd.sync.v1 import sync_pb2, sync_pb2_grpc
 
 from experiments.errors import FlagsUnusable
+from experiments.evaluator import server_of
 from experiments.flags import Flags
 
 PEOPLE = [f"{i:032x}" for i in range(500)]
@@ -174,3 +175,8 @@ def test_all_is_well_once_the_server_has_what_is_in_force(shop: Shop, monkeypatc
 def test_another_kind_of_address_is_refused(shop: Shop, url: str) -> None:
     with pytest.raises(FlagsUnusable, match="write grpc://host:port"):
         shop.flags(url)
+
+
+def test_the_address_of_a_server_may_leave_out_the_port_and_ask_for_tls() -> None:
+    assert server_of("grpc://flags") == ("flags", 8015, False)
+    assert server_of("grpcs://[::1]:9000/") == ("::1", 9000, True)
