@@ -45,8 +45,8 @@ _Entry = dict[str, Any]
 class Audit:
     """The log under `folder`. `note` takes an entry at once; `flush` writes, and is called every few seconds.
 
-    People are named to it by user key; or, with `user_keys`, by what that makes user keys of, when they are written. Who knows
-    people by user key only then hands them over as `keys`.
+    People are named to it by user key; or, with `user_keys`, by what that makes user keys of, when they are written. Who then
+    knows people by user key alone hands them over as `keys`.
     """
 
     def __init__(self, folder: Path, *, user_keys: Callable[[Sequence[str]], list[str]] | None = None) -> None:
