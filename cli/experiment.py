@@ -111,7 +111,10 @@ def resume(name: _Name) -> None:
 
 @app.command()
 def watch(as_json: _Json = False) -> None:
-    """Check the guardrails of everything that runs: stop what breaks one, let growing shares grow. For cron, every hour."""
+    """Check the guardrails of everything that runs: stop what breaks one, let growing shares grow.
+
+    `aap live` does so by itself every few minutes.
+    """
     from experiments.report import to_dict, write_report
     from experiments.running import open_experiments
     from storage.layout import Layout
@@ -151,6 +154,8 @@ def _tell(found: Readout) -> None:
     if found.share is not None:
         grew = found.share != found.share_before
         say(f"It takes in {found.share} % of people{f', after {found.share_before} %' if grew else ''}.")
+        if found.held_by:
+            say(f"It doesn't grow: {found.held_by}")
     if found.stopped_now and found.stop:
         say(f"Stopped now: {found.stop.reason}")
     elif found.stop:

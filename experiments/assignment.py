@@ -135,7 +135,7 @@ class Assigner:
             if flag.segments and segment not in flag.segments:
                 found.append(Assignment(flag.name, flag.default, "other_segment"))
                 continue
-            variant = self._flags.bucket(flag.name, user_key=user_key, segment=segment)
+            variant = self._flags.bucket(flag, user_key=user_key, segment=segment)
             if variant is None:
                 found.append(Assignment(flag.name, flag.default, "unavailable"))
             else:

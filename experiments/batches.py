@@ -2,7 +2,9 @@
 
 One file a batch and day, `day=YYYY-MM-DD/<time>-<random>.parquet`, whole or not at all. Rows are written every
 `every_s` seconds and on `close`; a process killed in between loses what it had not written. When the disk can't be
-written, rows are kept up to `room` and counted as dropped beyond it: answering matters more than recording.
+written, rows are kept up to `room` and counted as dropped beyond it: answering matters more than recording. So are those that
+don't fit, and those that can't be written on `close`. What is logged of them names columns, never a value, which may be of a
+person.
 
 Rows are made into columns a few at a time as they come, rather than all when they are written: Python runs one thread at a
 time, and who adds rows should never wait for thousands of them.
@@ -15,7 +17,7 @@ import secrets
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,8 @@ _TURN_S = 0.1
 """How often rows that came meanwhile are made into columns."""
 _AT_ONCE = 100
 """Rows made into columns at once."""
+_UNFIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
+"""What making columns raises; text that is no Unicode is a `ValueError` of Python's own."""
 
 
 class Batches:
@@ -53,7 +57,7 @@ class Batches:
 
     @property
     def dropped(self) -> int:
-        """Rows lost for want of room since the start."""
+        """Rows lost since the start: for want of room, because they don't fit, or on `close`."""
         return self._dropped
 
     @property
@@ -78,10 +82,15 @@ class Batches:
             return all(written)
 
     def close(self) -> None:
-        """Write what is left and stop."""
+        """Write what is left and stop; what can't be written now is lost, and counted as dropped."""
         self._closing.set()
         self._thread.join()
-        self.flush()
+        if not self.flush():
+            with self._writing:
+                lost = sum(len(table) for tables in self._days.values() for table in tables)
+                self._days.clear()
+            _log.error("%d rows for %s are lost: they could not be written before the end.", lost, self._folder)
+            self._let_go(lost, dropped=True)
 
     def _run(self) -> None:
         due = time.monotonic() + self._every_s
@@ -105,11 +114,24 @@ class Batches:
                 piece = [dict(row) for row in ours[first : first + _AT_ONCE]]
                 try:
                     table = pa.Table.from_pylist(piece, schema=self._schema)
-                except pa.ArrowException as error:  # kept, they would block all others for ever
-                    _log.error("%d rows for %s don't fit and are dropped: %s", len(piece), self._folder, error)
+                except _UNFIT as error:  # kept, they would block all others for ever
+                    which, kind = self._unfit(piece), type(error).__name__
+                    _log.error(
+                        "%d rows for %s don't fit and are dropped: %s in %s.", len(piece), self._folder, kind, which
+                    )
                     self._let_go(len(piece), dropped=True)
                 else:
                     self._days.setdefault(day, []).append(table)
+
+    def _unfit(self, rows: Sequence[Row]) -> str:
+        """The columns whose values are not of their type."""
+        found = []
+        for column in self._schema:
+            try:
+                pa.array([row.get(column.name) for row in rows], type=column.type)
+            except _UNFIT:
+                found.append(column.name)
+        return ", ".join(found) or "no column alone"
 
     def _write_day(self, day: str) -> bool:
         table = pa.concat_tables(self._days[day])

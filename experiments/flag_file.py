@@ -19,12 +19,15 @@ from typing import Any
 
 from experiments.errors import FlagsUnusable
 
-__all__ = ["CHALLENGER", "SLOTS", "VERSION", "Flag", "Place", "read_flags", "slot_in"]
+__all__ = ["CHALLENGER", "EDITION", "SLOTS", "VERSION", "Flag", "Place", "read_flags", "slot_in"]
 
 VERSION = "_version"
 """A flag whose name ends so says who is answered by the challenger of the model that it begins with."""
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+
+EDITION = "aap_edition"
+"""What the metadata of a checked flag calls its edition: a digest of how it is declared."""
 
 SLOTS = 1_000
 """How many slots a layer has."""
@@ -63,6 +66,8 @@ class Flag:
     """Percent of people taken in, step by step; empty for everybody at once."""
     ramp_hours: float = 24.0
     """How long a step lasts at least."""
+    edition: str = ""
+    """A digest of how it is declared: the same in every process that has the same declaration in force."""
 
     @property
     def weights(self) -> str:
@@ -76,7 +81,10 @@ def slot_in(layer: str, *, user_key: str) -> int:
 
 
 def read_flags(path: Path) -> tuple[dict[str, Any], dict[str, Flag]]:
-    """The document in `path` and the flags it declares. Raises `FlagsUnusable` at the first mistake, saying where."""
+    """The document in `path`, each flag marked with its edition, and the flags it declares.
+
+    Raises `FlagsUnusable` at the first mistake, saying where.
+    """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -88,6 +96,8 @@ def read_flags(path: Path) -> tuple[dict[str, Any], dict[str, Flag]]:
         raise FlagsUnusable(f'The flag file {path} needs an object "flags" at the top: see settings/flags.json.')
     flags = {name: _flag(name, entry, where=f"Flag {name!r} in {path}") for name, entry in declared.items()}
     _check_layers(flags.values(), path)
+    for name, flag in flags.items():
+        declared[name]["metadata"] = {**(declared[name].get("metadata") or {}), EDITION: flag.edition}
     return document, flags
 
 
@@ -117,7 +127,24 @@ def _flag(name: str, entry: Any, *, where: str) -> Flag:
     hours = metadata.get("ramp_hours", 24.0)
     if isinstance(hours, bool) or not isinstance(hours, int | float) or hours <= 0:
         raise FlagsUnusable(f"{where} has ramp_hours {hours!r}: write a number above 0.")
-    return Flag(name, state == "ENABLED", tuple(variants), str(default), split, segments, place, ramp, float(hours))
+    return Flag(
+        name,
+        state == "ENABLED",
+        tuple(variants),
+        str(default),
+        split,
+        segments,
+        place,
+        ramp,
+        float(hours),
+        _edition(entry, metadata),
+    )
+
+
+def _edition(entry: Mapping[str, Any], metadata: Mapping[str, str | float]) -> str:
+    """Of the declaration as a person wrote it, so that a checked copy of it has the same."""
+    written = {**entry, "metadata": {name: value for name, value in metadata.items() if name != EDITION}}
+    return sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _is_name(text: str) -> bool:

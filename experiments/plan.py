@@ -1,12 +1,14 @@
 """The plan of an experiment: what it is judged by, decided before anybody looks. `settings/experiments.yaml` has them.
 
-A flag without a plan of its own is judged by the default one. A plan that is changed after the first look is a new
+A flag without a plan of its own is judged by the default one. A flag of versions (`*_version`), which lets a challenger
+answer people, has guardrails even where its plan names none. A plan that is changed after the first look is a new
 question, and the promise of the interval is about the old one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,10 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from experiments.errors import PlanUnusable
-from experiments.flag_file import Flag
+from experiments.flag_file import VERSION, Flag
 from experiments.metrics import METRICS, SERVICE_METRICS
 
-__all__ = ["Guardrail", "Plan", "read_plans"]
+__all__ = ["VERSION_GUARDRAILS", "Guardrail", "Plan", "plan_of", "read_plans"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,19 @@ class Plan:
                 "experiments.yaml."
             )
         return control
+
+
+VERSION_GUARDRAILS = (Guardrail("latency_ms", may_rise=1.0), Guardrail("error_share", at_most=0.01))
+"""Of a flag of versions whose plan names none: a challenger may take twice the champion's time, and fail one call in a
+hundred. Both are known within minutes, and both are those of the experiment we ship.
+"""
+
+
+def plan_of(flag: Flag, plans: Mapping[str, Plan]) -> Plan:
+    """The plan of `flag`: its own or the default one, and never a canary without a guardrail."""
+    plan = plans.get(flag.name, Plan())
+    guarded = plan.guardrails or not flag.name.endswith(VERSION)
+    return plan if guarded else replace(plan, guardrails=VERSION_GUARDRAILS)
 
 
 def read_plans(path: Path) -> dict[str, Plan]:

@@ -2,8 +2,9 @@
 
 A flag whose metadata says `"ramp": "2,10,50,100"` begins with 2 % of the people it is for. The split among those is the
 flag's own from the start, so arms stay comparable while the share grows; everybody else gets the default variant, and is
-taken in later. `aap experiment watch` takes one step when the last one has lasted `ramp_hours`, enough people are in, the
-split is sound and no guardrail is broken. The step is in Redis, which the assignment reads anyway.
+taken in later. Each look (`aap live` has one every few minutes) takes one step when the last one has lasted `ramp_hours`,
+enough people are in, the split is sound, and the plan has guardrails and none is broken. The step is in Redis, which the
+assignment reads anyway.
 """
 
 from __future__ import annotations

@@ -84,6 +84,8 @@ class Readout:
     share_before: int | None = None
     share: int | None = None
     """Percent of people taken in, before and after this look; None where nothing grows."""
+    held_by: str = ""
+    """Why the share may not grow now, as a sentence."""
 
 
 def check_split(exposed: Exposed) -> Split:

@@ -61,6 +61,7 @@ def to_dict(found: Readout) -> dict[str, Any]:
         "first_exposure": found.first_exposure.isoformat() if found.first_exposure else None,
         "stopped": {**_plain(found.stop), "now": found.stopped_now} if found.stop else None,
         "share": found.share,
+        "held_by": found.held_by or None,
         "split": {
             "sound": found.split.sound,
             "p_value": found.split.p_value,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -12,12 +14,14 @@ from consent.choices import open_ledger
 from consent.ledger import Ledger
 from events.archive import Archive
 from experiments import ramp, stops
-from experiments.errors import UnknownFlag
+from experiments.errors import FlagsUnusable, PlanUnusable, UnknownFlag
 from experiments.exposures import read_exposures
 from experiments.flag_file import Flag, read_flags
 from experiments.guardrails import check
+from experiments.kept import PURPOSE
+from experiments.metrics import REPORTING, SERVICE_METRICS
 from experiments.outcomes import Exposed, Standing, admitted
-from experiments.plan import Plan, read_plans
+from experiments.plan import Plan, plan_of, read_plans
 from experiments.readout import Readout, check_split, compare
 from experiments.stops import Stop
 from experiments.vitals import read_vitals
@@ -70,7 +74,7 @@ class Experiments:
     def all(self, *, as_of: datetime, now: datetime) -> list[Line]:
         """Every flag of the file, in its order."""
         held = stops.stopped(self._redis, self._flags)
-        standing = self._ledger.standing(in_force_at=max(as_of, now))
+        standing = self._standing(max(as_of, now))
         return [
             self._line(flag, held.get(name), self._exposed(name, as_of=as_of, standing=standing))
             for name, flag in self._flags.items()
@@ -89,15 +93,40 @@ class Experiments:
 
         A broken guardrail stops the flag, unless `act` is False. Raises `UnknownFlag`, `PlanUnusable`.
         """
-        flag = self.flag(name)
-        plan = self._plans.get(name, Plan())
+        found = self._read(self.flag(name), as_of=as_of, standing=self._standing(max(as_of, now)))
+        return self._guarded(found, now=now) if act else found
+
+    def watch(self, *, as_of: datetime, now: datetime) -> list[Readout]:
+        """Read out every running experiment: stop those with a broken guardrail, let the others' shares grow.
+
+        Raises `PlanUnusable` for those that can't be read out, after the others.
+        """
+        held = stops.stopped(self._redis, self._flags)
+        running = [f for f in self._flags.values() if f.enabled and f.split and f.name not in held]
+        standing = self._standing(max(as_of, now)) if running else {}
+        found, problems = [], []
+        for flag in running:
+            try:
+                read = self._guarded(self._read(flag, as_of=as_of, standing=standing), now=now)
+            except PlanUnusable as error:
+                problems.append(str(error))
+            else:
+                found.append(self._grown(read, now=now))
+        if problems:
+            raise PlanUnusable(" ".join(problems))
+        return found
+
+    def _standing(self, at: datetime) -> Standing:
+        return self._ledger.standing(purposes=(PURPOSE, REPORTING), in_force_at=at)
+
+    def _read(self, flag: Flag, *, as_of: datetime, standing: Standing) -> Readout:
+        plan = plan_of(flag, self._plans)
         control = plan.control_of(flag)
-        standing = self._ledger.standing(in_force_at=max(as_of, now))
-        exposed = self._exposed(name, as_of=as_of, standing=standing)
+        exposed = self._exposed(flag.name, as_of=as_of, standing=standing)
         times, comparisons = compare(exposed, flag, plan, control=control, archive=self._archive, as_of=as_of)
-        vitals = read_vitals(self._layout.vitals, flag=name, until=as_of)
+        vitals = read_vitals(self._layout.vitals, flag=flag.name, until=as_of)
         guardrails = check(exposed, flag, plan, control=control, archive=self._archive, vitals=vitals, as_of=as_of)
-        found = Readout(
+        return Readout(
             flag,
             plan,
             control,
@@ -108,21 +137,15 @@ class Experiments:
             guardrails,
             exposed.excluded,
             exposed.first,
-            stops.stopped(self._redis, [name]).get(name),
+            stops.stopped(self._redis, [flag.name]).get(flag.name),
         )
-        return self._guarded(found, now=now) if act else found
-
-    def watch(self, *, as_of: datetime, now: datetime) -> list[Readout]:
-        """Read out every running experiment: stop those with a broken guardrail, let the others' shares grow."""
-        lines = [line for line in self.all(as_of=as_of, now=now) if line.state == "running"]
-        return [self._grown(self.readout(line.flag.name, as_of=as_of, now=now), now=now) for line in lines]
 
     def _grown(self, found: Readout, *, now: datetime) -> Readout:
         if not found.flag.ramp or found.stop:
             return found
-        enough = sum(found.split.people.values()) >= found.plan.fewest_people
-        before, after = ramp.advance(self._redis, found.flag, now=now, may_grow=enough and found.split.sound)
-        return replace(found, share_before=before.share, share=after.share)
+        hindrance = _hindrance(found)
+        before, after = ramp.advance(self._redis, found.flag, now=now, may_grow=not hindrance)
+        return replace(found, share_before=before.share, share=after.share, held_by=hindrance)
 
     def _guarded(self, found: Readout, *, now: datetime) -> Readout:
         broken = [f.sentence for f in found.guardrails if f.broken]
@@ -141,7 +164,7 @@ class Experiments:
         state = "stopped" if stop else "running" if flag.split else "no split"
         return Line(
             flag,
-            self._plans.get(flag.name, Plan()),
+            plan_of(flag, self._plans),
             state if flag.enabled else "disabled",
             stop,
             {v: variants.count(v) for v in flag.variants},
@@ -154,11 +177,38 @@ class Experiments:
         return found
 
 
-def open_experiments(settings: Settings) -> Experiments:
-    """The experiments these settings name. Raises `FlagsUnusable`, `PlanUnusable`, and what says that a store is down."""
+def _hindrance(found: Readout) -> str:
+    """Why a share may not grow now, as a sentence; empty if it may."""
+    few = found.plan.fewest_people
+    if not found.plan.guardrails:
+        return "Its plan in settings/experiments.yaml has no guardrail, so nothing would stop it: name one."
+    if sum(found.split.people.values()) < few:
+        return f"Fewer than {few} people are in."
+    if not found.split.sound:
+        return found.split.why
+    unknown = [f for f in found.guardrails if f.metric in SERVICE_METRICS and math.isnan(f.low)]
+    if unknown:
+        return f"{unknown[0].metric} of {unknown[0].variant} can't be judged before {few} calls of each variant."
+    return ""
+
+
+def _flags(source: Path, *, checked: Path | None) -> dict[str, Flag]:
+    try:
+        return read_flags(source)[1]
+    except FlagsUnusable:
+        if checked is None or not checked.exists():
+            raise
+        return read_flags(checked)[1]
+
+
+def open_experiments(settings: Settings, *, in_force: bool = False) -> Experiments:
+    """The experiments these settings name; with `in_force` those of the last good edition while the file has a mistake.
+
+    Raises `FlagsUnusable`, `PlanUnusable`, and what says that a store is down.
+    """
     layout = Layout(settings.home)
     return Experiments(
-        flags=read_flags(settings.settings_dir / "flags.json")[1],
+        flags=_flags(settings.settings_dir / "flags.json", checked=layout.run / "flags.json" if in_force else None),
         plans=read_plans(settings.settings_dir / "experiments.yaml"),
         layout=layout,
         archive=Archive(archive_folder(settings)),

@@ -19,6 +19,7 @@ from consent.errors import LedgerUnavailable
 from events.archive import Archive
 from events.drain import Admitted
 from events.schema import EVENT_TYPES
+from pipelines.guarding import look
 from pipelines.ingest import archive_live_events
 from pipelines.live_worker import FAILED, LiveWorker
 from pipelines.watching import watch
@@ -30,6 +31,8 @@ from storage.redis_server import connect
 __all__ = ["run", "work"]
 
 _DRAIN_S = 10.0
+_SETTLED_S = 60.0
+"""The first look at the experiments comes so long after the start, if not sooner: workers read the archive first."""
 
 
 def work(home: str, parent: int) -> None:
@@ -54,12 +57,14 @@ def run(
     """Keep `workers` workers going and the archive written, until `stop` is set. A worker that dies is replaced, and an
     embedded Redis that dies is started again when next the archive is written.
 
-    With `watch_too`, a process of its own reads the same log and scores what happens (`pipelines.watch`).
+    With `watch_too`, a process of its own reads the same log and scores what happens (`pipelines.watch`). Every
+    `settings.watch_minutes` another looks at the running experiments (`pipelines.guarding`).
     """
     stop = stop or Event()
     connect(settings).close()
     running: list[BaseProcess] = []
     watcher: BaseProcess | None = None
+    looks = _Looks(settings)
     admitted = Admitted(open_ledger(settings))
     drained = float("-inf")
     gc.freeze()  # what is loaded stays: nothing in it need be looked through again
@@ -70,17 +75,34 @@ def run(
                 running.append(_start(work, settings))
             if watch_too and (watcher is None or not watcher.is_alive()):
                 watcher = _start(watch, settings)
+            looks.keep_up()
             if time.monotonic() - drained >= drain_every_s:
                 _drain(settings, admitted)
                 drained = time.monotonic()
             stop.wait(0.2)
     finally:
-        ending = [*running, watcher] if watcher else running
+        ending = [process for process in (*running, watcher, looks.process) if process]
         for process in ending:
             process.terminate()
         for process in ending:
             process.join(timeout=10)
         _drain(settings, admitted)
+
+
+class _Looks:
+    """Starts a look at the experiments when it is time and the last one has ended."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._every_s = settings, settings.watch_minutes * 60
+        self._due = time.monotonic() + min(_SETTLED_S, self._every_s)
+        self.process: BaseProcess | None = None
+
+    def keep_up(self) -> None:
+        """Call it every now and then; it never waits."""
+        if not self._every_s or time.monotonic() < self._due or (self.process and self.process.is_alive()):
+            return
+        self.process = _start(look, self._settings)
+        self._due = time.monotonic() + self._every_s
 
 
 def _tell(line: str) -> None:

@@ -53,7 +53,9 @@ SCHEDULED: Mapping[str, Scheduled] = {
         Scheduled("monthly", ("job", "monthly"), "10 5 1 * *", "*-*-01 05:10:00 UTC", 2),
     )
 }
-"""The guardrails of experiments every hour; nightly aggregates; the retrain on Mondays; trends on the first of a month."""
+"""The guardrails of experiments every hour, for where no `aap live` looks at them; nightly aggregates; the retrain on
+Mondays; trends on the first of a month.
+"""
 
 
 def cron(jobs: Sequence[Scheduled], place: Place) -> str:

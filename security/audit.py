@@ -45,7 +45,8 @@ _Entry = dict[str, Any]
 class Audit:
     """The log under `folder`. `note` takes an entry at once; `flush` writes, and is called every few seconds.
 
-    People are named to it by user key; or, with `user_keys`, by what that makes user keys of, when they are written.
+    People are named to it by user key; or, with `user_keys`, by what that makes user keys of, when they are written. Who then
+    knows people by user key alone hands them over as `keys`.
     """
 
     def __init__(self, folder: Path, *, user_keys: Callable[[Sequence[str]], list[str]] | None = None) -> None:
@@ -55,9 +56,18 @@ class Audit:
         self._waiting: Counter[_Kind] = Counter()
         self._since: dict[_Kind, datetime] = {}
         self._about: dict[_Kind, set[str]] = {}
+        self._keys: dict[_Kind, set[str]] = {}
 
     def note(
-        self, action: str, *, by: str, outcome: str, at: datetime, times: int = 1, about: Iterable[str] = ()
+        self,
+        action: str,
+        *,
+        by: str,
+        outcome: str,
+        at: datetime,
+        times: int = 1,
+        about: Iterable[str] = (),
+        keys: Iterable[str] = (),
     ) -> None:
         """Take one entry: what was done or tried, by which key, what came of it, how many times, and about whom."""
         kind = (action, by, outcome)
@@ -68,6 +78,8 @@ class Audit:
             self._since.setdefault(kind, at)
             if about:
                 self._about.setdefault(kind, set()).update(about)
+            if keys:
+                self._keys.setdefault(kind, set()).update(keys)
 
     def flush(self) -> None:
         """Write what is waiting. A disk that can't be written keeps it waiting, and says so in the service's log."""
@@ -75,6 +87,7 @@ class Audit:
             waiting, self._waiting = self._waiting, Counter()
             since, self._since = self._since, {}
             about, self._about = self._about, {}
+            keys, self._keys = self._keys, {}
         if not waiting:
             return
         days: dict[str, list[_Entry]] = {}
@@ -82,8 +95,9 @@ class Audit:
             for kind, count in waiting.items():
                 at, (action, by, outcome) = since[kind], kind
                 entry = {"time": at.isoformat(), "action": action, "by": by, "outcome": outcome, "count": count}
-                if kind in about:
-                    entry["about"] = self._subjects.tell(set(self._user_keys(list(about[kind]))), on=at.date())
+                if kind in about or kind in keys:
+                    named = self._user_keys(list(about[kind])) if kind in about else []
+                    entry["about"] = self._subjects.tell({*named, *keys.get(kind, ())}, on=at.date())
                 days.setdefault(f"{at:%Y-%m-%d}", []).append(entry)
             for day in sorted(days):
                 self._append(day, days[day])
@@ -94,8 +108,10 @@ class Audit:
             with self._lock:
                 self._waiting.update(waiting)
                 self._since = since | self._since
-                for kind in waiting.keys() & about.keys():
-                    self._about.setdefault(kind, set()).update(about[kind])
+                for kind in waiting:
+                    for kept, whom in ((self._about, about), (self._keys, keys)):
+                        if kind in whom:
+                            kept.setdefault(kind, set()).update(whom[kind])
 
     def _append(self, day: str, entries: list[_Entry]) -> None:
         private_folder(self._folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Any
 import redis
 
 from consent.choices import ConsentDesk, open_desk
+from consent.purposes import Purpose
 from consent.signing import signing_key_file
 from events.collector import Collector
 from events.log import RedisStreamLog
@@ -92,7 +93,9 @@ class Platform:
         self.keys = ApiKeys(self.layout.api_keys)
         self.pseudonyms: Pseudonyms = load_pseudonyms(self.layout)
         self.consent = ConsentWatch(signing_key_file(self.layout), pseudonym_key_file(self.layout))
-        self.flags = Flags(settings.settings_dir / "flags.json", checked=self.layout.run / "flags.json")
+        self.flags = Flags(
+            settings.settings_dir / "flags.json", checked=self.layout.run / "flags.json", flagd=settings.flagd_url
+        )
         self.exposures = Exposures(self.layout.exposures)
         self.vitals = Vitals(self.layout.vitals)
         self.records = PredictionRecords(self.layout.predictions)
@@ -152,7 +155,7 @@ class Platform:
 
         def predictor(over: redis.Redis) -> Predictor:
             read = features.over(over)
-            segments_of = SegmentsOf(read, self.models)
+            segments_of = SegmentsOf(read, self.models, note=self._note_read)
             assigner = Assigner(over, flags=self.flags, exposures=self.exposures, segments_of=segments_of)
             return Predictor(
                 SampledFeatures(read, self.served),
@@ -178,6 +181,10 @@ class Platform:
         self.consent.look(desk, now=self.settings.now())
         at_hand = AtHand(connect_async(self.settings), predictor)
         return Stores(client, desk, collector, names, predictor(client), at_hand)
+
+    def _note_read(self, purpose: Purpose, user_keys: Sequence[str], at: datetime) -> None:
+        what = f"read to target an experiment, {purpose}"
+        self.audit.note(what, by="the service", outcome="answered", at=at, times=len(user_keys), keys=user_keys)
 
     def _keep(self) -> None:
         self.records.code_revision = code_revision(Path(__file__).parents[1])

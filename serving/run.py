@@ -57,6 +57,10 @@ def serve(settings: Settings, *, ready: Callable[[Listening], None] = lambda _: 
     _check_host(settings)
     _check_tls(settings)
     read_flags(settings.settings_dir / "flags.json")
+    if settings.flagd_url:
+        from experiments.evaluator import server_of  # slow to import
+
+        server_of(settings.flagd_url)
     ensure_running(settings)
     state = make_folder(layout.run) / "serve.json"
     port = settings.port or free_port(settings.host)

@@ -1,12 +1,13 @@
 """Targeting: the segment of a person, for experiments that are for some segments only, where consent allows.
 
 A segment is worked out under the purpose that segments are computed for, and used to choose what a person is shown, so
-`personalize.profiled` must be granted as well. Without either, without data or without a model there is no segment.
+`personalize.profiled` must be granted as well. Without either, without data or without a model there is no segment. Whose
+values are read is noted, as every read is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -30,10 +31,15 @@ class _Models(Protocol):
 
 
 class SegmentsOf:
-    """Answers with the names that the segments model gives its segments."""
+    """Answers with the names that the segments model gives its segments.
 
-    def __init__(self, features: _Features, models: _Models) -> None:
-        self._features, self._models = features, models
+    `note` is told of each read: its purpose, the user keys of whom it is about, and when.
+    """
+
+    def __init__(
+        self, features: _Features, models: _Models, *, note: Callable[[Purpose, Sequence[str], datetime], None]
+    ) -> None:
+        self._features, self._models, self._note = features, models, note
 
     def __call__(self, user_keys: Sequence[str], now: datetime) -> list[str | None]:
         """One segment's name a person, or None. Raises what the stores raise when they are down."""
@@ -41,12 +47,15 @@ class SegmentsOf:
         try:
             used = self._models.get("segments")
             vectors = self._features.online_vectors(user_keys, service="segments", now=now)
+            read = [i for i, decision in enumerate(vectors.decisions) if decision.allowed]
+            if read:
+                self._note(vectors.decisions[read[0]].purpose, [user_keys[i] for i in read], now)
             used.require(vectors.features)
         except ServingError:
             return found
         may_choose = self._features.decisions(user_keys, purpose=Purpose.PERSONALIZE_PROFILED, now=now)
         lacking = np.isin(vectors.status, (Status.NOT_FOUND, Status.EXPIRED, Status.DENIED)).sum(axis=1)
-        known = [i for i, d in enumerate(vectors.decisions) if d.allowed and may_choose[i].allowed and not lacking[i]]
+        known = [i for i in read if may_choose[i].allowed and not lacking[i]]
         if known:
             for i, answer in zip(known, used.model.assign(vectors.values[known]), strict=True):
                 found[i] = answer.name

@@ -77,6 +77,15 @@ class Settings(BaseSettings):
     shadow: float = Field(
         default=0.0, ge=0, le=1, description="Share of calls that challengers get a copy of, 0 to 1; none by default."
     )
+    flagd_url: str | None = Field(
+        default=None,
+        description="flagd server that serves <home>/run/flags.json, e.g. grpc://localhost:8015; none by default.",
+    )
+    watch_minutes: float = Field(
+        default=5.0,
+        ge=0,
+        description="Minutes between two looks at running experiments, by `aap live`; 0 for none.",
+    )
     workers: int = Field(default=1, ge=1, le=64, description="Processes that answer, each with its own models.")
     rate_limit: int = Field(default=1_000, ge=0, description="Calls a minute one API key may make; 0 for no limit.")
     deadline_s: float = Field(default=10.0, gt=0, description="Seconds a call may take, its body's arrival included.")

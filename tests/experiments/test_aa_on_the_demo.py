@@ -54,7 +54,7 @@ def test_of_a_hundred_splits_of_the_demos_people_at_most_five_ever_show_a_differ
     assert len(people) > 1_000
     shown = blocked = 0
     for i in range(DRAWS):
-        variants = np.array([flags.bucket(f"aa{i}", user_key=p) for p in people.user_keys], dtype=object)
+        variants = np.array([flags.bucket(flags.get(f"aa{i}"), user_key=p) for p in people.user_keys], dtype=object)
         drawn = replace(people, variants=variants)
         archive, flag = Archive(archive_folder(settings)), flags.get(f"aa{i}")
         _, (found,) = compare(drawn, flag, Plan(), control="a", archive=archive, as_of=NOW)

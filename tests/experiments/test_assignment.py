@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import redis
@@ -20,15 +25,19 @@ from consent.projection import assignments_key
 from consent.purposes import Purpose
 from experiments import ramp, stops
 from experiments.assignment import PURPOSE, Assigner
+from experiments.effect import Curve
 from experiments.errors import MissingUser
 from experiments.exposures import Exposures, erase_exposures, read_exposures
-from experiments.flag_file import Place
+from experiments.flag_file import Flag, Place
 from experiments.flags import Flags
+from experiments.outcomes import admitted
+from experiments.readout import Comparison, Verdict, check_split, judge
 from settings.config import Settings
 from storage.redis_server import connect, stop
 
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
 PEOPLE = [f"{i:032x}" for i in range(40)]
+NOTHING = Curve(*[np.empty(0)] * 11)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +65,7 @@ class Lab:
         )
 
     def write(self, **entries: dict[str, Any]) -> None:
-        """Flags that split a and b in halves, with changes, known to the evaluator too."""
+        """Flags that split a and b in halves, with changes."""
         base = {
             "state": "ENABLED",
             "variants": {"a": "a", "b": "b"},
@@ -66,9 +75,6 @@ class Lab:
         document = {"flags": {name: {**base, **changes} for name, changes in entries.items()}}
         (self.home / "flags.json").write_text(json.dumps(document))
         assert self.flags.refresh()
-        deadline = time.monotonic() + 10
-        while any(self.flags.bucket(name, user_key="k") is None for name in entries) and time.monotonic() < deadline:
-            time.sleep(0.05)
 
     def flag(self, a: int, b: int, *, state: str = "ENABLED", variants: str = "ab") -> None:
         arms = [[v, w] for v, w in (("a", a), ("b", b)) if v in variants]
@@ -127,12 +133,42 @@ def test_changing_the_weights_moves_nobody(lab: Lab) -> None:
     lab.flag(0, 100)
     assert lab.flags.refresh()
     newcomer = "f" * 32
-    deadline = time.monotonic() + 10
-    while lab.flags.bucket("x", user_key=PEOPLE[first.index("a")]) == "a" and time.monotonic() < deadline:
-        time.sleep(0.1)
     lab.choose(*said_yes([newcomer]))
     assert lab.arms() == first
     assert lab.arms([newcomer]) == ["b"]
+
+
+def test_every_split_that_is_logged_allows_its_variant_while_weights_change_under_traffic_of_two_processes(
+    lab: Lab,
+) -> None:
+    lab.flag(100, 0)
+    lab.flags.refresh()
+    others = Flags(lab.home / "flags.json", checked=lab.home / "run" / "flags.json")
+    assigners = [lab.assigner, Assigner(lab.client, flags=others, exposures=lab.exposures)]
+    people = [f"{i:032x}" for i in range(4_000)]
+    lab.choose(*said_yes(people))
+    came = threading.Event()
+
+    def traffic(assigner: Assigner, mine: list[str]) -> list[str]:
+        came.set()
+        pieces = [mine[first : first + 10] for first in range(0, len(mine), 10)]
+        return [a.reason for piece in pieces for a in assigner.assign(piece, flag="x", now=NOW)]
+
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(traffic, assigner, people[i::2]) for i, assigner in enumerate(assigners)]
+        came.wait()
+        for number in range(40):  # each process takes an edit up at a moment of its own
+            lab.flag(*((0, 100) if number % 2 == 0 else (100, 0)))
+            for flags in (lab.flags, others):
+                time.sleep(0.005)
+                flags.refresh()
+        told = Counter(reason for future in done for reason in future.result())
+    others.close()
+    lab.exposures.flush()
+    rows = read_exposures(lab.home / "exposures", flag="x", until=NOW).to_pylist()
+    assert len(rows) == told["split"] > len(people) / 2
+    assert {(row["split"], row["variant"]) for row in rows} == {("a:100,b:0", "a"), ("a:0,b:100", "b")}
+    assert set(told) <= {"split", "unavailable"}
 
 
 def test_without_consent_everyone_gets_the_default_and_nothing_is_kept(lab: Lab) -> None:
@@ -206,9 +242,9 @@ def test_nobody_is_assigned_whose_consent_ended_between_the_look_and_the_assignm
     lab.choose(*said_yes(PEOPLE[:1]))
     bucket = lab.flags.bucket
 
-    def withdraws_meanwhile(name: str, **who: Any) -> str | None:
+    def withdraws_meanwhile(flag: Flag, **who: Any) -> str | None:
         lab.choose(*said_yes(PEOPLE[:1]), (PEOPLE[0], Status.WITHDRAWN, NOW - timedelta(days=1)))
-        return bucket(name, **who)
+        return bucket(flag, **who)
 
     lab.flags.bucket = withdraws_meanwhile  # type: ignore[method-assign]
     assert lab.reasons(PEOPLE[:1]) == {"consent_changed"}
@@ -332,3 +368,49 @@ def test_a_share_grows_only_in_time_and_only_if_it_may(lab: Lab) -> None:
     assert [after(0), after(1), after(2, may_grow=False), after(3), after(9)] == [10, 10, 10, 50, 50]
     lab.client.set(ramp.ramp_key("x"), b"not a step")
     assert ramp.step_of(flag, lab.client.get(ramp.ramp_key("x"))).share == 10, "what can't be read is the first step"
+
+
+def test_a_splitter_with_a_bug_that_sends_51_in_100_to_one_arm_is_found_and_blocks_the_verdict(lab: Lab) -> None:
+    """At this size one look finds it in 99 of 100 experiments (`test_sequential.py`)."""
+    people = [f"{i:032x}" for i in range(120_000)]
+    granted = grants([Choice(PEOPLE[0], PURPOSE, *said_yes()[0][1:])], subject=PEOPLE[0], purpose=PURPOSE)
+    none: tuple[list, Reason] = ([], Reason.NOT_GRANTED)
+    standing = dict.fromkeys(Purpose, none) | {PURPOSE: granted, Purpose.ANALYTICS_REPORTING: granted}
+    projection.write(lab.client, dict.fromkeys(people, standing), seq=1, now=NOW)
+    flag = lab.flags.get("x")
+    document = json.loads((lab.home / "run" / "flags.json").read_text())
+    document["flags"]["x"]["targeting"] = {"fractional": [["a", 49], ["b", 51]]}
+    sound = {p: lab.flags.bucket(flag, user_key=p) for p in people}
+    lab.flags._evaluator.take(document)  # the bug: it says the edition in force, and splits otherwise
+    for first in range(0, len(people), 2_000):
+        lab.arms(people[first : first + 2_000])
+        lab.exposures.flush()
+    table = read_exposures(lab.home / "exposures", flag="x", until=NOW)
+    exposed = admitted(table, standing=dict.fromkeys(people, standing))
+    found = check_split(exposed)
+    assert sum(found.people.values()) == len(people)
+    assert not found.sound
+    better = Comparison("b", NOTHING, Verdict.BETTER, 0.0)
+    assert judge(found, [], better) is Verdict.BLOCKED
+    intended = np.array([sound[p] for p in exposed.user_keys], dtype=object)
+    assert check_split(replace(exposed, variants=intended)).sound, "the same people, split by the splitter as it is"
+
+
+def test_an_upgrade_of_the_library_that_splits_moves_nobody(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.choose(*said_yes())
+    first = lab.arms(PEOPLE[:30])
+    before = [lab.flags.bucket(lab.flags.get("x"), user_key=p) for p in PEOPLE]
+    monkeypatch.setattr(
+        "openfeature.contrib.tools.flagd.core.targeting.custom_ops.mmh3.hash",
+        lambda text, *, signed: int.from_bytes(sha256(text).digest()[:4]),
+    )
+    upgraded = Flags(lab.home / "flags.json", checked=lab.home / "run" / "flags.json")
+    after = [upgraded.bucket(upgraded.get("x"), user_key=p) for p in PEOPLE]
+    assert sum(a != b for a, b in zip(before[:30], after[:30], strict=True)) > 5, "the new one splits otherwise"
+    again = Assigner(lab.client, flags=upgraded, exposures=lab.exposures)
+    answers = again.assign(PEOPLE, flag="x", now=NOW)
+    upgraded.close()
+    assert [a.variant for a in answers[:30]] == first
+    assert {a.reason for a in answers[:30]} == {"sticky"}
+    assert [a.variant for a in answers[30:]] == after[30:], "and is used for who is new"
+    assert len(lab.logged()) == len(PEOPLE)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from experiments.batches import Batches
 
@@ -49,11 +50,39 @@ def test_rows_wait_while_the_disk_cant_be_written_and_are_dropped_and_counted_be
     assert rows(tmp_path) == [0, 1, 2]
 
 
-def test_a_row_that_does_not_fit_is_dropped_and_does_not_block_the_rest(tmp_path: Path) -> None:
-    batches = Batches(tmp_path / "log", SCHEMA, every_s=60)
-    batches.add([{"time": NOON, "n": "not a number"}])
+WHO = pa.schema([*SCHEMA, pa.field("who", pa.string())])
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ({"n": "a secret of ann's"}, "n"),
+        ({"n": 1, "who": ["ann", "a secret"]}, "who"),
+        ({"who": "secret \ud800"}, "who"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_dropped_does_not_block_the_rest_and_no_value_of_it_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, row: dict[str, object], column: str
+) -> None:
+    batches = Batches(tmp_path / "log", WHO, every_s=60)
+    batches.add([{"time": NOON, **row}])
     batches.flush()
     batches.add([{"time": NOON, "n": 7}])
     batches.close()
     assert rows(tmp_path) == [7]
     assert batches.dropped == 1
+    assert f"1 rows for {tmp_path / 'log'} don't fit and are dropped" in caplog.text
+    assert f" in {column}." in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_rows_that_cant_be_written_at_the_end_are_counted_as_dropped_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "log").write_text("a file in the way")
+    batches = Batches(tmp_path / "log", SCHEMA, every_s=60)
+    batches.add({"time": NOON + timedelta(days=i % 2), "n": i} for i in range(5))
+    batches.close()
+    assert (batches.dropped, batches.waiting) == (5, 0)
+    assert "5 rows for" in caplog.text
+    assert "are lost" in caplog.text

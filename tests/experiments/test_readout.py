@@ -366,6 +366,19 @@ def test_an_unknown_experiment_and_a_control_outside_the_split_are_refused(town:
         town.readout()
 
 
+def answer(town: Town, calls: int, *, flag: str = "x", arms: Sequence[str] = "ab", fails: int = 0) -> None:
+    """So many calls, by turns of one arm and the other; of the second's every `fails`-th fails."""
+    vitals = Vitals(town.layout.vitals)
+    for i in range(calls):
+        try:
+            with vitals.measured(flag, arms[i % 2], people=1):
+                if fails and i % (2 * fails) == 1:
+                    raise ConnectionError
+        except ConnectionError:
+            pass
+    vitals.close(now=NOW - timedelta(hours=1))
+
+
 def grow(town: Town) -> None:
     path = town.settings_dir / "flags.json"
     document = json.loads(path.read_text())
@@ -384,6 +397,8 @@ def shares(town: Town, days: int) -> list[int | None]:
 def test_watching_lets_a_share_grow_day_by_day_while_all_is_well(town: Town) -> None:
     grow(town)
     town.crowd(300)
+    town.plan("guardrails: [{metric: error_share, at_most: 0.1}]")
+    answer(town, 400)
     assert shares(town, 4) == [5, 20, 100, 100]
     assert town.experiments().all(as_of=NOW, now=NOW)[0].share == 100
 
@@ -391,6 +406,8 @@ def test_watching_lets_a_share_grow_day_by_day_while_all_is_well(town: Town) -> 
 def test_a_share_stays_where_it_is_with_too_few_people_or_a_broken_split(town: Town) -> None:
     grow(town)
     town.crowd(60)
+    answer(town, 400)
+    town.plan("guardrails: [{metric: error_share, at_most: 0.1}]")
     assert shares(town, 3) == [5, 5, 5]
     many = [f"m{i}" for i in range(300)]
     town.agree(many, *BOTH, at=SHOWN - timedelta(days=60))
@@ -401,14 +418,46 @@ def test_a_share_stays_where_it_is_with_too_few_people_or_a_broken_split(town: T
 def test_a_share_that_does_harm_is_stopped_instead_of_growing(town: Town) -> None:
     grow(town)
     town.crowd(300)
-    vitals = Vitals(town.layout.vitals)
-    for i in range(1_000):
-        try:
-            with vitals.measured("x", "ab"[i % 2], people=1):
-                if i % 2 and i % 8 == 1:
-                    raise ConnectionError
-        except ConnectionError:
-            pass
-    vitals.close(now=NOW - timedelta(hours=1))
+    answer(town, 1_000, fails=4)
     assert shares(town, 3) == [None]
     assert "error_share of b is 0.25" in stops.stopped(town.client, ["x"])["x"].reason
+
+
+def test_a_share_does_not_grow_without_a_guardrail_or_before_its_calls_can_be_judged(town: Town) -> None:
+    grow(town)
+    town.crowd(300)
+    town.plan("metric: spend")
+    assert shares(town, 3) == [5, 5, 5]
+    (found,) = town.experiments().watch(as_of=NOW, now=NOW)
+    assert "has no guardrail, so nothing would stop it" in found.held_by
+    town.plan("guardrails: [{metric: error_share, at_most: 0.1}]")
+    answer(town, 100)
+    assert shares(town, 3) == [5, 5, 5]
+    (found,) = town.experiments().watch(as_of=NOW, now=NOW)
+    assert found.held_by == "error_share of b can't be judged before 100 calls of each variant."
+
+
+def test_a_canary_without_a_plan_is_stopped_when_its_challenger_fails(town: Town) -> None:
+    arms = ("champion", "challenger")
+    canary = {"state": "ENABLED", "variants": {v: v for v in arms}, "defaultVariant": "champion"}
+    canary["targeting"] = {"fractional": [[v, 50] for v in arms]}
+    canary["metadata"] = {"ramp": "2,10,50,100", "ramp_hours": 24}
+    (town.settings_dir / "flags.json").write_text(json.dumps({"flags": {"churn_version": canary}}))
+    (town.settings_dir / "experiments.yaml").unlink()
+    answer(town, 400, flag="churn_version", arms=arms, fails=1)
+    (found,) = town.experiments().watch(as_of=NOW, now=NOW)
+    assert found.stop is not None
+    assert found.stop.by == "a guardrail"
+    assert found.stop.reason == "error_share of challenger is 1 where control has 0, and may be at most 0.01."
+    assert {g.metric for g in found.plan.guardrails} == {"latency_ms", "error_share"}
+
+
+def test_an_experiment_that_cant_be_read_out_keeps_no_other_from_being_stopped(town: Town) -> None:
+    path = town.settings_dir / "flags.json"
+    document = json.loads(path.read_text())
+    lost = {**document["flags"]["x"], "targeting": {"fractional": [["b", 1]]}}
+    path.write_text(json.dumps({"flags": {"lost": lost, **document["flags"]}}))
+    answer(town, 400, fails=2)
+    with pytest.raises(PlanUnusable, match="'lost' can't be read out"):
+        town.experiments().watch(as_of=NOW, now=NOW)
+    assert "error_share of b is 0.5" in stops.stopped(town.client, ["x"])["x"].reason

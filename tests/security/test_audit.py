@@ -57,6 +57,10 @@ def test_what_could_not_be_written_waits(unprivileged: Path) -> None:
     log.note("read", by="k", outcome="done", at=AT, about=["a" * 32])
     log.flush()
     assert list(log._about.values()) == [{"a" * 32}]
+    log.note("read", by="k", outcome="done", at=AT, keys=["b" * 32])
+    log.flush()
+    assert list(log._keys.values()) == [{"b" * 32}]
+    assert list(log._about.values()) == [{"a" * 32}]
 
 
 def written(folder: Path) -> Path:
@@ -150,6 +154,17 @@ def test_a_person_finds_the_entries_about_them_and_no_key_stands_in_any(tmp_path
     log = b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.suffix in (".jsonl", ".bin"))
     assert not [key for key in PEOPLE if key.encode() in log or bytes.fromhex(key) in log]
     assert verify_audit(tmp_path).problems == ()
+
+
+def test_a_person_is_found_whether_they_were_named_by_their_id_or_by_their_key(tmp_path: Path) -> None:
+    log = Audit(tmp_path, user_keys=lambda ids: [sha256(i.encode()).hexdigest()[:32] for i in ids])
+    ann, bob = (sha256(name).hexdigest()[:32] for name in (b"ann", b"bob"))
+    log.note("read", by="k", outcome="done", at=AT, about=["ann"])
+    log.note("read", by="k", outcome="done", at=AT, keys=[bob])
+    log.note("target", by="k", outcome="done", at=AT, keys=[ann])
+    log.flush()
+    assert [e["action"] for e in reads_of(tmp_path, ann)] == ["read", "target"]
+    assert [e["action"] for e in reads_of(tmp_path, bob)] == ["read"]
 
 
 def test_two_entries_about_the_same_person_have_nothing_in_common(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from consent.purposes import Purpose
 from experiments.errors import FlagsUnusable
 from experiments.flag_file import read_flags
+from experiments.running import open_experiments
 from experiments.stops import stop
 from experiments.vitals import read_vitals
 from serving.platform import Platform
@@ -187,6 +188,23 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_canary_declared_without_a_plan_is_ended_by_its_challengers_failures_and_the_champion_answers_everybody(
+    flagged: Callable[..., Platform], keys: list[str], now: datetime
+) -> None:
+    platform = flagged(version_flag(), churn=Broken())
+    predictor = platform.stores().predictor
+    for _ in range(120):
+        predictor.churn(keys, now=now)
+    platform.vitals.write(now=now)
+    platform.vitals.close(now=now)
+    (found,) = open_experiments(platform.settings).watch(as_of=now, now=now)
+    assert found.stop is not None
+    assert found.stop.reason == "error_share of challenger is 1 where control has 0, and may be at most 0.01."
+    answers = predictor.churn(keys, now=now)
+    assert {a.experiment.reason for a in answers if a.experiment} <= {"stopped"}
+    assert {a.model.version for a in answers} == {"1"}
 
 
 def test_without_a_challenger_there_is_no_canary(
