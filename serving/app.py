@@ -77,8 +77,7 @@ def build_app(make_platform: Callable[[], Platform]) -> Starlette:
         yield
         for lane in lanes.values():
             await run_sync(lane.stop)
-        if platform.opened is not None:
-            await platform.opened.at_hand.close()
+        await platform.impatient.aclose()
         await run_sync(platform.stop)
 
     calls: list[tuple[str, Scope, type[Any], Callable[[Request], Handler]]] = [
@@ -212,7 +211,7 @@ async def _choose(
         note(f"{asked.choice} {purpose}", by=key.id, outcome="done", at=now, about=[asked.user_id])
         return position
 
-    return ConsentRecorded(purpose, asked.choice, await run_sync(record)), ()
+    return ConsentRecorded(purpose, asked.choice, await platform.choices.run(record)), ()
 
 
 async def _collect(asked: EventsRequest, platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
@@ -224,7 +223,7 @@ async def _collect(asked: EventsRequest, platform: Platform, _key: KeyInfo) -> t
             found.accepted, found.duplicates, found.choices, dict(found.refused), dict(found.rejected)
         )
 
-    return await run_sync(collect), ()
+    return await platform.collecting.run(collect), ()
 
 
 def _call(
@@ -238,7 +237,7 @@ def _call(
             return await answer(request, platform, trace)
 
     async def answer(request: Request, platform: Platform, trace: CallTrace) -> Reply:
-        started = time.perf_counter()
+        started, until = time.perf_counter(), asyncio.get_running_loop().time() + platform.settings.deadline_s
         door: Door = request.app.state.door
         told: Allowance | None = None
         counted: Sequence[Counted] = ()
@@ -250,9 +249,9 @@ def _call(
                 if told is not None and not told.allowed:
                     raise over_the_limit(told)
                 with trace.part("read the body"):
-                    asked = await door.body(request, kind)
+                    asked = await door.body(request, kind, until=until)
                 with trace.part("answer"):
-                    async with asyncio.timeout(None if scope is Scope.PRIVACY else platform.settings.deadline_s):
+                    async with asyncio.timeout_at(None if scope is Scope.PRIVACY else until):
                         body, counted = await handler(request)(asked, platform, key)
                 reply = json_reply(body)
         except TimeoutError:

@@ -10,12 +10,10 @@ import asyncio
 import base64
 import binascii
 import ipaddress
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 
 from security.api_keys import KeyInfo, Scope
@@ -23,13 +21,11 @@ from security.rate_limit import Allowance, RateLimit
 from serving.errors import BodyTooLarge, NoKey, Overloaded, TooManyCalls, TooSlow, WrongScope
 from serving.platform import Platform
 from serving.requests import check_content_type, read_body
-from storage.redis_server import UNREACHABLE
 
 __all__ = ["Door", "over_the_limit"]
 
 _BYTES_A_USER = 1_600  # 256 characters, each at most six bytes when JSON escapes it, and what surrounds them
 _MOST_BYTES_WAITING = 64 * 2**20
-_WITHOUT_REDIS_S = 2.0
 
 
 class Door:
@@ -37,8 +33,7 @@ class Door:
 
     def __init__(self, platform: Platform) -> None:
         self._platform, self._settings = platform, platform.settings
-        self._limit = RateLimit(lambda: platform.stores().client, per_minute=max(1, self._settings.rate_limit))
-        self._unlimited_until = 0.0
+        self._limit = RateLimit(platform.impatient, per_minute=max(1, self._settings.rate_limit))
         self._calls = self._bytes = 0
         self._most_bytes = 4_096 + _BYTES_A_USER * self._settings.max_users_per_call
 
@@ -103,26 +98,23 @@ class Door:
 
         While Redis is down there is no limit: predictions are refused by themselves then, and a withdrawal must be heard.
         """
-        if self._settings.rate_limit == 0 or time.monotonic() < self._unlimited_until:
+        if self._settings.rate_limit == 0:
             return None
-        try:
-            leased: Allowance | None = self._limit.from_lease(key.id)
-            told = leased if leased is not None else await run_sync(self._limit.take, key.id)
-        except UNREACHABLE:
-            self._unlimited_until = time.monotonic() + _WITHOUT_REDIS_S
-            return None
-        if not told.allowed:
+        told = self._limit.from_lease(key.id)
+        if told is None:
+            told = await self._limit.take(key.id)
+        if told is not None and not told.allowed:
             self._platform.audit.note("call", by=key.id, outcome="over the limit", at=self._settings.now())
         return told
 
-    async def body(self, request: Request, kind: type[Any]) -> Any:
-        """The request in the body. Raises what is wrong with it, `TooSlow` when it doesn't arrive in time."""
+    async def body(self, request: Request, kind: type[Any], *, until: float) -> Any:
+        """The request in the body. Raises what is wrong with it, `TooSlow` when it hasn't arrived by `until`."""
         check_content_type(request.headers.get("content-type"))
         if int(request.headers.get("content-length") or 0) > self._most_bytes:
             raise BodyTooLarge(f"The body has more than {self._most_bytes} bytes: split the call.")
         body = bytearray()
         try:
-            async with asyncio.timeout(self._settings.deadline_s):
+            async with asyncio.timeout_at(until):
                 async for chunk in request.stream():
                     body += chunk
                     self._bytes += len(chunk)

@@ -3,7 +3,10 @@ needs a person though it answers."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from typing import cast
 
 from consent.errors import ConsentError
 from serving.errors import status_and_sentence
@@ -11,6 +14,8 @@ from serving.platform import Platform
 from storage.errors import KeyFileError
 
 __all__ = ["Readiness", "readiness"]
+
+_ASKED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +30,18 @@ class Readiness:
     """What doesn't keep it from answering but needs a person: a flag file with a mistake."""
 
 
-def readiness(platform: Platform) -> Readiness:
-    """Ask every dependency now. Never raises."""
+async def readiness(platform: Platform) -> Readiness:
+    """Ask every dependency now, and wait for none for long. Never raises."""
     missing: dict[str, str] = {}
     try:
-        platform.stores().client.ping()
+        async with asyncio.timeout(_ASKED_S):
+            await cast(Awaitable[bool], platform.impatient.ping())
+            if platform.opened is None:
+                await platform.choices.run(platform.stores)
         if trouble := platform.consent.trouble:
             missing["consent"] = trouble
+    except TimeoutError:
+        missing["stores"] = "They are being opened, or Redis doesn't answer: ask again in a moment."
     except Exception as error:
         missing[_at_fault(error)] = status_and_sentence(error)[1]
     missing.update({f"model {name}": f"{why}." for name, why in platform.models.missing().items()})

@@ -27,7 +27,7 @@ async def _livez(_request: Request) -> Reply:
 
 
 async def _readyz(request: Request) -> Reply:
-    found = await run_sync(readiness, request.app.state.platform)
+    found = await readiness(request.app.state.platform)
     return json_reply(found, status=200 if found.ready else 503)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from security.api_keys import ApiKeys, Scope
 from security.audit import read_audit, reads_of, verify_audit
 from serving.platform import Platform
 from storage.layout import Layout
+from storage.redis_server import status
 from tests.serving.shop_window import Street
 
 ONE = {"user_ids": ["u-17"]}
@@ -65,6 +68,52 @@ def test_more_calls_than_can_wait_are_turned_away_at_once_and_the_others_answere
         assert len(refused) >= 20
         assert {r.headers["retry-after"] for r in refused} == {"1"}
         assert client.post("/v1/churn", json=ONE).status_code == 200, "afterwards there is room again"
+
+
+@pytest.mark.usefixtures("own_redis")
+def test_a_redis_that_hangs_keeps_no_call_past_its_deadline_and_health_answers_meanwhile(
+    serve: Callable[..., Any], street: Street, keys: dict[Scope, str]
+) -> None:
+    pid = status(street.settings).pid
+    assert pid is not None
+    choice = {"user_id": "u-17", "purpose": "marketing.retention", "choice": "grant"}
+    consent = {"Authorization": f"Bearer {keys[Scope.CONSENT]}"}
+
+    async def call_all(base: httpx.Client) -> list[tuple[int, float]]:
+        async with httpx.AsyncClient(base_url=base.base_url, headers=base.headers, timeout=30) as many:
+
+            async def timed(method: str, path: str, **options: Any) -> tuple[int, float]:
+                began = time.monotonic()
+                response = await many.request(method, path, **options)
+                return response.status_code, time.monotonic() - began
+
+            asked = [timed("POST", "/v1/churn", json=ONE) for _ in range(30)]
+            said = [timed("POST", "/v1/consent", json=choice, headers=consent) for _ in range(50)]
+            calls = asyncio.gather(*asked, *said)
+            await asyncio.sleep(1.0)
+            for _ in range(3):
+                for path, status in (("/livez", 200), ("/readyz", 503), ("/metrics", 200)):
+                    found, seconds = await timed("GET", path)
+                    assert found == status, path
+                    assert seconds < 1.5, f"{path} answers while calls wait"
+            return await calls
+
+    with serve(deadline_s=2.0) as client:
+        assert client.post("/v1/churn", json=ONE).status_code == 200
+        assert client.post("/v1/consent", json=choice, headers=consent).status_code == 200
+        time.sleep(1.1)  # until the leases have ended
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            found = asyncio.run(call_all(client))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert {code for code, _ in found} <= {200, 503}
+        assert max(seconds for _, seconds in found) < 3.0
+        deadline = time.monotonic() + 10
+        while client.post("/v1/consent", json=choice, headers=consent).status_code != 200:
+            assert time.monotonic() < deadline
+        assert client.post("/v1/churn", json=ONE).status_code == 200
+        assert client.get("/readyz").status_code == 200
 
 
 def test_an_answer_that_takes_too_long_is_given_up(
