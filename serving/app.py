@@ -242,14 +242,14 @@ def _call(
         told: Allowance | None = None
         counted: Sequence[Counted] = ()
         try:
-            with door.inside():
+            with door.inside() as place:
                 key = door.key(request, scope)
                 with trace.part("count the call"):
                     told = await door.allowance(key)
                 if told is not None and not told.allowed:
                     raise over_the_limit(told)
                 with trace.part("read the body"):
-                    asked = await door.body(request, kind, until=until)
+                    asked = await door.body(request, kind, place, until=until)
                 with trace.part("answer"):
                     async with asyncio.timeout_at(None if scope is Scope.PRIVACY else until):
                         body, counted = await handler(request)(asked, platform, key)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from consent.purposes import Purpose
@@ -133,7 +138,7 @@ def test_an_answer_that_takes_too_long_is_given_up(
 
 
 def test_a_body_that_trickles_in_is_not_waited_for(serve: Callable[..., Any]) -> None:
-    with serve(deadline_s=0.3) as client:
+    with serve(deadline_s=1.0) as client:
         assert client.base_url.port is not None
         with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as slow:
             head = f"POST /v1/churn HTTP/1.1\r\nHost: x\r\nAuthorization: {client.headers['authorization']}\r\n"
@@ -147,6 +152,74 @@ def test_a_length_that_is_too_large_is_refused_before_anything_is_read(client: h
         head = f"POST /v1/churn HTTP/1.1\r\nHost: x\r\nAuthorization: {client.headers['authorization']}\r\n"
         caller.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n".encode())
         assert caller.recv(4096).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_many_of_the_largest_bodies_at_once_fill_a_bounded_room_and_leave_it(
+    serve: Callable[..., Any], chunked: bool
+) -> None:
+    body = b'{"user_ids": [' + b",".join(b'"' + b"\\u00e9" * 252 + b'%04d"' % i for i in range(1_000)) + b"]}"
+    assert 1_500_000 < len(body) < 1_600_000, "as much as a call may have"
+    how = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+
+    async def call(client: httpx.Client, all_there: asyncio.Barrier) -> int:
+        reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        try:
+            head = (
+                f"POST /v1/churn HTTP/1.1\r\nHost: x\r\nAuthorization: {client.headers['authorization']}\r\n{how}\r\n"
+            )
+            writer.write(f"{head}Content-Type: application/json\r\n\r\n".encode() + sent[:-10])
+            answer = asyncio.ensure_future(reader.readline())
+            await asyncio.wait([answer], timeout=1.5)  # a refusal comes before the rest is sent
+            await all_there.wait()
+            writer.write(sent[-10:])
+            return int((await answer).split()[1])
+        finally:
+            writer.close()
+
+    async def flood(client: httpx.Client) -> Counter[int]:
+        all_there = asyncio.Barrier(60)
+        calls = asyncio.gather(*(call(client, all_there) for _ in range(60)))
+        while not calls.done():
+            memory.append(psutil.Process().memory_info().rss)
+            await asyncio.sleep(0.01)
+        return Counter(await calls)
+
+    with serve(max_users_per_call=1_000, rate_limit=0, deadline_s=60.0) as client:
+        assert client.post("/v1/churn", json=ONE).status_code == 200
+        memory = [psutil.Process().memory_info().rss]
+        for _ in range(2):
+            found = asyncio.run(flood(client))
+            assert found[200] + found[503] == 60
+            assert found[200] == 22 or (chunked and 0 < found[200] < 22), "32 MB, each time anew"
+        grown = (max(memory) - memory[0]) / 2**20
+        assert grown < 200, f"{grown:.0f} MB, for 60 bodies of 1.5 MB twice and what they are decoded to"
+
+
+def test_a_body_keeps_its_room_until_its_call_is_answered(
+    serve: Callable[..., Any], street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.door._MOST_BYTES_INSIDE", 100_000)
+    begun, go_on, answer = threading.Event(), threading.Event(), street.shelves.online_vectors
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        begun.set()
+        go_on.wait(20)
+        return answer(*args, **options)
+
+    large = json.dumps(ONE).encode() + b" " * 60_000
+    options: dict[str, Any] = {"content": large, "headers": {"Content-Type": "application/json"}}
+    with serve() as client, ThreadPoolExecutor(1) as other:
+        street.shelves.online_vectors = slowly  # type: ignore[method-assign]
+        first = other.submit(client.post, "/v1/recommendations", **options)
+        assert begun.wait(10), "the first is being answered"
+        refused = client.post("/v1/churn", **options)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "fill their room" in refused.json()["error"]
+        go_on.set()
+        assert first.result(20).status_code == 200
+        assert client.post("/v1/churn", **options).status_code == 200
 
 
 @pytest.mark.parametrize(
