@@ -95,6 +95,8 @@ def _tls_1_3_only(make_context: Callable[..., ssl.SSLContext]) -> Callable[..., 
 
 
 uvicorn.config.create_ssl_context = _tls_1_3_only(uvicorn.config.create_ssl_context)
+# BentoML lets uvicorn choose how to speak HTTP; this is what it chooses.
+uvicorn.config.HTTP_PROTOCOLS["auto"] = "serving.connections:Connection"
 
 
 @bentoml.asgi_app(application, path="/")

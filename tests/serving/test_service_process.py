@@ -133,6 +133,12 @@ def test_metrics_of_the_worker_can_be_read_with_a_key(http: httpx.Client) -> Non
     assert 'aap_requests_total{endpoint="churn",status="422"}' in http.get("/metrics").text
 
 
+def test_a_head_without_an_end_is_refused_by_the_very_server_that_runs(service: Service) -> None:
+    with socket.create_connection(("127.0.0.1", service.place.port), timeout=10) as caller:
+        caller.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 70_000)
+        assert caller.recv(4096).startswith(b"HTTP/1.1 431")
+
+
 def test_it_ends_gracefully_and_leaves_nothing_behind(tmp_path: Path) -> None:
     service = Service(tmp_path)
     connect(service.settings).close()
