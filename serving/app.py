@@ -29,7 +29,7 @@ from serving import gpc, metrics
 from serving.answers import Answer, ConsentRecorded, EventsCollected
 from serving.at_hand import NotQuick
 from serving.door import Door, over_the_limit
-from serving.errors import NoSuchPage, Overloaded, ServingError, WrongMethod, status_and_sentence
+from serving.errors import NoSuchPage, Overloaded, ServingError, TooManyWrongKeys, WrongMethod, status_and_sentence
 from serving.lanes import Lane
 from serving.openapi import Problem
 from serving.pages import PAGES
@@ -313,6 +313,8 @@ def _refusal(error: Exception) -> Reply:
     reply = json_reply(Problem(sentence), status=status)
     if status == 401:
         reply.add([("www-authenticate", "Bearer")])
+    if isinstance(error, TooManyWrongKeys):
+        reply.add([("retry-after", str(error.retry_s))])
     if status == 503:
         reply.add([("retry-after", "1" if isinstance(error, Overloaded) else "2")])
     return reply

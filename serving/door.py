@@ -23,7 +23,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from security.api_keys import KeyInfo, Scope
 from security.rate_limit import Allowance, RateLimit
-from serving.errors import BodyTooLarge, NoKey, Overloaded, TooManyCalls, TooSlow, WrongScope
+from security.wrong_keys import WrongKeys
+from serving.errors import BodyTooLarge, NoKey, Overloaded, TooManyCalls, TooManyWrongKeys, TooSlow, WrongScope
 from serving.platform import Platform
 from serving.requests import check_content_type, read_body
 
@@ -75,6 +76,7 @@ class Door:
     def __init__(self, platform: Platform) -> None:
         self._platform, self._settings = platform, platform.settings
         self._limit = RateLimit(platform.impatient, per_minute=max(1, self._settings.rate_limit))
+        self._wrong = WrongKeys()
         self.calls = self.bytes = 0
         """Inside now: calls, and the bytes of their bodies."""
         self._most_bytes = 4_096 + _BYTES_A_USER * self._settings.max_users_per_call
@@ -89,7 +91,7 @@ class Door:
         headers = request.headers
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
-        return self._checked(given, scope)
+        return self._checked(request, given, scope)
 
     def password(self, request: Request, scope: Scope) -> KeyInfo:
         """The key given as the password of a browser's sign-in, or as `key` takes it. Raises what `key` does.
@@ -103,12 +105,13 @@ class Door:
             _, _, given = base64.b64decode(said.strip(), validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             given = ""
-        return self._checked(given, scope)
+        return self._checked(request, given, scope)
 
-    def _checked(self, given: str, scope: Scope | None) -> KeyInfo:
+    def _checked(self, request: Request, given: str, scope: Scope | None) -> KeyInfo:
         now = self._settings.now()
         found = self._platform.keys.verify(given, now=now) if given else None
         if found is None:
+            self._count_wrong(request)
             self._platform.audit.note("call", by="no valid key", outcome="refused", at=now)
             what = "The API key is unknown, revoked or expired" if given else "The call has no API key"
             raise NoKey(f"{what}: send one in the header Authorization: Bearer, made with `aap keys create`.")
@@ -116,6 +119,14 @@ class Door:
             self._platform.audit.note(f"use scope {scope}", by=found.id, outcome="refused", at=now)
             raise WrongScope(f"The key {found.name!r} has no scope {scope.value!r}: use one that has.")
         return found
+
+    def _count_wrong(self, request: Request) -> None:
+        retry_s = self._wrong.another(request.client.host if request.client else "")
+        if retry_s is not None:
+            raise TooManyWrongKeys(
+                f"Too many calls without a good key came from your address: ask again in {retry_s} s, with a key.",
+                retry_s=retry_s,
+            )
 
     def open_on_loopback(self, request: Request) -> None:
         """For what carries no data: open where only this machine can ask for it, else behind any key."""

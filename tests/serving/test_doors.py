@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import logging
 import os
 import signal
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +25,7 @@ from security.api_keys import ApiKeys, Scope
 from security.audit import read_audit, reads_of, verify_audit
 from serving.platform import Platform
 from storage.layout import Layout
+from storage.log_lines import line_formatter
 from storage.redis_server import status
 from tests.serving.shop_window import Street
 
@@ -242,16 +245,69 @@ def test_no_path_leads_out_of_the_pages(client: httpx.Client, path: str) -> None
     assert "root:" not in response.text
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "json"])
+def log(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
+    """All that is logged from INFO on, as the service writes it."""
+    written, root = io.StringIO(), logging.getLogger()
+    handler, level = logging.StreamHandler(written), root.level
+    handler.setFormatter(line_formatter(as_json=request.param))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield written
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
 def test_what_a_caller_sends_cannot_forge_a_line_of_the_log(
-    client: httpx.Client, keys: dict[Scope, str], caplog: pytest.LogCaptureFixture, platform: Platform
+    client: httpx.Client, keys: dict[Scope, str], log: io.StringIO, platform: Platform, street: Street
 ) -> None:
-    forged = "u\r\n2026-01-01 ERROR everything is lost"
-    for path in ("/v1/churn", "/v1/consent", f"/{forged}"):
-        client.post(path.replace("\r\n", "%0d%0a"), json={"user_ids": [forged], "purpose": forged})
+    forged = 'u-17"}\r\n2026-01-01 ERROR everything is lost'
+    admin = {"Authorization": f"Bearer {keys[Scope.ADMIN]}"}
+    choice = {"user_id": forged, "purpose": "marketing.retention", "choice": "grant"}
+    event = {"source": "shop", "id": forged, "type": "product_viewed", "user_id": forged}
+    event |= {"occurred_at": street.settings.now().isoformat(), "properties": {"item_id": forged}}
+    accepted = [
+        client.post("/v1/churn", json={"user_ids": [forged]}),
+        client.post("/v1/recommendations", json={"user_ids": [forged], "context": {"basket": [forged]}}),
+        client.post("/v1/consent", json=choice, headers=admin),
+        client.post("/v1/consent/receipts", json={"user_id": forged}, headers=admin),
+        client.post("/v1/events", json={"events": [event, {**event, "type": forged}]}, headers=admin),
+    ]
+    assert [r.status_code for r in accepted] == [200] * 5
+    client.post("/v1/consent", json={**choice, "purpose": forged}, headers=admin)
     client.post("/v1/churn", json=ONE, headers={"Content-Type": "text/x; everything is lost"})
+    client.get("/everything%20is%20lost%0d%0a2026-01-01", headers={"User-Agent": "everything is lost"})
+    street.shelves.online_vectors = _break  # type: ignore[method-assign]
+    assert client.post("/v1/churn", json={"user_ids": [forged]}).status_code == 500
     platform.audit.flush()
+    written = log.getvalue() + "".join(f.read_text() for f in platform.layout.audit.glob("*.jsonl"))
+    assert "A call failed unforeseen" in written, "lines are written"
+    for said in ("everything is lost", "u-17", street.key(forged)):
+        assert said not in written
+    assert not [line for line in written.splitlines() if line.startswith("2026-01-01")]
+
+
+def _break(keys: Any, *_args: Any, **_options: Any) -> Any:
+    raise RuntimeError(f"the secret of u-17: everything is lost, {keys}")
+
+
+def test_many_calls_without_a_good_key_are_told_to_stay_away_and_a_good_key_is_let_in_all_the_same(
+    client: httpx.Client, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = [{"Authorization": ""}, {"Authorization": "Bearer aap_wrong"}, {"Authorization": f"Bearer aap_{'x' * 43}"}]
+    found = [client.post("/v1/churn", json=ONE, headers=wrong[i % 3]) for i in range(110)]
+    assert [r.status_code for r in found] == [401] * 100 + [429] * 10
+    assert 1 <= int(found[-1].headers["retry-after"]) <= 60
+    assert client.get("/nowhere", headers=wrong[0]).status_code == 429
+    assert client.post("/v1/churn", json=ONE).status_code == 200, "from the very same address"
+    platform.audit.flush()
+    entries = [e for e in read_audit(platform.layout.audit, days=1) if e["by"] == "no valid key"]
+    assert sum(e["count"] for e in entries) == 100
     written = "".join(f.read_text() for f in platform.layout.audit.glob("*.jsonl"))
-    assert "everything is lost" not in caplog.text + written
+    assert "127.0.0.1" not in written + client.get("/metrics").text
+    now = time.monotonic()
+    monkeypatch.setattr("security.wrong_keys.time.monotonic", lambda: now + 61)
+    assert client.post("/v1/churn", json=ONE, headers=wrong[1]).status_code == 401, "a minute later it is looked at"
 
 
 def test_what_was_refused_and_what_was_chosen_is_in_the_audit_log_and_names_nobody(
