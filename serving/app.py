@@ -1,7 +1,7 @@
 """The HTTP application: which paths there are, and how a call goes from the door to an answer or a refusal.
 
-Nothing is served without an API key but /livez, /readyz and, where the service listens on the loopback alone, the page
-that describes the endpoints. A handler never blocks: what touches a store or a model runs in a lane or a thread.
+Nothing is served without an API key but /livez, /readyz and what a setting opens. A handler never blocks: what touches a
+store or a model runs in a lane or a thread.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from security.api_keys import KeyInfo, Scope
 from security.rate_limit import Allowance, RateLimit
 from security.wrong_keys import WrongKeys
-from serving.errors import BodyTooLarge, NoKey, Overloaded, TooManyCalls, TooManyWrongKeys, TooSlow, WrongScope
+from serving.errors import BodyTooLarge, NoKey, Overloaded, Refused, TooManyCalls, TooManyWrongKeys, TooSlow, WrongScope
 from serving.platform import Platform
 from serving.requests import check_content_type, read_body
 
@@ -93,7 +93,7 @@ class Door:
         given = bearer.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
         return self._checked(request, given, scope)
 
-    def password(self, request: Request, scope: Scope) -> KeyInfo:
+    def password(self, request: Request, scope: Scope | None) -> KeyInfo:
         """The key given as the password of a browser's sign-in, or as `key` takes it. Raises what `key` does.
 
         Only for pages that change nothing: a browser sends it along by itself.
@@ -128,10 +128,17 @@ class Door:
                 retry_s=retry_s,
             )
 
-    def open_on_loopback(self, request: Request) -> None:
-        """For what carries no data: open where only this machine can ask for it, else behind any key."""
-        if not ipaddress.ip_address(self._settings.host).is_loopback:
+    def knows(self, request: Request) -> bool:
+        """Whether the caller may be told how the service is: from this machine alone, or with a good key of any scope."""
+        if ipaddress.ip_address(self._settings.host).is_loopback:
+            return True
+        if not {"authorization", "x-api-key"} & set(request.headers.keys()):
+            return False  # a probe, which isn't a guess
+        try:
             self.key(request, None)
+        except Refused:
+            return False
+        return True
 
     async def allowance(self, key: KeyInfo) -> Allowance | None:
         """Take one of the client's calls; None where there is no limit. An `Allowance` may say no.

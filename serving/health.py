@@ -16,6 +16,7 @@ from storage.errors import KeyFileError
 __all__ = ["Readiness", "readiness"]
 
 _ASKED_S = 1.0
+_LOADING = "still loading"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,10 @@ class Readiness:
     warnings: dict[str, str] = field(default_factory=dict)
     """What doesn't keep it from answering but needs a person: a flag file with a mistake."""
 
+    def in_brief(self) -> Readiness:
+        """What anybody may know: whether it is ready, and the names of what is missing."""
+        return Readiness(self.ready, missing={name: _brief(why) for name, why in self.missing.items()})
+
 
 async def readiness(platform: Platform) -> Readiness:
     """Ask every dependency now, and wait for none for long. Never raises."""
@@ -41,7 +46,7 @@ async def readiness(platform: Platform) -> Readiness:
         if trouble := platform.consent.trouble:
             missing["consent"] = trouble
     except TimeoutError:
-        missing["stores"] = "They are being opened, or Redis doesn't answer: ask again in a moment."
+        missing["stores"] = "They are still loading, or Redis doesn't answer: ask again in a moment."
     except Exception as error:
         missing[_at_fault(error)] = status_and_sentence(error)[1]
     missing.update({f"model {name}": f"{why}." for name, why in platform.models.missing().items()})
@@ -51,6 +56,10 @@ async def readiness(platform: Platform) -> Readiness:
             f"Redis had lost, or held from before, the consent of {mended} people; it was written anew from the ledger."
         )
     return Readiness(not missing, platform.models.versions(), missing, warnings)
+
+
+def _brief(why: str) -> str:
+    return why if _LOADING in why else "Ask with an API key to be told why."
 
 
 def _at_fault(error: Exception) -> str:
