@@ -265,7 +265,8 @@ def _call(
             _note_reads(platform, key, name, people, answers)
         seconds = time.perf_counter() - started
         only = counted[0][2] if len(counted) == 1 else ()
-        metrics.count_call(endpoint, status=reply.status, seconds=seconds, answers=only)
+        versions = platform.models.versions() if reply.status >= 500 else {}
+        metrics.count_call(endpoint, status=reply.status, seconds=seconds, answers=only, versions=versions)
         trace.ended(reply.status, [a for _, _, answers in counted for a in answers])
         return reply
 

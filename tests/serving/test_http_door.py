@@ -307,7 +307,7 @@ def test_metrics_count_calls_answers_and_denials_and_name_nobody(client: httpx.C
     client.post("/v1/segments", json={})
     page = client.get("/metrics").text
     assert 'aap_requests_total{endpoint="segments",status="200"}' in page
-    assert 'aap_errors_total{endpoint="segments",status="422"}' in page
+    assert 'aap_errors_total{endpoint="segments",status="422",variant="none",version="none"}' in page
     assert 'aap_consent_denials_total{endpoint="segments",purpose="analytics.reporting",reason="no_record"}' in page
     assert 'aap_request_seconds_bucket{endpoint="segments",le="0.001",variant="none",version="1"}' in page
     assert "u-17" not in page
