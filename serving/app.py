@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -20,16 +19,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
-from consent.ages import check_age
-from consent.policy import Status
-from consent.purposes import parse_purpose
 from security.api_keys import KeyInfo, Scope
 from security.rate_limit import Allowance
 from serving import gpc, metrics
-from serving.answers import Answer, ConsentRecorded, EventsCollected
+from serving.answers import Answer
 from serving.at_hand import NotQuick
 from serving.door import Door, over_the_limit
 from serving.errors import NoSuchPage, Overloaded, ServingError, TooManyWrongKeys, WrongMethod, status_and_sentence
+from serving.intake import intake_calls
 from serving.lanes import Lane
 from serving.openapi import Problem
 from serving.pages import PAGES
@@ -38,8 +35,6 @@ from serving.predictor import Predictor
 from serving.privacy_routes import privacy_calls
 from serving.reply import Reply, json_reply
 from serving.requests import (
-    ChoiceRequest,
-    EventsRequest,
     MixedRequest,
     RecommendationRequest,
     ScoreRequest,
@@ -83,8 +78,7 @@ def build_app(make_platform: Callable[[], Platform]) -> Starlette:
     calls: list[tuple[str, Scope, type[Any], Callable[[Request], Handler]]] = [
         *((name, Scope.PREDICT, kind, _asking(name)) for name, kind in ASKED.items()),
         ("score", Scope.PREDICT, MixedRequest, _asking_several),
-        ("consent", Scope.CONSENT, ChoiceRequest, _choosing),
-        ("events", Scope.COLLECT, EventsRequest, lambda _: _collect),
+        *intake_calls(),
         *((name, scope, kind, lambda _, handle=handle: handle) for name, scope, kind, handle in privacy_calls()),
     ]
     routes = [
@@ -179,51 +173,6 @@ def _counted(names: Sequence[str], about: Sequence[Sequence[str]], found: Sequen
         for name, people, answers in zip(names, about, found, strict=True)
         if name != "similar-items" and not isinstance(answers, BaseException)
     ]
-
-
-def _choosing(request: Request) -> Handler:
-    return partial(_choose, gpc_sent=gpc.is_sent(request.headers))
-
-
-async def _choose(
-    asked: ChoiceRequest, platform: Platform, key: KeyInfo, *, gpc_sent: bool
-) -> tuple[Any, Sequence[Counted]]:
-    purpose = parse_purpose(asked.purpose)
-    status = Status.GIVEN if asked.choice == "grant" else Status.WITHDRAWN
-    if status.permits:
-        gpc.refuse_grant(purpose, sent=gpc_sent)
-        check_age(purpose, age=asked.age, by_guardian=asked.by == "guardian")
-
-    def record() -> int:
-        now, desk = platform.settings.now(), platform.stores().desk
-        platform.consent.require()
-        position = desk.record(
-            platform.pseudonyms.user_key(asked.user_id),
-            purpose,
-            status,
-            said_by=f"the {asked.by}",
-            method=f"API key {key.name!r}",
-            indicated_at=now,
-            received_at=now,
-            notice_version=asked.notice_version,
-        )
-        note = platform.audit.note
-        note(f"{asked.choice} {purpose}", by=key.id, outcome="done", at=now, about=[asked.user_id])
-        return position
-
-    return ConsentRecorded(purpose, asked.choice, await platform.choices.run(record)), ()
-
-
-async def _collect(asked: EventsRequest, platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
-    def collect() -> EventsCollected:
-        collector = platform.stores().collector
-        platform.consent.require()
-        found = collector.collect(asked.events, now=platform.settings.now())
-        return EventsCollected(
-            found.accepted, found.duplicates, found.choices, dict(found.refused), dict(found.rejected)
-        )
-
-    return await platform.collecting.run(collect), ()
 
 
 def _call(
