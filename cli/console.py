@@ -98,27 +98,9 @@ def print_json(content: object) -> None:
 
 
 def configure_logs(settings: Settings) -> None:
-    """Send structlog's and the standard library's logs to standard error: warnings to read, or JSON lines if so set."""
-    import structlog
+    """Send all logs to standard error: warnings to read, or JSON lines if so set."""
+    from storage.log_lines import line_formatter
 
-    renderer = (
-        structlog.processors.JSONRenderer()
-        if settings.log_json
-        else structlog.dev.ConsoleRenderer(colors=err.is_terminal)
-    )
-    level = logging.INFO if settings.log_json else logging.WARNING
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        cache_logger_on_first_use=True,
-    )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
-    logging.basicConfig(handlers=[handler], level=level, force=True)
+    handler.setFormatter(line_formatter(as_json=settings.log_json))
+    logging.basicConfig(handlers=[handler], level=logging.INFO if settings.log_json else logging.WARNING, force=True)

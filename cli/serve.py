@@ -21,8 +21,9 @@ def serve(
     from serving.run import Listening, serve as run
 
     def say(place: Listening) -> None:
+        how = "" if settings.open_docs else " (sign in with any name and an API key)"
         console.print(
-            f"The service answers on {place.url}; {place.url}/docs describes it. Ctrl-C stops it.", soft_wrap=True
+            f"The service answers on {place.url}; {place.url}/docs describes it{how}. Ctrl-C stops it.", soft_wrap=True
         )
 
     settings = load_settings()

@@ -74,6 +74,7 @@ class DemoFolder:
         lines = [
             f"AAP_CLOCK_SHIFT=-{days}d",
             "AAP_SERVED_SAMPLE_RATE=1",
+            "AAP_OPEN_DOCS=true",  # to be looked at without looking for a key first
             *(f"AAP_{name}={port}" for name, port in ports.items()),
         ]
         write_atomically(self.home / "aap.env", ("\n".join(lines) + "\n").encode())

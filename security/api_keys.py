@@ -30,6 +30,7 @@ from storage.tables import make_tables
 __all__ = ["ApiKeys", "KeyInfo", "Scope", "parse_scopes"]
 
 _PREFIX = "aap_"
+_LENGTH = len(_PREFIX) + 43  # 32 bytes in base64
 _ID_LENGTH = 12
 
 _metadata = sa.MetaData()
@@ -125,6 +126,8 @@ class ApiKeys:
 
         The look-up is by hash, so its duration says nothing about a key; the hashes are compared in constant time.
         """
+        if len(key) != _LENGTH:
+            return None
         digest = _digest(key)
         with self._reading:
             row = self._reader.execute(_BY_HASH, (digest,)).fetchone()

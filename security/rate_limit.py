@@ -3,19 +3,23 @@
 A bucket holds as many tokens as calls are allowed a minute and fills at that rate. A worker takes tokens in small leases,
 a twentieth of what is left at most, so that a busy client costs Redis one call in many; what it hasn't spent after a
 second it gives back with the next. Nobody gets more calls than the limit, whatever the number of workers.
+
+All of it runs in one event loop, and Redis is asked by an impatient client: where it hangs, a call waits for a moment and
+not for Redis. A lease whose answer was lost is nobody's, so that no token is handed out twice.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import cast
 
-import redis
+import redis.asyncio
 
-from storage.scripts import run
+from storage.redis_server import UNREACHABLE
 
 __all__ = ["Allowance", "RateLimit"]
 
@@ -36,6 +40,9 @@ redis.call('EXPIRE', KEYS[1], 120)
 return {lease, string.format('%.6f', tokens)}
 """
 _LEASE_S = 1.0
+_ASKED_S = 0.5
+_AWAY_S = 2.0
+_AWAY: tuple[type[Exception], ...] = (*UNREACHABLE, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +72,19 @@ class _Lease:
     left: float = 0.0
     """Tokens in Redis when the lease was made."""
     until: float = 0.0
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class RateLimit:
-    """Calls a minute of each client, by the id of its key."""
+    """Calls a minute of each client, by the id of its key.
 
-    def __init__(self, client: Callable[[], redis.Redis], *, per_minute: int) -> None:
+    While Redis is away there is no limit: it is asked again every two seconds, by one call a key.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, *, per_minute: int) -> None:
         self._client, self._limit = client, per_minute
         self._leases: dict[str, _Lease] = {}
-        self._asking = threading.Lock()
+        self._away_until = 0.0
 
     def from_lease(self, who: str) -> Allowance | None:
         """Take a call from what this worker holds, without asking anybody; None when `take` has to be asked."""
@@ -83,20 +94,32 @@ class RateLimit:
         lease.tokens -= 1
         return self._told(lease, allowed=True)
 
-    def take(self, who: str) -> Allowance:
-        """Take a call from the bucket. Raises redis-py's errors when Redis is down."""
-        with self._asking:
+    async def take(self, who: str) -> Allowance | None:
+        """Take a call from the bucket; None while Redis is away, which is found out within half a second."""
+        lease = self._leases.setdefault(who, _Lease())
+        async with lease.asking:
             held = self.from_lease(who)
             if held is not None:  # another call has just renewed the lease
                 return held
-            lease = self._leases.setdefault(who, _Lease())
+            if time.monotonic() < self._away_until:  # or has just waited in vain
+                return None
             back, lease.tokens = lease.tokens, 0
-            ((leased, left),) = run(self._client(), _LEASE, [([f"rate:{who}"], [self._limit, back])])
+            try:
+                async with asyncio.timeout(_ASKED_S):
+                    leased, left = await self._lease(who, back)
+            except _AWAY:
+                self._away_until = time.monotonic() + _AWAY_S
+                return None
             lease.tokens, lease.left, lease.until = int(leased), float(left), time.monotonic() + _LEASE_S
             if lease.tokens < 1:
                 return self._told(lease, allowed=False)
             lease.tokens -= 1
             return self._told(lease, allowed=True)
+
+    async def _lease(self, who: str, back: int) -> tuple[int, bytes]:
+        asked = self._client.eval(_LEASE, 1, f"rate:{who}", str(self._limit), str(back))
+        leased, left = await cast(Awaitable[tuple[int, bytes]], asked)
+        return leased, left
 
     def _told(self, lease: _Lease, *, allowed: bool) -> Allowance:
         remaining = int(lease.left) + lease.tokens

@@ -1,7 +1,7 @@
 """The HTTP application: which paths there are, and how a call goes from the door to an answer or a refusal.
 
-Nothing is served without an API key but /livez, /readyz and, where the service listens on the loopback alone, the page
-that describes the endpoints. A handler never blocks: what touches a store or a model runs in a lane or a thread.
+Nothing is served without an API key but /livez, /readyz and what a setting opens. A handler never blocks: what touches a
+store or a model runs in a lane or a thread.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -20,16 +19,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
-from consent.ages import check_age
-from consent.policy import Status
-from consent.purposes import parse_purpose
 from security.api_keys import KeyInfo, Scope
 from security.rate_limit import Allowance
 from serving import gpc, metrics
-from serving.answers import Answer, ConsentRecorded, EventsCollected
+from serving.answers import Answer
 from serving.at_hand import NotQuick
 from serving.door import Door, over_the_limit
-from serving.errors import NoSuchPage, Overloaded, ServingError, WrongMethod, status_and_sentence
+from serving.errors import NoSuchPage, Overloaded, ServingError, TooManyWrongKeys, WrongMethod, status_and_sentence
+from serving.intake import intake_calls
 from serving.lanes import Lane
 from serving.openapi import Problem
 from serving.pages import PAGES
@@ -38,8 +35,6 @@ from serving.predictor import Predictor
 from serving.privacy_routes import privacy_calls
 from serving.reply import Reply, json_reply
 from serving.requests import (
-    ChoiceRequest,
-    EventsRequest,
     MixedRequest,
     RecommendationRequest,
     ScoreRequest,
@@ -77,15 +72,13 @@ def build_app(make_platform: Callable[[], Platform]) -> Starlette:
         yield
         for lane in lanes.values():
             await run_sync(lane.stop)
-        if platform.opened is not None:
-            await platform.opened.at_hand.close()
+        await platform.impatient.aclose()
         await run_sync(platform.stop)
 
     calls: list[tuple[str, Scope, type[Any], Callable[[Request], Handler]]] = [
         *((name, Scope.PREDICT, kind, _asking(name)) for name, kind in ASKED.items()),
         ("score", Scope.PREDICT, MixedRequest, _asking_several),
-        ("consent", Scope.CONSENT, ChoiceRequest, _choosing),
-        ("events", Scope.COLLECT, EventsRequest, lambda _: _collect),
+        *intake_calls(),
         *((name, scope, kind, lambda _, handle=handle: handle) for name, scope, kind, handle in privacy_calls()),
     ]
     routes = [
@@ -189,51 +182,6 @@ def _counted(names: Sequence[str], about: Sequence[Sequence[str]], found: Sequen
     ]
 
 
-def _choosing(request: Request) -> Handler:
-    return partial(_choose, gpc_sent=gpc.is_sent(request.headers))
-
-
-async def _choose(
-    asked: ChoiceRequest, platform: Platform, key: KeyInfo, *, gpc_sent: bool
-) -> tuple[Any, Sequence[Counted]]:
-    purpose = parse_purpose(asked.purpose)
-    status = Status.GIVEN if asked.choice == "grant" else Status.WITHDRAWN
-    if status.permits:
-        gpc.refuse_grant(purpose, sent=gpc_sent)
-        check_age(purpose, age=asked.age, by_guardian=asked.by == "guardian")
-
-    def record() -> int:
-        now, desk = platform.settings.now(), platform.stores().desk
-        platform.consent.require()
-        position = desk.record(
-            platform.pseudonyms.user_key(asked.user_id),
-            purpose,
-            status,
-            said_by=f"the {asked.by}",
-            method=f"API key {key.name!r}",
-            indicated_at=now,
-            received_at=now,
-            notice_version=asked.notice_version,
-        )
-        note = platform.audit.note
-        note(f"{asked.choice} {purpose}", by=key.id, outcome="done", at=now, about=[asked.user_id])
-        return position
-
-    return ConsentRecorded(purpose, asked.choice, await run_sync(record)), ()
-
-
-async def _collect(asked: EventsRequest, platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Counted]]:
-    def collect() -> EventsCollected:
-        collector = platform.stores().collector
-        platform.consent.require()
-        found = collector.collect(asked.events, now=platform.settings.now())
-        return EventsCollected(
-            found.accepted, found.duplicates, found.choices, dict(found.refused), dict(found.rejected)
-        )
-
-    return await run_sync(collect), ()
-
-
 def _call(
     endpoint: str, scope: Scope, kind: type[Any], handler: Callable[[Request], Handler]
 ) -> Callable[[Request], Awaitable[Reply]]:
@@ -245,21 +193,21 @@ def _call(
             return await answer(request, platform, trace)
 
     async def answer(request: Request, platform: Platform, trace: CallTrace) -> Reply:
-        started = time.perf_counter()
+        started, until = time.perf_counter(), asyncio.get_running_loop().time() + platform.settings.deadline_s
         door: Door = request.app.state.door
         told: Allowance | None = None
         counted: Sequence[Counted] = ()
         try:
-            with door.inside():
+            with door.inside() as place:
                 key = door.key(request, scope)
                 with trace.part("count the call"):
                     told = await door.allowance(key)
                 if told is not None and not told.allowed:
                     raise over_the_limit(told)
                 with trace.part("read the body"):
-                    asked = await door.body(request, kind)
+                    asked = await door.body(request, kind, place, until=until)
                 with trace.part("answer"):
-                    async with asyncio.timeout(None if scope is Scope.PRIVACY else platform.settings.deadline_s):
+                    async with asyncio.timeout_at(None if scope is Scope.PRIVACY else until):
                         body, counted = await handler(request)(asked, platform, key)
                 reply = json_reply(body)
         except TimeoutError:
@@ -273,7 +221,8 @@ def _call(
             _note_reads(platform, key, name, people, answers)
         seconds = time.perf_counter() - started
         only = counted[0][2] if len(counted) == 1 else ()
-        metrics.count_call(endpoint, status=reply.status, seconds=seconds, answers=only)
+        versions = platform.models.versions() if reply.status >= 500 else {}
+        metrics.count_call(endpoint, status=reply.status, seconds=seconds, answers=only, versions=versions)
         trace.ended(reply.status, [a for _, _, answers in counted for a in answers])
         return reply
 
@@ -321,6 +270,8 @@ def _refusal(error: Exception) -> Reply:
     reply = json_reply(Problem(sentence), status=status)
     if status == 401:
         reply.add([("www-authenticate", "Bearer")])
+    if isinstance(error, TooManyWrongKeys):
+        reply.add([("retry-after", str(error.retry_s))])
     if status == 503:
         reply.add([("retry-after", "1" if isinstance(error, Overloaded) else "2")])
     return reply

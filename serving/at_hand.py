@@ -94,7 +94,3 @@ class AtHand(Generic[P]):
             self._avoided[kind] = time.monotonic() + _AVOIDED_S
         else:
             self._long.add(kind)
-
-    async def close(self) -> None:
-        """Let go of the connections."""
-        await self._client.aclose()

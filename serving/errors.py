@@ -12,6 +12,7 @@ ServingError
 │   ├── TooSlow           408  the body didn't arrive in time
 │   ├── UnusableFields    422  JSON, but not what the endpoint takes
 │   └── TooManyCalls      429  the client's calls of this minute are used up
+│       └── TooManyWrongKeys  too many calls without a good key came from one address
 ├── Overloaded            503  more calls wait than can be answered in time
 ├── UnknownPrediction     404  no record has this prediction id
 ├── NoModel               503  no champion of a model is loaded
@@ -43,6 +44,7 @@ __all__ = [
     "Refused",
     "ServingError",
     "TooManyCalls",
+    "TooManyWrongKeys",
     "TooSlow",
     "UnknownPrediction",
     "UnusableFields",
@@ -126,6 +128,14 @@ class TooManyCalls(Refused):
     """The client's calls of this minute are used up."""
 
     status = 429
+
+
+class TooManyWrongKeys(TooManyCalls):
+    """Too many calls without a good key came from one address; `retry_s` seconds until they are looked at again."""
+
+    def __init__(self, message: str, *, retry_s: int) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
 
 
 class Overloaded(ServingError):

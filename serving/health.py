@@ -3,7 +3,10 @@ needs a person though it answers."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from typing import cast
 
 from consent.errors import ConsentError
 from serving.errors import status_and_sentence
@@ -11,6 +14,9 @@ from serving.platform import Platform
 from storage.errors import KeyFileError
 
 __all__ = ["Readiness", "readiness"]
+
+_ASKED_S = 1.0
+_LOADING = "still loading"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +30,23 @@ class Readiness:
     warnings: dict[str, str] = field(default_factory=dict)
     """What doesn't keep it from answering but needs a person: a flag file with a mistake."""
 
+    def in_brief(self) -> Readiness:
+        """What anybody may know: whether it is ready, and the names of what is missing."""
+        return Readiness(self.ready, missing={name: _brief(why) for name, why in self.missing.items()})
 
-def readiness(platform: Platform) -> Readiness:
-    """Ask every dependency now. Never raises."""
+
+async def readiness(platform: Platform) -> Readiness:
+    """Ask every dependency now, and wait for none for long. Never raises."""
     missing: dict[str, str] = {}
     try:
-        platform.stores().client.ping()
+        async with asyncio.timeout(_ASKED_S):
+            await cast(Awaitable[bool], platform.impatient.ping())
+            if platform.opened is None:
+                await platform.choices.run(platform.stores)
         if trouble := platform.consent.trouble:
             missing["consent"] = trouble
+    except TimeoutError:
+        missing["stores"] = "They are still loading, or Redis doesn't answer: ask again in a moment."
     except Exception as error:
         missing[_at_fault(error)] = status_and_sentence(error)[1]
     missing.update({f"model {name}": f"{why}." for name, why in platform.models.missing().items()})
@@ -41,6 +56,10 @@ def readiness(platform: Platform) -> Readiness:
             f"Redis had lost, or held from before, the consent of {mended} people; it was written anew from the ledger."
         )
     return Readiness(not missing, platform.models.versions(), missing, warnings)
+
+
+def _brief(why: str) -> str:
+    return why if _LOADING in why else "Ask with an API key to be told why."
 
 
 def _at_fault(error: Exception) -> str:

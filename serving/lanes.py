@@ -67,7 +67,12 @@ class Lane(Generic[Options, A]):
             self._quick.append(call)
             if self._task is None:
                 self._task = asyncio.create_task(self._answer_quickly(self._quickly))
-        return await call.answered
+        try:
+            return await call.answered
+        except asyncio.CancelledError:
+            with contextlib.suppress(ValueError):  # not waiting any more: the thread has it
+                self._waiting.remove(call)
+            raise
 
     def stop(self) -> None:
         """End the thread once every call that waits for it is answered."""
@@ -126,10 +131,13 @@ def _together(waiting: deque[_Call[Options, A]], *, most: int) -> list[_Call[Opt
     taken: list[_Call[Options, A]] = []
     people = 0
     while waiting:
-        call = waiting[0]
-        if taken and (call.options != taken[0].options or people + len(call.about) > most):
+        try:
+            call = waiting.popleft()
+        except IndexError:  # the last one was given up on just now
             break
-        waiting.popleft()
+        if taken and (call.options != taken[0].options or people + len(call.about) > most):
+            waiting.appendleft(call)
+            break
         if not call.answered.done():
             taken.append(call)
             people += len(call.about)

@@ -6,7 +6,7 @@ BentoML starts every worker with a folder for shared counters; where there is on
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prometheus_client import (
@@ -25,10 +25,22 @@ from serving.answers import Answer
 
 __all__ = ["CONTENT_TYPE_LATEST", "count_answers", "count_call", "count_dropped", "count_swap", "page", "tell_age"]
 
+_MODELS = {
+    "recommendations": "recommendation",
+    "similar-items": "recommendation",
+    "churn": "churn",
+    "segments": "segments",
+    "anomalies": "anomaly",
+}
+"""Whose failure a failed call of an endpoint is."""
 _BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 _calls = Counter("aap_requests", "Calls, by endpoint and HTTP status.", ["endpoint", "status"])
-_errors = Counter("aap_errors", "Calls refused or failed, by endpoint and HTTP status.", ["endpoint", "status"])
+_errors = Counter(
+    "aap_errors",
+    "Calls refused or failed; those that failed with the version that was in use.",
+    ["endpoint", "status", "version", "variant"],
+)
 _seconds = Histogram(
     "aap_request_seconds",
     "Duration of a call; version and variant are 'mixed' when its answers had several.",
@@ -52,13 +64,16 @@ _age = Gauge(
 _dropped_so_far: dict[str, int] = {}
 
 
-def count_call(endpoint: str, *, status: int, seconds: float, answers: Sequence[Answer[Any]] = ()) -> None:
-    """Count one call and its duration."""
+def count_call(
+    endpoint: str, *, status: int, seconds: float, answers: Sequence[Answer[Any]] = (), versions: Mapping[str, str] = {}
+) -> None:
+    """Count one call and its duration; `versions` are those in use, of each model, which a call without answers had."""
     _calls.labels(endpoint, str(status)).inc()
-    if status >= 400:
-        _errors.labels(endpoint, str(status)).inc()
     version = _only({a.model.version for a in answers})
     variant = _only({a.experiment.variant if a.experiment else "none" for a in answers})
+    if status >= 400:
+        at_fault = versions.get(_MODELS.get(endpoint, ""), "none") if status >= 500 else version
+        _errors.labels(endpoint, str(status), at_fault, variant).inc()
     _seconds.labels(endpoint, version, variant).observe(seconds)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from anyio.to_thread import run_sync
 from starlette.requests import Request
@@ -27,7 +28,9 @@ async def _livez(_request: Request) -> Reply:
 
 
 async def _readyz(request: Request) -> Reply:
-    found = await run_sync(readiness, request.app.state.platform)
+    found = await readiness(request.app.state.platform)
+    if not _door(request).knows(request):
+        found = found.in_brief()
     return json_reply(found, status=200 if found.ready else 503)
 
 
@@ -38,18 +41,39 @@ async def _metrics(request: Request) -> Reply:
     return Reply(await run_sync(metrics.page), kind=metrics.CONTENT_TYPE_LATEST)
 
 
-async def _openapi(request: Request) -> Reply:
-    _door(request).open_on_loopback(request)
+Page = Callable[[Request], Awaitable[Reply]]
+
+
+def _described(page: Page) -> Page:
+    """A page that describes the endpoints: behind any key, which a browser asks for, unless a setting opens it."""
+
+    async def shown(request: Request) -> Reply:
+        platform: Platform = request.app.state.platform
+        if not platform.settings.open_docs:
+            try:
+                _door(request).password(request, None)
+            except NoKey:
+                return _sign_in("Sign in with any name and an API key as the password, or set AAP_OPEN_DOCS.")
+        return await page(request)
+
+    return shown
+
+
+def _sign_in(sentence: str) -> Reply:
+    refusal = json_reply(openapi.Problem(sentence), status=401)
+    refusal.add([("www-authenticate", 'Basic realm="AAP", charset="UTF-8"')])
+    return refusal
+
+
+async def _openapi(_request: Request) -> Reply:
     return json_reply(openapi.document())
 
 
-async def _docs(request: Request) -> Reply:
-    _door(request).open_on_loopback(request)
+async def _docs(_request: Request) -> Reply:
     return Reply(openapi.DOCS_HTML.encode(), kind="text/html; charset=utf-8", policy=openapi.DOCS_POLICY)
 
 
 async def _docs_asset(request: Request) -> Reply:
-    _door(request).open_on_loopback(request)
     name: str = request.path_params["name"]
     if name == "start.js":
         return Reply(openapi.DOCS_JS.encode(), kind="text/javascript; charset=utf-8")
@@ -66,11 +90,7 @@ async def _console(request: Request) -> Reply:
         try:
             key = door.password(request, Scope.ADMIN)
         except NoKey:
-            refusal = json_reply(
-                openapi.Problem("Sign in with any name and a key of scope admin as the password."), status=401
-            )
-            refusal.add([("www-authenticate", 'Basic realm="AAP console", charset="UTF-8"')])
-            return refusal
+            return _sign_in("Sign in with any name and a key of scope admin as the password.")
         told = await door.allowance(key)
         if told is not None and not told.allowed:
             raise over_the_limit(told)
@@ -96,8 +116,8 @@ PAGES = [
     Route("/livez", _livez, methods=["GET"]),
     Route("/readyz", _readyz, methods=["GET"]),
     Route("/metrics", _metrics, methods=["GET"]),
-    Route("/openapi.json", _openapi, methods=["GET"]),
+    Route("/openapi.json", _described(_openapi), methods=["GET"]),
     Route("/console", _console, methods=["GET"]),
-    Route("/docs", _docs, methods=["GET"]),
-    Route("/docs/{name}", _docs_asset, methods=["GET"]),
+    Route("/docs", _described(_docs), methods=["GET"]),
+    Route("/docs/{name}", _described(_docs_asset), methods=["GET"]),
 ]

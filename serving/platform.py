@@ -36,6 +36,7 @@ from security.id_map import open_id_map
 from security.pseudonyms import Pseudonyms, load_pseudonyms, pseudonym_key_file
 from serving import metrics
 from serving.at_hand import AtHand
+from serving.back_room import BackRoom
 from serving.canary import Canary
 from serving.catalogue import Shelves, catalogue_stamp
 from serving.consent_watch import ConsentWatch
@@ -105,6 +106,10 @@ class Platform:
         self.models = ModelsInUse(lambda: (open_registry or _open_registry)(settings), told=metrics.count_swap)
         self.challengers = ModelsInUse(lambda: Challengers((open_registry or _open_registry)(settings)))
         self.shadow = Shadow(self.challengers, folder=self.layout.shadow, share=settings.shadow)
+        self.impatient = connect_async(settings)
+        """Redis for the event loop: what it doesn't answer at once fails."""
+        self.choices, self.collecting = BackRoom("choices", threads=16), BackRoom("collecting", threads=16)
+        self.rights = BackRoom("rights", threads=8)
         self._stores: Stores | None = None
         self._complete = complete
         self._built: tuple[datetime, dict[str, datetime]] | None = None
@@ -121,6 +126,8 @@ class Platform:
     def stop(self) -> None:
         """Write what is waiting and let go of everything."""
         self._stopping.set()
+        for room in (self.choices, self.collecting, self.rights):
+            room.close()
         self.models.stop()
         self.challengers.stop()
         self.exposures.close()
@@ -179,8 +186,7 @@ class Platform:
             open_id_map(self.settings),
         )
         self.consent.look(desk, now=self.settings.now())
-        at_hand = AtHand(connect_async(self.settings), predictor)
-        return Stores(client, desk, collector, names, predictor(client), at_hand)
+        return Stores(client, desk, collector, names, predictor(client), AtHand(self.impatient, predictor))
 
     def _note_read(self, purpose: Purpose, user_keys: Sequence[str], at: datetime) -> None:
         what = f"read to target an experiment, {purpose}"

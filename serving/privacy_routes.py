@@ -6,9 +6,8 @@ They are handed to `serving.app`, which authenticates, answers and counts for th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
-
-from anyio.to_thread import run_sync
 
 from consent.receipts import make_receipts
 from consent.signing import load_signer
@@ -24,16 +23,17 @@ Handler = Callable[[Any, Platform, KeyInfo], Awaitable[tuple[Any, Sequence[Any]]
 def privacy_calls() -> tuple[tuple[str, Scope, type[Any], Handler], ...]:
     """Path below /v1, scope, what it takes, and handler of each."""
     return (
-        ("consent/receipts", Scope.CONSENT, PersonRequest, _handler(_receipts)),
-        ("consent/signals", Scope.CONSENT, SignalRequest, _handler(_signal)),
-        ("privacy/exports", Scope.PRIVACY, PersonRequest, _handler(_export)),
-        ("privacy/erasures", Scope.PRIVACY, ErasureRequest, _handler(_erase)),
+        ("consent/receipts", Scope.CONSENT, PersonRequest, _handler(_receipts, slow=False)),
+        ("consent/signals", Scope.CONSENT, SignalRequest, _handler(_signal, slow=False)),
+        ("privacy/exports", Scope.PRIVACY, PersonRequest, _handler(_export, slow=True)),
+        ("privacy/erasures", Scope.PRIVACY, ErasureRequest, _handler(_erase, slow=True)),
     )
 
 
-def _handler(answer: Callable[[Platform, Any, KeyInfo], Any]) -> Handler:
+def _handler(answer: Callable[[Platform, Any, KeyInfo], Any], *, slow: bool) -> Handler:
     async def handle(asked: Any, platform: Platform, key: KeyInfo) -> tuple[Any, Sequence[Any]]:
-        return await run_sync(answer, platform, asked, key), ()
+        room = platform.rights if slow else platform.choices
+        return await room.run(partial(answer, platform, asked, key)), ()
 
     return handle
 

@@ -199,7 +199,7 @@ def check_content_type(value: str | None) -> None:
         raise WrongContentType(f"The body is said to be {said}: send JSON with Content-Type: application/json.")
 
 
-def read_body(body: bytes, kind: type[Request], *, most_users: int) -> Request:
+def read_body(body: bytes | bytearray, kind: type[Request], *, most_users: int) -> Request:
     """The request in `body`. Raises `NotJson`, or `UnusableFields` with the place of the first mistake."""
     try:
         request = msgspec.json.decode(body, type=kind)

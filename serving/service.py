@@ -22,6 +22,7 @@ from serving.app import build_app
 from serving.platform import Platform
 from serving.straight import Straight
 from settings.config import load_settings
+from storage.log_lines import line_formatter
 
 __all__ = ["AAP", "application"]
 
@@ -53,9 +54,8 @@ def _set_aside_what_stays() -> None:
 
 def _configure_logs(*, as_json: bool) -> None:
     """Our own log lines go to standard error whatever BentoML does with its own."""
-    line = '{"time":"%(asctime)s","level":"%(levelname)s","logger":"%(name)s","event":"%(message)s"}'
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(line if as_json else "%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(line_formatter(as_json=as_json))
     ours = logging.getLogger("aap")
     ours.handlers, ours.propagate = [handler], False
     ours.setLevel(logging.INFO)
@@ -76,6 +76,8 @@ def _tls_1_3_only(make_context: Callable[..., ssl.SSLContext]) -> Callable[..., 
 
 
 uvicorn.config.create_ssl_context = _tls_1_3_only(uvicorn.config.create_ssl_context)
+# BentoML lets uvicorn choose how to speak HTTP; this is what it chooses.
+uvicorn.config.HTTP_PROTOCOLS["auto"] = "serving.connections:Connection"
 
 
 @bentoml.asgi_app(application, path="/")

@@ -69,6 +69,7 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(default=0, ge=0, le=65535, description="Port of the MLflow page; 0 picks a free one.")
     feast_port: int = Field(default=0, ge=0, le=65535, description="Port of the Feast page; 0 picks a free one.")
     open_metrics: bool = Field(default=False, description="Serve /metrics without an API key.")
+    open_docs: bool = Field(default=False, description="Serve /docs and /openapi.json without an API key.")
     max_users_per_call: int = Field(default=1_000, ge=1, description="Users one prediction call may name.")
     served_sample_rate: float = Field(
         default=0.01, ge=0, le=1, description="Share of served feature vectors kept to be recomputed and compared."

@@ -18,6 +18,7 @@ from consent.policy import Decision, Grant, Reason
 from consent.purposes import Purpose
 from feature_repo import online
 from feature_repo.frame import Status
+from security.rate_limit import RateLimit
 from serving.at_hand import AtHand
 from settings.config import Settings, load_settings
 from storage import scripts
@@ -57,9 +58,12 @@ def read(client: redis.Redis, keys: list[str]) -> online.OnlineValues:
 
 def test_the_event_loop_reads_all_nodes_as_a_thread_does(clustered: Settings, client: redis.Redis) -> None:
     async def scene() -> online.OnlineValues:
-        hand = AtHand(await asyncio.to_thread(connect_async, clustered), lambda over: over)
+        connected = await asyncio.to_thread(connect_async, clustered)
+        hand = AtHand(connected, lambda over: over)
         found = await hand.ask("test", lambda over: read(over, list(PEOPLE.keys)))
-        await hand.close()
+        told = [await RateLimit(connected, per_minute=3).take(who) for who in ("one", "two", "one")]
+        assert [(t.allowed, t.remaining) for t in told if t] == [(True, 2), (True, 2), (True, 1)]
+        await connected.aclose()
         return found
 
     quick, patient = asyncio.run(scene()), read(client, list(PEOPLE.keys))

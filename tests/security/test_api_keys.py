@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -78,3 +79,24 @@ def test_mistakes_are_answered_with_one_sentence(keys: ApiKeys) -> None:
         keys.create("other", scopes=["predict"], now=NOW, expires_at=NOW)
     with pytest.raises(ApiKeyError, match="No key has that name"):
         keys.revoke("nobody", now=NOW)
+
+
+def test_what_decides_is_a_comparison_in_constant_time(keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, compared = keys.create("app", scopes=["predict"], now=NOW), list[tuple[bytes, bytes]]()
+
+    def spy(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return False
+
+    monkeypatch.setattr("security.api_keys.hmac.compare_digest", spy)
+    assert keys.verify(key, now=NOW) is None, "it said no, and the very hash was found"
+    digest = hashlib.sha256(key.encode()).digest()
+    assert compared == [(digest, digest)]
+
+
+def test_what_cannot_be_a_key_is_not_looked_up(keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[str] = []
+    monkeypatch.setattr("security.api_keys._digest", looked_up.append)
+    for given in ("", "aap_", "aap_short", "x" * 10_000):
+        assert keys.verify(given, now=NOW) is None
+    assert looked_up == []

@@ -31,6 +31,7 @@ from models.popularity import Popularity
 from models.ranking import Recommendation
 from security.pseudonyms import load_pseudonyms
 from serving.app import build_app
+from serving.connections import Connection
 from serving.platform import Platform
 from settings.config import Settings
 from storage.detached import free_port
@@ -218,7 +219,8 @@ def calling(platform: Platform) -> Iterator[httpx.Client]:
     """A caller of a real HTTP server that serves `platform`, in a thread."""
     port = free_port("127.0.0.1")
     app = build_app(lambda: platform)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, server_header=False))
+    options: dict[str, Any] = {"http": Connection, "log_config": None, "server_header": False}
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started and thread.is_alive():

@@ -35,11 +35,12 @@ def asked(settings: Settings, *questions: Callable[[redis.Redis], Any], kind: st
     """What comes of questions asked at the same time, errors too."""
 
     async def scene() -> list[Any]:
-        hand = AtHand(connect_async(settings), lambda client: client)
+        connected = connect_async(settings)
+        hand = AtHand(connected, lambda client: client)
         try:
             return await asyncio.gather(*(hand.ask(kind, q) for q in questions), return_exceptions=True)
         finally:
-            await hand.close()
+            await connected.aclose()
 
     return asyncio.run(scene())
 
@@ -74,12 +75,13 @@ def test_nothing_is_kept_from_one_question_to_the_next(redis_server: Settings) -
     client = connect(redis_server)
 
     async def scene() -> list[bytes]:
-        hand = AtHand(connect_async(redis_server), lambda over: over)
+        connected = connect_async(redis_server)
+        hand = AtHand(connected, lambda over: over)
         found = []
         for word in (b"yes", b"no"):
             await asyncio.to_thread(client.set, "word", word)
             found += await hand.ask("test", lambda over: over.mget(["word"]))
-        await hand.close()
+        await connected.aclose()
         return found
 
     assert asyncio.run(scene()) == [b"yes", b"no"]
@@ -147,7 +149,8 @@ def test_a_redis_that_hangs_is_given_up_soon_and_one_that_was_restarted_is_found
     assert pid is not None
 
     async def scene() -> None:
-        hand = AtHand(connect_async(settings), lambda over: over)
+        connected = connect_async(settings)
+        hand = AtHand(connected, lambda over: over)
         assert await hand.ask("test", lambda over: over.mget(["a"])) == [b"b"]
         os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()
@@ -161,7 +164,7 @@ def test_a_redis_that_hangs_is_given_up_soon_and_one_that_was_restarted_is_found
             await hand.ask("test", lambda over: over.mget(["a"]))
         await asyncio.to_thread(connect, settings)
         assert await hand.ask("test", lambda over: over.mget(["a"])) == [b"b"]
-        await hand.close()
+        await connected.aclose()
 
     asyncio.run(scene())
 

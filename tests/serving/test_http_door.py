@@ -16,7 +16,7 @@ from security.api_keys import ApiKeys, Scope
 from serving.platform import Platform
 from storage.layout import Layout
 from storage.redis_server import ensure_running, stop
-from tests.serving.shop_window import Street, calling
+from tests.serving.shop_window import Street
 
 ENDPOINTS = ("recommendations", "churn", "segments", "anomalies")
 ONE = {"user_ids": ["u-17"]}
@@ -234,7 +234,6 @@ def test_an_unforeseen_failure_gives_nothing_away(
 
 
 def test_the_page_describes_every_endpoint_and_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
-    client.headers.pop("Authorization")
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
         *(f"/v1/{e}" for e in ENDPOINTS),
@@ -257,13 +256,49 @@ def test_the_page_describes_every_endpoint_and_loads_nothing_from_elsewhere(clie
         assert client.get(f"/docs/{asset}").status_code == 200
 
 
-def test_the_page_needs_a_key_where_other_machines_can_ask(street: Street, keys: dict[Scope, str]) -> None:
-    settings = street.settings.model_copy(update={"host": "0.0.0.0"})
-    platform = Platform(settings, open_features=lambda _: street.shelves, open_registry=lambda _: street.shop)
-    with calling(platform) as client:
-        for path in ("/docs", "/openapi.json", "/docs/start.js"):
-            assert refusal(client.get(path))[0] == 401
+PAGES = ("/docs", "/openapi.json", "/docs/start.js", "/docs/swagger-ui.css")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_the_page_needs_a_key_which_a_browser_asks_for(
+    serve: Callable[..., Any], keys: dict[Scope, str], host: str
+) -> None:
+    with serve(host=host) as client:
+        del client.headers["Authorization"]
+        for path in PAGES:
+            refused = client.get(path)
+            assert refusal(refused)[0] == 401
+            assert refused.headers["www-authenticate"].startswith("Basic ")
+            assert client.get(path, auth=("me", "aap_wrong")).status_code == 401
+            assert client.get(path, auth=("me", keys[Scope.PREDICT])).status_code == 200
             assert client.get(path, headers={"X-API-Key": keys[Scope.PREDICT]}).status_code == 200
+        assert client.post("/v1/churn", json=ONE, auth=("me", keys[Scope.PREDICT])).status_code == 401, "not to call"
+
+
+def test_the_page_is_open_where_a_setting_says_so(serve: Callable[..., Any]) -> None:
+    with serve(open_docs=True) as client:
+        del client.headers["Authorization"]
+        assert [client.get(path).status_code for path in PAGES] == [200] * 4
+        assert client.get("/metrics").status_code == 401
+
+
+def test_where_other_machines_can_ask_health_says_names_alone_without_a_key(
+    serve: Callable[..., Any], street: Street
+) -> None:
+    del street.shop.champions["churn"]
+    with serve(host="0.0.0.0") as client:
+        whole = client.get("/readyz")
+        for nobody in ({"Authorization": ""}, {"Authorization": "Bearer aap_wrong"}):
+            brief = client.get("/readyz", headers=nobody)
+            assert brief.status_code == whole.status_code == 503
+            says = "Ask with an API key to be told why."
+            assert brief.json() == {"ready": False, "models": {}, "missing": {"model churn": says}, "warnings": {}}
+        assert whole.json()["missing"] == {"model churn": "it has no champion; run `aap train` or `aap retrain`."}
+        assert whole.json()["models"]["segments"] == "1"
+        for _ in range(150):  # a probe that asks on and on is no guess
+            assert client.get("/readyz", headers={"Authorization": ""}).status_code == 503
+    with serve() as here:
+        assert here.get("/readyz", headers={"Authorization": ""}).json() == whole.json(), "on the loopback"
 
 
 def test_metrics_count_calls_answers_and_denials_and_name_nobody(client: httpx.Client, street: Street) -> None:
@@ -272,7 +307,7 @@ def test_metrics_count_calls_answers_and_denials_and_name_nobody(client: httpx.C
     client.post("/v1/segments", json={})
     page = client.get("/metrics").text
     assert 'aap_requests_total{endpoint="segments",status="200"}' in page
-    assert 'aap_errors_total{endpoint="segments",status="422"}' in page
+    assert 'aap_errors_total{endpoint="segments",status="422",variant="none",version="none"}' in page
     assert 'aap_consent_denials_total{endpoint="segments",purpose="analytics.reporting",reason="no_record"}' in page
     assert 'aap_request_seconds_bucket{endpoint="segments",le="0.001",variant="none",version="1"}' in page
     assert "u-17" not in page

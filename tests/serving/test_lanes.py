@@ -154,3 +154,25 @@ def test_what_the_event_loop_cant_answer_a_thread_does_and_nobody_can_tell(desk:
     assert str(bad) == "a bad one"
     assert not any("0" in about for about in quick.asked), "forty at once would keep the event loop"
     lane.stop()
+
+
+def test_a_call_that_was_given_up_on_is_not_kept_while_the_one_before_it_hangs(desk: Desk) -> None:
+    async def scene() -> list[str]:
+        lane = Lane("test", desk.answer)
+        first = asyncio.create_task(lane.ask(["first"], "x"))
+        while not desk.asked:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await lane.ask(["given up"], "x")
+        assert len(lane._waiting) == 0
+        last = asyncio.create_task(lane.ask(["last"], "x"))
+        await asyncio.sleep(0.02)
+        desk.open.set()
+        found = [*await first, *await last]
+        lane.stop()
+        return found
+
+    assert asyncio.run(scene()) == ["xfirst", "xlast"]
+    assert [about for about, _ in desk.asked] == [("first",), ("last",)]

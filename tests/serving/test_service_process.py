@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -133,6 +134,12 @@ def test_metrics_of_the_worker_can_be_read_with_a_key(http: httpx.Client) -> Non
     assert 'aap_requests_total{endpoint="churn",status="422"}' in http.get("/metrics").text
 
 
+def test_a_head_without_an_end_is_refused_by_the_very_server_that_runs(service: Service) -> None:
+    with socket.create_connection(("127.0.0.1", service.place.port), timeout=10) as caller:
+        caller.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 70_000)
+        assert caller.recv(4096).startswith(b"HTTP/1.1 431")
+
+
 def test_it_ends_gracefully_and_leaves_nothing_behind(tmp_path: Path) -> None:
     service = Service(tmp_path)
     connect(service.settings).close()
@@ -165,6 +172,26 @@ def test_a_call_that_has_begun_when_it_is_told_to_stop_is_answered(tmp_path: Pat
     assert b'"ledger_seq":1' in answer
     assert service.process.wait(30) == 0
     stop(service.settings)
+
+
+def test_with_json_logs_every_line_of_ours_is_an_entry_also_with_quotes_and_line_ends_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / 'a "quoted"\n2026-01-01 ERROR forged {folder}'
+    shutil.copytree(ROOT / "settings", folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    service = Service(tmp_path / "home", AAP_LOG_JSON="true", AAP_SETTINGS_DIR=str(folder))
+    try:
+        (folder / "flags.json").write_text("{")
+        deadline, ours = time.monotonic() + 20, list[str]()
+        while not ours and time.monotonic() < deadline:
+            time.sleep(0.2)
+            ours = [line for line in service.output.read_text().splitlines() if "flags.json" in line]
+    finally:
+        service.process.terminate()
+        service.process.wait(30)
+        stop(service.settings)
+    entries = [json.loads(line) for line in service.output.read_text().splitlines() if "aap." in line]
+    assert any(str(folder) in e["event"] for e in entries), "one entry has it all"
+    assert all({"time", "level", "logger", "event"} <= set(e) for e in entries)
+    assert not [line for line in service.output.read_text().splitlines() if line.startswith("2026-01-01")]
 
 
 def _workers(service: Service) -> set[int]:
