@@ -50,6 +50,7 @@ SCHEMA = pa.schema(
         pa.field("strategy", pa.string()),
         pa.field("outcome", pa.string(), nullable=False),
         pa.field("answer", pa.string(), nullable=False),
+        pa.field("explanations", pa.list_(pa.string())),
     ]
 )
 
@@ -69,6 +70,8 @@ class Evidence:
     strategy: str | None = None
     catalogue: str | None = None
     """Which catalogue the filters were applied to, if they needed one."""
+    explanations: Sequence[str] | None = None
+    """Of an explained list, `answering.explanations`: what is sent names items as the catalogue calls them today."""
 
 
 class PredictionRecords:
@@ -136,4 +139,5 @@ def record(answer: Answer[Any], evidence: Evidence, *, endpoint: str, used: InUs
         "strategy": evidence.strategy if allowed else None,
         "outcome": str(answer.outcome),
         "answer": msgspec.json.encode(answer.result).decode(),
+        "explanations": evidence.explanations,
     }

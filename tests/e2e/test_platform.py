@@ -153,7 +153,12 @@ def test_items_like_an_item_and_mixed_batches_are_answered(running: Running) -> 
 
 
 def test_every_kind_of_answer_is_replayed_bit_for_bit_from_its_record(running: Running) -> None:
-    asked = {"churn": {"explain": True}, "anomalies": {"explain": True}, "segments": {}, "recommendations": {"n": 7}}
+    asked = {
+        "churn": {"explain": True},
+        "anomalies": {"explain": True},
+        "segments": {},
+        "recommendations": {"n": 7, "explain": True},
+    }
     ids = [
         str(answer["prediction_id"])
         for endpoint, options in asked.items()
@@ -173,6 +178,8 @@ def test_every_kind_of_answer_is_replayed_bit_for_bit_from_its_record(running: R
                 time.sleep(0.2)
         found = replay(record, registry=registry, consent=door, shelves=shelves, now=running.settings.now())
         assert (found.same, found.why_not) == (True, None), found
+        if found.endpoint == "recommendations":
+            assert all(item["explanation"] for item in found.computed)
 
 
 def test_without_a_key_nothing_is_answered(running: Running) -> None:

@@ -108,6 +108,21 @@ def test_recommendations_are_popular_for_who_said_no_and_personal_for_who_said_y
     assert exposures(platform) == []
 
 
+def test_asked_to_explain_it_says_why_each_item_is_there_also_to_who_said_no(
+    street: Street, predictor: Predictor, choose: Callable[..., None], now: datetime
+) -> None:
+    choose("yes", PROFILED)
+    people = [street.key(u) for u in ("yes", "no")]
+    street.shelves.purchases = {people[0]: ["tea"]}
+    told = predictor.recommendations(people, asked=Ranked(1, strategy="discover", explain=True), now=now)
+    assert [i.explanation for answer in told for i in answer.result or ()] == [
+        "To the taste of similar customers.",
+        "Popular with many customers.",
+    ]
+    plain = predictor.recommendations(people, asked=Ranked(1, strategy="discover"), now=now)
+    assert [i.explanation for answer in plain for i in answer.result or ()] == [None, None]
+
+
 def test_the_variant_chooses_the_strategy_and_is_exposed_once(
     street: Street, platform: Platform, predictor: Predictor, choose: Callable[..., None], now: datetime
 ) -> None:
