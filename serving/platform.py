@@ -53,6 +53,7 @@ from storage.redis_server import connect, connect_async
 __all__ = ["Platform", "Stores"]
 
 _log = logging.getLogger("aap.serving")
+_ROOT = Path(__file__).resolve().parents[1]
 _EVERY_S = 2.0
 _LOOKED_UP = timedelta(minutes=1)
 
@@ -94,7 +95,7 @@ class Platform:
         self.flags = Flags(settings.settings_dir / "flags.json", checked=self.layout.run / "flags.json")
         self.exposures = Exposures(self.layout.exposures)
         self.vitals = Vitals(self.layout.vitals)
-        self.records = PredictionRecords(self.layout.predictions)
+        self.records = PredictionRecords(self.layout.predictions, code_revision=code_revision(_ROOT))
         self.traces = Traces(settings.traces_url, share=settings.traces_share)
         self.served = ServedSample(self.layout.served, rate=settings.served_sample_rate)
         self.audit = Audit(self.layout.audit, user_keys=self.pseudonyms.user_keys)
@@ -180,7 +181,6 @@ class Platform:
         return Stores(client, desk, collector, names, predictor(client), at_hand)
 
     def _keep(self) -> None:
-        self.records.code_revision = code_revision(Path(__file__).parents[1])
         told = False
         while not self._stopping.wait(_EVERY_S):
             self._keep_up()

@@ -75,11 +75,11 @@ class Evidence:
 
 
 class PredictionRecords:
-    """The records under `folder`, written every few seconds. `code_revision` goes into each that comes after it is set."""
+    """The records under `folder`, written every few seconds; `code_revision` goes into each."""
 
-    def __init__(self, folder: Path, *, every_s: float = 2.0) -> None:
+    def __init__(self, folder: Path, *, code_revision: str | None = None, every_s: float = 2.0) -> None:
         self._batches = Batches(folder, SCHEMA, every_s=every_s)
-        self.code_revision: str | None = None
+        self._code_revision = code_revision
 
     @property
     def dropped(self) -> int:
@@ -89,7 +89,7 @@ class PredictionRecords:
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Take records; returns at once."""
         for row in rows:
-            row["code_revision"] = self.code_revision
+            row["code_revision"] = self._code_revision
         self._batches.add(rows)
 
     def flush(self) -> None:

@@ -15,6 +15,7 @@ import yaml
 
 import pipelines.schedule as scheduled
 from cli.schedule import schedule
+from models.revision import WRITTEN
 from pipelines.schedule import SCHEDULED, Place
 
 _DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -81,6 +82,15 @@ def test_service_and_jobs_share_one_image_home_and_user_and_it_is_the_image_s() 
     for container in containers:
         assert home in {mount["mountPath"] for mount in container["volumeMounts"]}
         assert container["envFrom"] == [{"secretRef": {"name": "aap"}}]
+
+
+def test_the_build_of_the_image_writes_the_commit_to_where_the_code_looks_for_it() -> None:
+    recipe = (_DEPLOY / "Dockerfile").read_text()
+    assert re.search(rf'^ARG REVISION=\nRUN echo "\$REVISION" > {WRITTEN}$', recipe, re.MULTILINE)
+    assert ".git" in (_DEPLOY / "Dockerfile.dockerignore").read_text().split()
+    assert "--build-arg REVISION=$(git rev-parse HEAD)" in recipe
+    composed = yaml.safe_load((_DEPLOY.parent / "compose.yaml").read_text())
+    assert composed["services"]["serve"]["build"]["args"] == {"REVISION": "${REVISION:-}"}
 
 
 def test_the_image_a_schedule_names_unasked_is_the_deployed_one(capsys: pytest.CaptureFixture[str]) -> None:
