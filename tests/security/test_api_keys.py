@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -78,3 +80,36 @@ def test_mistakes_are_answered_with_one_sentence(keys: ApiKeys) -> None:
         keys.create("other", scopes=["predict"], now=NOW, expires_at=NOW)
     with pytest.raises(ApiKeyError, match="No key has that name"):
         keys.revoke("nobody", now=NOW)
+
+
+def _journal(path: Path) -> str:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+
+def test_a_file_with_a_write_ahead_log_goes_on_without_one_once_nobody_else_has_it_open(tmp_path: Path) -> None:
+    path = tmp_path / "security" / "api_keys.db"
+    before = ApiKeys(path)
+    first = before.create("first", scopes=["predict"], now=NOW)
+    before.close()
+    older = sqlite3.connect(path, isolation_level=None)
+    older.execute("PRAGMA journal_mode=WAL")
+    older.execute("SELECT * FROM api_keys").fetchall()
+    while_open = ApiKeys(path)
+    second = while_open.create("second", scopes=["predict"], now=NOW)
+    assert _journal(path) == "wal"
+    while_open.close()
+    older.close()
+    alone = ApiKeys(path)
+    assert all(alone.verify(key, now=NOW) is not None for key in (first, second))
+    assert _journal(path) == "delete"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    alone.close()
+
+
+def test_a_new_file_has_no_write_ahead_log_for_replicas_on_other_machines_would_not_see_it(tmp_path: Path) -> None:
+    keys = ApiKeys(tmp_path / "security" / "api_keys.db")
+    key = keys.create("shop", scopes=["predict"], now=NOW)
+    assert keys.verify(key, now=NOW) is not None
+    assert [file.name for file in (tmp_path / "security").iterdir()] == ["api_keys.db"]
+    keys.close()
