@@ -38,8 +38,10 @@ def map_body(_context: schemathesis.HookContext, body: Any) -> Any:
     if not isinstance(body, dict):
         return body
     body = {name: map_body(_context, value) for name, value in body.items()}
-    if isinstance(ids := body.get("user_ids"), list):
-        body["user_ids"] = [_somebody(one, place) for place, one in enumerate(ids)]
+    if isinstance(ids := body.get("user_ids"), list) and ids:
+        alone = len(ids) == 1 and crc32(repr(ids).encode()) % 4 == 0
+        # What is made up changes with what else is imported, so that chance alone would not always reach everybody.
+        body["user_ids"] = [_somebody(one, place) for place, one in enumerate(ids)] + [*([] if alone else _KNOWN)]
     if "user_id" in body:
         body["user_id"] = _somebody(body["user_id"], 0)
     return body
