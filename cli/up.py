@@ -28,7 +28,7 @@ from settings.config import Settings, load_settings
 from storage import processes
 from storage.detached import free_port
 from storage.errors import StorageError
-from storage.layout import Layout
+from storage.layout import Layout, own_run
 from storage.processes import ProcessStatus
 
 __all__ = ["Service", "down", "services", "start_all", "status", "stop_all", "up"]
@@ -143,7 +143,7 @@ def _start(service: Service, settings: Settings) -> str | None:
 
 
 def _prediction_service(settings: Settings) -> Service:
-    state = Layout(settings.home).run / "serve.json"
+    state = own_run(settings) / "serve.json"
 
     def ready(pid: int) -> str | None:
         try:

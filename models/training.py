@@ -22,12 +22,11 @@ from models.evaluation import Evaluation
 from models.leaks import require_known
 from models.parameters import TrainingSettings
 from models.registry import ModelVersion, Registry
-from models.revision import code_revision
 from models.roster import model_class
 from models.run import Run
 from models.splits import global_split
 
-__all__ = ["TrainedModel", "code_revision", "feature_hash", "following_champion", "train"]
+__all__ = ["TrainedModel", "feature_hash", "following_champion", "train"]
 
 
 @dataclass(frozen=True, slots=True)

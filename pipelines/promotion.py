@@ -18,8 +18,9 @@ from models.gate import GateDecision, decide
 from models.parameters import TrainingSettings, load_training_settings
 from models.provenance import Provenance
 from models.registry import ModelVersion, Registry
+from models.revision import code_revision
 from models.run import Run
-from models.training import TrainedModel, code_revision, train
+from models.training import TrainedModel, train
 from settings.config import Settings
 
 __all__ = ["Outcome", "train_and_decide", "training_settings"]

@@ -8,6 +8,7 @@ goes to SQLite directly, for it is on every request's way.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -185,9 +186,12 @@ def _digest(key: str) -> bytes:
 
 
 def _configure(connection: Any, _record: Any) -> None:
-    # WAL lets a request look a key up while another process makes one.
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+    """A rollback journal: a write-ahead log works on one machine alone, and replicas on several share this file."""
+    connection.execute("PRAGMA synchronous=FULL")
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        # Files of before had one. While a process of before has the file open it stays, and works as it did.
+        with contextlib.suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA journal_mode=DELETE")
 
 
 def _info(row: Any) -> KeyInfo:

@@ -19,6 +19,7 @@ __all__ = [
     "History",
     "anomalies",
     "churn",
+    "explanations",
     "items",
     "mentioned",
     "popular",
@@ -114,6 +115,11 @@ def items(ranked: Sequence[RankedItem], names: Mapping[str, str | None], *, expl
     return tuple(
         Item(r.item_id, names.get(r.item_id), r.score, r.reason, r.explain(names) if explain else None) for r in ranked
     )
+
+
+def explanations(ranked: Sequence[RankedItem]) -> tuple[str, ...]:
+    """Why each item is there, as sentences that name other items by their ids: so the catalogue has no part in them."""
+    return tuple(r.explain({}) for r in ranked)
 
 
 def mentioned(lists: Iterable[Sequence[RankedItem]]) -> Iterator[str]:

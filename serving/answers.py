@@ -6,22 +6,32 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+import msgspec
+
 from consent.purposes import Purpose
 
 __all__ = [
+    "AnomaliesAnswered",
     "AnomalyResult",
     "Answer",
+    "ChurnAnswered",
     "ChurnResult",
     "ConsentAnswer",
     "ConsentRecorded",
     "EventsCollected",
     "Experiment",
     "Item",
+    "Mixed",
+    "MixedPart",
     "ModelUsed",
     "Outcome",
+    "Problem",
+    "RecommendationsAnswered",
     "Result",
     "SegmentResult",
+    "SegmentsAnswered",
     "SimilarItems",
+    "SimilarItemsAnswered",
 ]
 
 
@@ -127,6 +137,62 @@ class SimilarItems:
     item_id: str
     model: ModelUsed
     result: tuple[Item, ...]
+
+
+class ChurnAnswered(msgspec.Struct, tag_field="endpoint", tag="churn", frozen=True):
+    """What one question of a mixed batch got: `answers`, or the `error` that its endpoint would have refused it with."""
+
+    status: int
+    answers: list[Answer[ChurnResult]] | None = None
+    error: str | None = None
+
+
+class SegmentsAnswered(msgspec.Struct, tag_field="endpoint", tag="segments", frozen=True):
+    """The same for segments."""
+
+    status: int
+    answers: list[Answer[SegmentResult]] | None = None
+    error: str | None = None
+
+
+class AnomaliesAnswered(msgspec.Struct, tag_field="endpoint", tag="anomalies", frozen=True):
+    """The same for anomalies."""
+
+    status: int
+    answers: list[Answer[AnomalyResult]] | None = None
+    error: str | None = None
+
+
+class RecommendationsAnswered(msgspec.Struct, tag_field="endpoint", tag="recommendations", frozen=True):
+    """The same for recommendations."""
+
+    status: int
+    answers: list[Answer[tuple[Item, ...]]] | None = None
+    error: str | None = None
+
+
+class SimilarItemsAnswered(msgspec.Struct, tag_field="endpoint", tag="similar-items", frozen=True):
+    """The same for similar items."""
+
+    status: int
+    answers: list[SimilarItems] | None = None
+    error: str | None = None
+
+
+MixedPart = ChurnAnswered | SegmentsAnswered | AnomaliesAnswered | RecommendationsAnswered | SimilarItemsAnswered
+"""Which one it is, `endpoint` says."""
+
+
+class Mixed(msgspec.Struct, frozen=True):
+    """One part a question, in their order."""
+
+    responses: list[MixedPart]
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why a call was refused, in one sentence."""
+
+    error: str
 
 
 @dataclass(frozen=True, slots=True)

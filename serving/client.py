@@ -5,18 +5,18 @@
             print(answer.outcome, answer.result and answer.result.probability)
 
 Denied consent is an answer, not an error. A call that is refused raises `CallRefused` with the service's own sentence.
+Where a method takes `gpc`, say there whether the person's browser sent `Sec-GPC: 1`.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import httpx
-import msgspec
 
+from serving import client_calls as calls
 from serving.answers import (
     AnomalyResult,
     Answer,
@@ -24,73 +24,19 @@ from serving.answers import (
     ConsentRecorded,
     EventsCollected,
     Item,
+    MixedPart,
     SegmentResult,
     SimilarItems,
 )
-from serving.openapi import Mixed, Problem
-from serving.requests import Context, Filters
+from serving.client_calls import Call, CallRefused
+from serving.privacy_requests import Receipts, SignalRecorded
+from serving.requests import Context, Filters, Part
 
 __all__ = ["AsyncClient", "CallRefused", "Client"]
 
 T = TypeVar("T")
 _TIMEOUT_S = 30.0
-
-
-class CallRefused(Exception):
-    """The service refused a call: its HTTP status, its sentence, and when to ask again if it says so."""
-
-    def __init__(self, status: int, sentence: str, *, retry_after_s: int | None) -> None:
-        super().__init__(sentence)
-        self.status, self.retry_after_s = status, retry_after_s
-
-
-class _Answers(msgspec.Struct, Generic[T], frozen=True):
-    answers: list[T]
-
-
-@dataclass(frozen=True, slots=True)
-class _Call(Generic[T]):
-    """One call ready to be sent, and how to read what comes back."""
-
-    path: str
-    body: dict[str, Any]
-    gives: type[T]
-
-    def content(self) -> bytes:
-        return msgspec.json.encode(self.body)
-
-    def read(self, response: httpx.Response) -> T:
-        if response.status_code == 200:
-            return msgspec.json.decode(response.content, type=self.gives)
-        try:
-            sentence = msgspec.json.decode(response.content, type=Problem).error
-        except msgspec.DecodeError:
-            sentence = f"The service answered with HTTP {response.status_code}."
-        after = response.headers.get("retry-after", "")
-        raise CallRefused(response.status_code, sentence, retry_after_s=int(after) if after.isdigit() else None)
-
-
-def _scores(name: str, kind: type[T], user_ids: Sequence[str], explain: bool) -> _Call[_Answers[Answer[Any]]]:
-    body = {"user_ids": list(user_ids), **({"explain": True} if explain else {})}
-    return _Call(f"/v1/{name}", body, _Answers[Answer[kind]])  # type: ignore[valid-type]
-
-
-def _recommendations(
-    user_ids: Sequence[str], n: int, strategy: str | None, filters: Filters, context: Context
-) -> _Call[_Answers[Answer[tuple[Item, ...]]]]:
-    body: dict[str, Any] = {"user_ids": list(user_ids), "n": n, "filters": filters, "context": context}
-    if strategy is not None:
-        body["strategy"] = strategy
-    return _Call("/v1/recommendations", body, _Answers[Answer[tuple[Item, ...]]])
-
-
-def _similar(item_ids: Sequence[str], n: int) -> _Call[_Answers[SimilarItems]]:
-    return _Call("/v1/similar-items", {"item_ids": list(item_ids), "n": n}, _Answers[SimilarItems])
-
-
-def _choice(user_id: str, purpose: str, choice: str, notice_version: str) -> _Call[ConsentRecorded]:
-    body = {"user_id": user_id, "purpose": purpose, "choice": choice, "notice_version": notice_version}
-    return _Call("/v1/consent", body, ConsentRecorded)
+_ALL, _NOTHING = Filters(), Context()
 
 
 def _head(key: str) -> dict[str, str]:
@@ -105,17 +51,19 @@ class Client:
     ) -> None:
         self._http = httpx.Client(base_url=url, headers=_head(key), timeout=timeout_s, verify=verify)
 
-    def churn(self, user_ids: Sequence[str], *, explain: bool = False) -> list[Answer[ChurnResult]]:
+    def churn(self, user_ids: Sequence[str], *, explain: bool = False, gpc: bool = False) -> list[Answer[ChurnResult]]:
         """How likely each person is to stop buying."""
-        return self._ask(_scores("churn", ChurnResult, user_ids, explain)).answers
+        return self._ask(calls.churn(user_ids, explain=explain, gpc=gpc)).answers
 
-    def segments(self, user_ids: Sequence[str]) -> list[Answer[SegmentResult]]:
+    def segments(self, user_ids: Sequence[str], *, gpc: bool = False) -> list[Answer[SegmentResult]]:
         """The group of customers each person is most like."""
-        return self._ask(_scores("segments", SegmentResult, user_ids, False)).answers
+        return self._ask(calls.segments(user_ids, gpc=gpc)).answers
 
-    def anomalies(self, user_ids: Sequence[str], *, explain: bool = False) -> list[Answer[AnomalyResult]]:
+    def anomalies(
+        self, user_ids: Sequence[str], *, explain: bool = False, gpc: bool = False
+    ) -> list[Answer[AnomalyResult]]:
         """How unusual each person's activity is."""
-        return self._ask(_scores("anomalies", AnomalyResult, user_ids, explain)).answers
+        return self._ask(calls.anomalies(user_ids, explain=explain, gpc=gpc)).answers
 
     def recommendations(
         self,
@@ -123,29 +71,67 @@ class Client:
         *,
         n: int = 10,
         strategy: str | None = None,
-        filters: Filters = Filters(),  # noqa: B008
-        context: Context = Context(),  # noqa: B008
+        filters: Filters = _ALL,
+        context: Context = _NOTHING,
+        most_a_category: int | None = None,
+        explain: bool = False,
+        gpc: bool = False,
     ) -> list[Answer[tuple[Item, ...]]]:
         """What each person may buy next."""
-        return self._ask(_recommendations(user_ids, n, strategy, filters, context)).answers
+        call = calls.recommendations(
+            user_ids,
+            n=n,
+            strategy=strategy,
+            filters=filters,
+            context=context,
+            most_a_category=most_a_category,
+            explain=explain,
+            gpc=gpc,
+        )
+        return self._ask(call).answers
 
     def similar_items(self, item_ids: Sequence[str], *, n: int = 10) -> list[SimilarItems]:
         """Items like each item."""
-        return self._ask(_similar(item_ids, n)).answers
+        return self._ask(calls.similar_items(item_ids, n=n)).answers
 
-    def score(self, requests: Sequence[Mapping[str, Any]]) -> Mixed:
-        """Several questions at once, each with its `endpoint`."""
-        return self._ask(_Call("/v1/score", {"requests": list(requests)}, Mixed))
+    def score(self, requests: Sequence[Part], *, gpc: bool = False) -> list[MixedPart]:
+        """Several questions at once, each a `ChurnPart`, `SegmentsPart` and so on; one part each, in order."""
+        return self._ask(calls.mixed(requests, gpc=gpc)).responses
 
     def choose(
-        self, user_id: str, purpose: str, choice: Literal["grant", "withdraw"], *, notice_version: str = "1"
+        self,
+        user_id: str,
+        purpose: str,
+        choice: Literal["grant", "withdraw"],
+        *,
+        notice_version: str = "1",
+        age: int | None = None,
+        by: Literal["person", "guardian"] = "person",
+        gpc: bool = False,
     ) -> ConsentRecorded:
         """Grant or withdraw one purpose for one person; in force when this returns."""
-        return self._ask(_choice(user_id, purpose, choice, notice_version))
+        call = calls.choice(user_id, purpose, choice, notice_version=notice_version, age=age, by=by, gpc=gpc)
+        return self._ask(call)
+
+    def receipts(self, user_id: str) -> Receipts:
+        """A receipt for each choice of one person, and the key they are checked with."""
+        return self._ask(calls.receipts(user_id))
+
+    def set_gpc(self, user_id: str, *, on: bool = True) -> SignalRecorded:
+        """Set or lift the Global Privacy Control as one person's setting; in force when this returns."""
+        return self._ask(calls.signal(user_id, on=on))
+
+    def export(self, user_id: str) -> dict[str, Any]:
+        """Everything held of one person."""
+        return self._ask(calls.export(user_id))
+
+    def erase(self, user_id: str, *, confirm: Literal["erase everything"]) -> dict[str, Any]:
+        """Erase one person everywhere; takes some seconds and gives the signed certificate."""
+        return self._ask(calls.erasure(user_id, confirm=confirm))
 
     def collect(self, events: Sequence[Mapping[str, Any]]) -> EventsCollected:
         """Take in what happened."""
-        return self._ask(_Call("/v1/events", {"events": list(events)}, EventsCollected))
+        return self._ask(calls.events(events))
 
     def close(self) -> None:
         """Close the connections."""
@@ -157,8 +143,8 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, call: _Call[T]) -> T:
-        return call.read(self._http.post(call.path, content=call.content()))
+    def _ask(self, call: Call[T]) -> T:
+        return call.read(self._http.post(call.path, content=call.content(), headers=call.headers()))
 
 
 class AsyncClient:
@@ -169,17 +155,21 @@ class AsyncClient:
     ) -> None:
         self._http = httpx.AsyncClient(base_url=url, headers=_head(key), timeout=timeout_s, verify=verify)
 
-    async def churn(self, user_ids: Sequence[str], *, explain: bool = False) -> list[Answer[ChurnResult]]:
+    async def churn(
+        self, user_ids: Sequence[str], *, explain: bool = False, gpc: bool = False
+    ) -> list[Answer[ChurnResult]]:
         """How likely each person is to stop buying."""
-        return (await self._ask(_scores("churn", ChurnResult, user_ids, explain))).answers
+        return (await self._ask(calls.churn(user_ids, explain=explain, gpc=gpc))).answers
 
-    async def segments(self, user_ids: Sequence[str]) -> list[Answer[SegmentResult]]:
+    async def segments(self, user_ids: Sequence[str], *, gpc: bool = False) -> list[Answer[SegmentResult]]:
         """The group of customers each person is most like."""
-        return (await self._ask(_scores("segments", SegmentResult, user_ids, False))).answers
+        return (await self._ask(calls.segments(user_ids, gpc=gpc))).answers
 
-    async def anomalies(self, user_ids: Sequence[str], *, explain: bool = False) -> list[Answer[AnomalyResult]]:
+    async def anomalies(
+        self, user_ids: Sequence[str], *, explain: bool = False, gpc: bool = False
+    ) -> list[Answer[AnomalyResult]]:
         """How unusual each person's activity is."""
-        return (await self._ask(_scores("anomalies", AnomalyResult, user_ids, explain))).answers
+        return (await self._ask(calls.anomalies(user_ids, explain=explain, gpc=gpc))).answers
 
     async def recommendations(
         self,
@@ -187,29 +177,67 @@ class AsyncClient:
         *,
         n: int = 10,
         strategy: str | None = None,
-        filters: Filters = Filters(),  # noqa: B008
-        context: Context = Context(),  # noqa: B008
+        filters: Filters = _ALL,
+        context: Context = _NOTHING,
+        most_a_category: int | None = None,
+        explain: bool = False,
+        gpc: bool = False,
     ) -> list[Answer[tuple[Item, ...]]]:
         """What each person may buy next."""
-        return (await self._ask(_recommendations(user_ids, n, strategy, filters, context))).answers
+        call = calls.recommendations(
+            user_ids,
+            n=n,
+            strategy=strategy,
+            filters=filters,
+            context=context,
+            most_a_category=most_a_category,
+            explain=explain,
+            gpc=gpc,
+        )
+        return (await self._ask(call)).answers
 
     async def similar_items(self, item_ids: Sequence[str], *, n: int = 10) -> list[SimilarItems]:
         """Items like each item."""
-        return (await self._ask(_similar(item_ids, n))).answers
+        return (await self._ask(calls.similar_items(item_ids, n=n))).answers
 
-    async def score(self, requests: Sequence[Mapping[str, Any]]) -> Mixed:
-        """Several questions at once, each with its `endpoint`."""
-        return await self._ask(_Call("/v1/score", {"requests": list(requests)}, Mixed))
+    async def score(self, requests: Sequence[Part], *, gpc: bool = False) -> list[MixedPart]:
+        """Several questions at once, each a `ChurnPart`, `SegmentsPart` and so on; one part each, in order."""
+        return (await self._ask(calls.mixed(requests, gpc=gpc))).responses
 
     async def choose(
-        self, user_id: str, purpose: str, choice: Literal["grant", "withdraw"], *, notice_version: str = "1"
+        self,
+        user_id: str,
+        purpose: str,
+        choice: Literal["grant", "withdraw"],
+        *,
+        notice_version: str = "1",
+        age: int | None = None,
+        by: Literal["person", "guardian"] = "person",
+        gpc: bool = False,
     ) -> ConsentRecorded:
         """Grant or withdraw one purpose for one person; in force when this returns."""
-        return await self._ask(_choice(user_id, purpose, choice, notice_version))
+        call = calls.choice(user_id, purpose, choice, notice_version=notice_version, age=age, by=by, gpc=gpc)
+        return await self._ask(call)
+
+    async def receipts(self, user_id: str) -> Receipts:
+        """A receipt for each choice of one person, and the key they are checked with."""
+        return await self._ask(calls.receipts(user_id))
+
+    async def set_gpc(self, user_id: str, *, on: bool = True) -> SignalRecorded:
+        """Set or lift the Global Privacy Control as one person's setting; in force when this returns."""
+        return await self._ask(calls.signal(user_id, on=on))
+
+    async def export(self, user_id: str) -> dict[str, Any]:
+        """Everything held of one person."""
+        return await self._ask(calls.export(user_id))
+
+    async def erase(self, user_id: str, *, confirm: Literal["erase everything"]) -> dict[str, Any]:
+        """Erase one person everywhere; takes some seconds and gives the signed certificate."""
+        return await self._ask(calls.erasure(user_id, confirm=confirm))
 
     async def collect(self, events: Sequence[Mapping[str, Any]]) -> EventsCollected:
         """Take in what happened."""
-        return await self._ask(_Call("/v1/events", {"events": list(events)}, EventsCollected))
+        return await self._ask(calls.events(events))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -221,5 +249,5 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _ask(self, call: _Call[T]) -> T:
-        return call.read(await self._http.post(call.path, content=call.content()))
+    async def _ask(self, call: Call[T]) -> T:
+        return call.read(await self._http.post(call.path, content=call.content(), headers=call.headers()))

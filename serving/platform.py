@@ -56,6 +56,7 @@ from storage.redis_server import connect, connect_async
 __all__ = ["Platform", "Stores"]
 
 _log = logging.getLogger("aap.serving")
+_ROOT = Path(__file__).resolve().parents[1]
 _EVERY_S = 2.0
 _LOOKED_UP = timedelta(minutes=1)
 
@@ -99,7 +100,7 @@ class Platform:
         )
         self.exposures = Exposures(self.layout.exposures)
         self.vitals = Vitals(self.layout.vitals)
-        self.records = PredictionRecords(self.layout.predictions)
+        self.records = PredictionRecords(self.layout.predictions, code_revision=code_revision(_ROOT))
         self.traces = Traces(settings.traces_url, share=settings.traces_share)
         self.served = ServedSample(self.layout.served, rate=settings.served_sample_rate)
         self.audit = Audit(self.layout.audit, user_keys=self.pseudonyms.user_keys)
@@ -193,7 +194,6 @@ class Platform:
         self.audit.note(what, by="the service", outcome="answered", at=at, times=len(user_keys), keys=user_keys)
 
     def _keep(self) -> None:
-        self.records.code_revision = code_revision(Path(__file__).parents[1])
         told = False
         while not self._stopping.wait(_EVERY_S):
             self._keep_up()

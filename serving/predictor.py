@@ -144,7 +144,8 @@ class Predictor:
             result = answering.items(given.ranked, names, explain=asked.explain)
             answer = _answer(ids[i], given.used, decision, outcomes[i], result, assigned.get(i))
             evidence = Evidence(
-                user_keys[i], decision.ledger_seq, read, None, None, asked, histories[i], given.strategy, catalogue
+                *(user_keys[i], decision.ledger_seq, read, None, None, asked, histories[i], given.strategy, catalogue),
+                explanations=answering.explanations(given.ranked) if asked.explain else None,
             )
             rows.append(record(answer, evidence, endpoint="recommendations", used=given.used, at=now))
             answers.append(answer)

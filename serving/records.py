@@ -50,6 +50,7 @@ SCHEMA = pa.schema(
         pa.field("strategy", pa.string()),
         pa.field("outcome", pa.string(), nullable=False),
         pa.field("answer", pa.string(), nullable=False),
+        pa.field("explanations", pa.list_(pa.string())),
     ]
 )
 
@@ -69,14 +70,16 @@ class Evidence:
     strategy: str | None = None
     catalogue: str | None = None
     """Which catalogue the filters were applied to, if they needed one."""
+    explanations: Sequence[str] | None = None
+    """Of an explained list, `answering.explanations`: what is sent names items as the catalogue calls them today."""
 
 
 class PredictionRecords:
-    """The records under `folder`, written every few seconds. `code_revision` goes into each that comes after it is set."""
+    """The records under `folder`, written every few seconds; `code_revision` goes into each."""
 
-    def __init__(self, folder: Path, *, every_s: float = 2.0) -> None:
+    def __init__(self, folder: Path, *, code_revision: str | None = None, every_s: float = 2.0) -> None:
         self._batches = Batches(folder, SCHEMA, every_s=every_s)
-        self.code_revision: str | None = None
+        self._code_revision = code_revision
 
     @property
     def dropped(self) -> int:
@@ -86,7 +89,7 @@ class PredictionRecords:
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Take records; returns at once."""
         for row in rows:
-            row["code_revision"] = self.code_revision
+            row["code_revision"] = self._code_revision
         self._batches.add(rows)
 
     def flush(self) -> None:
@@ -136,4 +139,5 @@ def record(answer: Answer[Any], evidence: Evidence, *, endpoint: str, used: InUs
         "strategy": evidence.strategy if allowed else None,
         "outcome": str(answer.outcome),
         "answer": msgspec.json.encode(answer.result).decode(),
+        "explanations": evidence.explanations,
     }

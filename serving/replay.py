@@ -6,6 +6,7 @@ is said with the reason.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -80,7 +81,7 @@ def find(prediction_id: str, *, records: Path) -> dict[str, Any]:
 
 def replay(record: dict[str, Any], *, registry: Versions, consent: Consent, shelves: Shelves, now: datetime) -> Replay:
     """Make the answer of `record` again. Never raises for what keeps an answer from being made."""
-    recorded = _nameless(msgspec.json.decode(record["answer"]))
+    recorded = _nameless(msgspec.json.decode(record["answer"]), record["explanations"])
     head = (
         *(record["prediction_id"], record["endpoint"], record["time"]),
         *(record["model"], record["model_version"], record["code_revision"]),
@@ -91,7 +92,11 @@ def replay(record: dict[str, Any], *, registry: Versions, consent: Consent, shel
         computed = _compute(record, _model(record, registry), shelves=shelves)
     except CantReplay as reason:
         return Replay(*head, same=None, recorded=recorded, why_not=str(reason))
-    again = _nameless(msgspec.json.decode(msgspec.json.encode(computed)))
+    explained = record["explanations"] is not None
+    again = _nameless(
+        msgspec.json.decode(msgspec.json.encode(computed)),
+        [item.explanation for item in computed] if explained else None,
+    )
     return Replay(*head, same=again == recorded, recorded=recorded, computed=again)
 
 
@@ -132,11 +137,11 @@ def _compute(record: dict[str, Any], model: Any, *, shelves: Shelves) -> Any:
             raise CantReplay("the catalogue that its filters were applied to has been replaced since")
         among = shelves.among(asked.filters)
         if not record["consent_allowed"]:
-            return answering.items(answering.popular(model, asked=asked, among=among), {})
+            return answering.items(answering.popular(model, asked=asked, among=among), {}, explain=asked.explain)
         (ranked,) = answering.recommended(
             model, [record["sequences"]], strategy=record["strategy"], asked=asked, among=among
         )
-        return answering.items(ranked, {})
+        return answering.items(ranked, {}, explain=asked.explain)
     if record["outcome"] != "answered":
         return None
     # A null in a list of values is a NaN that Parquet kept as such; None comes of files of other writers.
@@ -145,6 +150,12 @@ def _compute(record: dict[str, Any], model: Any, *, shelves: Shelves) -> Any:
     return answering.FROM_VALUES[record["endpoint"]](model, values, asked=explained)[0]
 
 
-def _nameless(answer: Any) -> Any:
-    """An answer without the items' names, which are the catalogue's and not the model's, and sentences that use them."""
-    return [{**item, "name": None, "explanation": None} for item in answer] if isinstance(answer, list) else answer
+def _nameless(answer: Any, explanations: Sequence[str] | None) -> Any:
+    """An answer without the items' names, which are the catalogue's and not the model's; its sentences name items by id.
+
+    Records written before sentences were kept that way have none to compare.
+    """
+    if not isinstance(answer, list):
+        return answer
+    sentences: Sequence[str | None] = explanations or [None] * len(answer)
+    return [{**item, "name": None, "explanation": why} for item, why in zip(answer, sentences, strict=True)]

@@ -12,17 +12,23 @@ import msgspec
 from serving.errors import NotJson, UnusableFields, WrongContentType
 
 __all__ = [
+    "AnomaliesPart",
     "Asked",
     "ChoiceRequest",
+    "ChurnPart",
     "Context",
     "EventsRequest",
     "Explained",
     "Filters",
     "MixedRequest",
+    "Part",
     "PredictionRequest",
     "Ranked",
     "RecommendationRequest",
+    "RecommendationsPart",
     "ScoreRequest",
+    "SegmentsPart",
+    "SimilarPart",
     "SimilarRequest",
     "UserId",
     "check_content_type",

@@ -1,7 +1,7 @@
 """Running the service: `bentoml serve` as its own process group, watched until it ends.
 
-`<home>/run/serve.json` says where it listens, from the moment it answers until it stops. SIGTERM and Ctrl-C let the
-calls in flight finish.
+`<home>/run/serve.json`, or the same below `AAP_RUN_DIR`, says where it listens, from the moment it answers until it stops.
+SIGTERM and Ctrl-C let the calls in flight finish.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from settings.config import Settings, SettingsError
 from storage.detached import free_port
 from storage.errors import ProcessFailed
 from storage.files import make_folder, write_atomically
-from storage.layout import Layout
+from storage.layout import own_run
 from storage.redis_server import ensure_running
 
 __all__ = ["Listening", "listening", "serve", "trust"]
@@ -53,7 +53,6 @@ def serve(settings: Settings, *, ready: Callable[[Listening], None] = lambda _: 
     Raises `FlagsUnusable`, `SettingsError` or a `StorageError` for what a person must correct first, and
     `ProcessFailed` when the server doesn't come up.
     """
-    layout = Layout(settings.home)
     _check_host(settings)
     _check_tls(settings)
     read_flags(settings.settings_dir / "flags.json")
@@ -62,11 +61,11 @@ def serve(settings: Settings, *, ready: Callable[[Listening], None] = lambda _: 
 
         server_of(settings.flagd_url)
     ensure_running(settings)
-    state = make_folder(layout.run) / "serve.json"
+    state = make_folder(own_run(settings)) / "serve.json"
     port = settings.port or free_port(settings.host)
     server = subprocess.Popen(
         [*_COMMAND, "--host", settings.host, "--port", str(port), "--working-dir", str(_ROOT), *_tls_options(settings)],
-        env=_environment(settings, layout),
+        env=_environment(settings),
         cwd=_ROOT,
         start_new_session=True,
     )
@@ -90,7 +89,7 @@ def serve(settings: Settings, *, ready: Callable[[Listening], None] = lambda _: 
 def listening(settings: Settings) -> Listening | None:
     """Where the service of this home answers, or None when none runs."""
     try:
-        stored = json.loads((Layout(settings.home).run / "serve.json").read_bytes())
+        stored = json.loads((own_run(settings) / "serve.json").read_bytes())
         found = Listening(int(stored["pid"]), int(stored["port"]), str(stored["url"]))
         os.kill(found.pid, 0)
     except (OSError, ValueError, KeyError, TypeError):
@@ -98,14 +97,14 @@ def listening(settings: Settings) -> Listening | None:
     return found
 
 
-def _environment(settings: Settings, layout: Layout) -> dict[str, str]:
+def _environment(settings: Settings) -> dict[str, str]:
     """The server's environment: our settings, BentoML's files under home, no telemetry, one thread a library."""
     root = os.pathsep.join(p for p in (str(_ROOT), os.environ.get("PYTHONPATH", "")) if p)
     return {
         **os.environ,
         **{f"AAP_{k.upper()}": str(v) for k, v in settings.model_dump(mode="json").items() if v is not None},
         "PYTHONPATH": root,
-        "BENTOML_HOME": str(make_folder(layout.run / "bentoml")),
+        "BENTOML_HOME": str(make_folder(own_run(settings) / "bentoml")),
         "BENTOML_DO_NOT_TRACK": "True",
         "DO_NOT_TRACK": "1",
         "OPENBLAS_NUM_THREADS": "1",

@@ -41,6 +41,10 @@ class Settings(BaseSettings):
         default=Path(__file__).parent,
         description="Folder with training.yaml and flags.json (the package's own by default).",
     )
+    run_dir: Path | None = Field(
+        default=None,
+        description="Folder that says where this machine's service listens, for replicas of one home; <home>/run by default.",
+    )
     redis_url: str | None = Field(
         default=None, description="Redis to use; without it a server is started under <home>/redis."
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Layout"]
+from settings.config import Settings
+
+__all__ = ["Layout", "own_run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +140,8 @@ class Layout:
     def logs(self) -> Path:
         """Logs of background processes."""
         return self.home / "logs"
+
+
+def own_run(settings: Settings) -> Path:
+    """The folder of this machine's service: `run_dir`, where replicas share a home and each says for itself where it is."""
+    return settings.run_dir.absolute() if settings.run_dir else Layout(settings.home).run

@@ -15,7 +15,9 @@ import yaml
 
 import pipelines.schedule as scheduled
 from cli.schedule import schedule
+from models.revision import WRITTEN
 from pipelines.schedule import SCHEDULED, Place
+from settings.config import Settings
 
 _DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 _PLACE = Place(Path("aap"), Path("/data"), "aap", "aap:0.1.0", "aap-home")
@@ -26,15 +28,21 @@ Document = dict[str, Any]
 def _documents() -> list[Document]:
     return [
         *yaml.safe_load_all((_DEPLOY / "kubernetes.yaml").read_text()),
+        *yaml.safe_load_all((_DEPLOY / "secret.yaml").read_text()),
         *yaml.safe_load_all(scheduled.kubernetes(list(SCHEDULED.values()), _PLACE)),
     ]
+
+
+def _named(kind: str, name: str) -> Document:
+    (found,) = (one for one in _documents() if (one["kind"], one["metadata"]["name"]) == (kind, name))
+    return found
 
 
 def _pods() -> list[Document]:
     """What each document would start."""
     found = []
     for one in _documents():
-        spec = one["spec"].get("jobTemplate", one)["spec"]
+        spec = one.get("spec", {}).get("jobTemplate", one).get("spec", {})
         if "template" in spec:
             found.append(spec["template"]["spec"])
     return found
@@ -46,7 +54,7 @@ def test_kubernetes_takes_every_document_and_knows_every_field(document: Documen
 
 
 def test_the_validator_refuses_a_field_that_kubernetes_does_not_have() -> None:
-    document = _documents()[0]
+    document = _named("Service", "aap")
     document["spec"]["prots"] = document["spec"].pop("ports")
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
@@ -81,6 +89,36 @@ def test_service_and_jobs_share_one_image_home_and_user_and_it_is_the_image_s() 
     for container in containers:
         assert home in {mount["mountPath"] for mount in container["volumeMounts"]}
         assert container["envFrom"] == [{"secretRef": {"name": "aap"}}]
+
+
+def test_the_secret_and_the_volume_that_pods_name_are_declared_and_the_secret_says_nothing() -> None:
+    told = _named("Secret", "aap")["stringData"]
+    assert set(told) == {"AAP_REDIS_URL", "AAP_LEDGER_URL", "AAP_MLFLOW_URL"}
+    assert set(told) <= {f"AAP_{name.upper()}" for name in Settings.model_fields}
+    assert set(told.values()) == {""}, "a value in it would be everybody's who reads the repository"
+    claims = {
+        v["persistentVolumeClaim"]["claimName"] for p in _pods() for v in p["volumes"] if "persistentVolumeClaim" in v
+    }
+    (claim,) = claims
+    assert _named("PersistentVolumeClaim", claim)["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_what_a_replica_says_of_itself_is_not_on_the_volume_that_all_of_them_mount() -> None:
+    (container,) = _pods()[0]["containers"]
+    (own,) = (one["value"] for one in container["env"] if one["name"] == "AAP_RUN_DIR")
+    (home,) = (mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "home")
+    (scratch,) = (mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "scratch")
+    assert Path(own).is_relative_to(scratch)
+    assert not Path(own).is_relative_to(home)
+
+
+def test_the_build_of_the_image_writes_the_commit_to_where_the_code_looks_for_it() -> None:
+    recipe = (_DEPLOY / "Dockerfile").read_text()
+    assert re.search(rf'^ARG REVISION=\nRUN echo "\$REVISION" > {WRITTEN}$', recipe, re.MULTILINE)
+    assert ".git" in (_DEPLOY / "Dockerfile.dockerignore").read_text().split()
+    assert "--build-arg REVISION=$(git rev-parse HEAD)" in recipe
+    composed = yaml.safe_load((_DEPLOY.parent / "compose.yaml").read_text())
+    assert composed["services"]["serve"]["build"]["args"] == {"REVISION": "${REVISION:-}"}
 
 
 def test_the_image_a_schedule_names_unasked_is_the_deployed_one(capsys: pytest.CaptureFixture[str]) -> None:

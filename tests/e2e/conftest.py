@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
+import psutil
+import pyarrow.dataset as ds
 import pytest
 
+from cli.main import main
 from cli.up import start_all, stop_all
 from security.api_keys import ApiKeys, Scope
+from serving.records import SCHEMA
+from serving.run import listening
 from settings.config import Settings, load_settings
 from storage.layout import Layout
 from tests.shop import small_shop
@@ -34,6 +43,68 @@ class Running:
         """Grant or withdraw by HTTP."""
         answer = self.client.post("/v1/consent", json={"user_id": user, "purpose": purpose, "choice": choice})
         assert answer.status_code == 200, answer.text
+
+    def known(self) -> list[str]:
+        """People whose churn is answered."""
+        everybody = [f"client-{i}" for i in range(60)]
+        return [who for who, a in zip(everybody, self.ask("churn", *everybody), strict=True) if a["result"]]
+
+    def records(self, *columns: str) -> list[dict[str, Any]]:
+        """The predictions on record by now: these columns, or all."""
+        files = [str(file) for file in Layout(self.settings.home).predictions.rglob("day=*/*.parquet")]
+        found: list[dict[str, Any]] = (
+            ds.dataset(files, schema=SCHEMA, format="parquet").to_table(columns=list(columns) or None).to_pylist()
+        )
+        return found
+
+    def wait_for(self, predictions: set[str]) -> list[dict[str, Any]]:
+        """Everything on record, once these are."""
+        deadline = time.monotonic() + 15
+        while not predictions <= {row["prediction_id"] for row in self.records("prediction_id")}:
+            assert time.monotonic() < deadline, "some answers are not on record"
+            time.sleep(0.2)
+        return self.records()
+
+    def workers(self) -> set[int]:
+        """The processes that answer."""
+        place, found = listening(self.settings), set()
+        assert place is not None
+        for process in psutil.Process(place.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, too, is none any more
+                if any(word.startswith("_bentoml_impl.worker") for word in process.cmdline()):
+                    found.add(process.pid)
+        return found
+
+
+def connected_to(given: httpx.Response, workers: set[int]) -> set[int]:
+    """Which of these processes the answer came from: the one that holds the other end of its connection."""
+    _, port = given.extensions["network_stream"].get_extra_info("client_addr")
+    found = set()
+    for pid in workers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any(end.raddr and end.raddr.port == port for end in psutil.Process(pid).net_connections("tcp")):
+                found.add(pid)
+    return found
+
+
+Aap = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def aap(running: Running, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Aap:
+    """Run a command on the shop as the console script does, in this process; gives exit code and output."""
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setenv("AAP_HOME", str(running.settings.home))
+        monkeypatch.setattr(sys, "argv", ["aap", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return code, " ".join(capsys.readouterr().out.split())
+
+    return run
 
 
 @pytest.fixture(scope="module")

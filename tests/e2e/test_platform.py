@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from cli.up import start_all
 from feature_repo.retrieval import open_retrieval
 from models.registry import open_registry
+from models.revision import code_revision
 from models.roster import MODELS
 from pipelines.consistency import open_served
 from privacy.person_rows import count_rows
@@ -21,12 +29,16 @@ from security.pseudonyms import load_pseudonyms
 from serving.catalogue import Shelves, catalogue_stamp
 from serving.errors import UnknownPrediction
 from serving.replay import find, replay
+from serving.run import listening
+from settings.config import load_settings
 from storage import detached, redis_server
 from storage.embedded import read_state
 from storage.folder import archive_folder, features_folder
 from storage.layout import Layout
 from storage.locks import hold
-from tests.e2e.conftest import Running
+from tests.e2e.callers import asking
+from tests.e2e.conftest import Aap, Running, connected_to
+from tests.e2e.swapping import Loaded, other_versions
 
 PERSONAL = ("churn", "segments", "anomalies")
 
@@ -153,7 +165,12 @@ def test_items_like_an_item_and_mixed_batches_are_answered(running: Running) -> 
 
 
 def test_every_kind_of_answer_is_replayed_bit_for_bit_from_its_record(running: Running) -> None:
-    asked = {"churn": {"explain": True}, "anomalies": {"explain": True}, "segments": {}, "recommendations": {"n": 7}}
+    asked = {
+        "churn": {"explain": True},
+        "anomalies": {"explain": True},
+        "segments": {},
+        "recommendations": {"n": 7, "explain": True},
+    }
     ids = [
         str(answer["prediction_id"])
         for endpoint, options in asked.items()
@@ -173,6 +190,8 @@ def test_every_kind_of_answer_is_replayed_bit_for_bit_from_its_record(running: R
                 time.sleep(0.2)
         found = replay(record, registry=registry, consent=door, shelves=shelves, now=running.settings.now())
         assert (found.same, found.why_not) == (True, None), found
+        if found.endpoint == "recommendations":
+            assert all(item["explanation"] for item in found.computed)
 
 
 def test_without_a_key_nothing_is_answered(running: Running) -> None:
@@ -266,3 +285,133 @@ def test_the_console_shows_what_the_whole_platform_has_done(running: Running) ->
     assert "be shown now" not in answer.text  # which a section says whose store is down
     key_of = load_pseudonyms(Layout(running.settings.home)).user_key
     assert not any(who in answer.text for user in users for who in (f">{user}<", key_of(user)))
+
+
+def test_answers_and_models_say_which_code_made_them(running: Running) -> None:
+    revision = code_revision(Path(__file__).resolve().parents[2])
+    (answer,) = running.ask("churn", "client-0")
+    made_by = {row["code_revision"] for row in running.wait_for({str(answer["prediction_id"])})}
+    registry = open_registry(running.settings)
+    tags = {version.tags["git_revision"] for name in MODELS for version in registry.versions(name)}
+    if revision is None:
+        assert (made_by, tags) == ({None}, {"unknown"}), "there is neither git nor a build that would have said it"
+        return
+    # Each process asked for itself, and somebody may commit or change files while the tests run.
+    for said in (*made_by, *tags):
+        assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", str(said))
+
+
+def test_an_answer_is_made_again_by_a_command_and_one_that_is_not_the_same_ends_it_with_1(
+    running: Running, aap: Aap
+) -> None:
+    (answer,) = running.ask("segments", "client-0")
+    wanted = str(answer["prediction_id"])
+    running.wait_for({wanted})
+    code, told = aap("replay", wanted)
+    assert (code, "Made again, and every bit is the same." in told) == (0, True), told
+    code, told = aap("replay", wanted, "--json")
+    assert (code, json.loads(told)["same"]) == (0, True)
+    assert aap("replay", "0" * 32)[0] != 0
+
+
+def test_live_quality_waits_for_what_people_will_buy(running: Running, aap: Aap) -> None:
+    asked = [running.ask(endpoint, *running.known()) for endpoint in ("churn", "recommendations")]
+    running.wait_for({str(answer["prediction_id"]) for answers in asked for answer in answers})
+    code, told = aap("models", "live-quality", "--json")
+    assert code == 0, told
+    found = json.loads(told)["live_quality"]
+    assert {line["model"] for line in found} >= {"churn", "recommendation"}
+    assert all(line["answers"] == 0 and line["waiting"] > 0 for line in found), (
+        "the shop's clock stands at its last day"
+    )
+
+
+def test_champions_are_swapped_rolled_back_and_refused_while_every_call_is_answered(running: Running, aap: Aap) -> None:
+    registry = open_registry(running.settings)
+    champion = registry.champion("churn")
+    assert champion is not None
+    other, bad = other_versions(registry)
+    with asking(running.client, running.known()) as calls:
+        calls.by(champion.version, within_s=10)
+        assert aap("models", "promote", "churn", str(other))[0] == 0
+        calls.by(other, within_s=20)
+        code, told = aap("models", "rollback", "churn")
+        assert (code, told) == (0, f"churn version {champion.version} is the champion again.")
+        calls.by(champion.version, within_s=20)
+        registry.promote("churn", bad)
+        deadline = time.monotonic() + 20
+        while not registry.version("churn", bad).refusal and time.monotonic() < deadline:
+            time.sleep(0.1)
+        code, told = aap("models", "why", "churn", str(bad))
+        assert (code, "The service refuses to answer with it: File model.ubj" in told) == (0, True), told
+        assert aap("models", "rollback", "churn")[0] == 0
+        calls.by(champion.version, within_s=20)
+    assert calls.failed == []
+    assert {version for _, version, _ in calls.answered} == {champion.version, other}
+    assert "Promoted by hand." in aap("models", "why", "churn", str(other))[1]
+    _is_that_versions(running, {prediction: (by, said) for prediction, by, said in calls.answered})
+
+
+def test_told_to_stop_it_answers_every_call_it_has_begun_and_leaves_the_record_of_each(running: Running) -> None:
+    place, known = listening(running.settings), running.known()
+    assert place is not None
+    (last,) = running.ask("churn", known[0])
+    before = {row["prediction_id"] for row in running.wait_for({str(last["prediction_id"])})}
+    with asking(running.client, known) as calls:
+        time.sleep(1)
+        told_at = time.monotonic()
+        os.kill(place.pid, signal.SIGTERM)
+        deadline = told_at + 45
+        while psutil.pid_exists(place.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert not psutil.pid_exists(place.pid)
+    assert len(calls.answered) > 20
+    assert all(began > told_at for began, _ in calls.failed), "a call sent before was not answered"
+    after = {row["prediction_id"] for row in running.records("prediction_id")}
+    assert after - before == {prediction for prediction, _, _ in calls.answered}, "what was answered, and nothing else"
+
+
+@pytest.mark.full
+def test_a_killed_worker_is_replaced_and_both_answer_predictions_again(running: Running, tmp_path: Path) -> None:
+    home = running.settings.home
+    with (home / "aap.env").open("a") as file:
+        file.write(f"AAP_WORKERS=2\nAAP_RUN_DIR={tmp_path / 'own'}\n")
+    running = replace(running, settings=load_settings(home))
+    assert start_all(running.settings) == []
+    place = listening(running.settings)
+    assert place is not None
+    assert not (Layout(home).run / "serve.json").exists(), "that would be every replica's"
+    workers = running.workers()
+    assert len(workers) == 2
+    killed = min(workers)
+    os.kill(killed, signal.SIGKILL)
+    deadline = time.monotonic() + 90
+    answering: set[int] = set()
+    while len(answering) < 2:
+        assert time.monotonic() < deadline, f"of {running.workers()} only {answering} answered"
+        with contextlib.ExitStack() as callers:
+            for _ in range(8):
+                caller = callers.enter_context(
+                    httpx.Client(base_url=place.url, headers=running.client.headers, timeout=30)
+                )
+                # One worker lives, so that none may be refused a connection; the new one answers 503 while it loads.
+                given = caller.post("/v1/churn", json={"user_ids": ["client-0"]})
+                assert given.status_code in (200, 503), given.text
+                if given.status_code == 200:
+                    answering |= connected_to(given, running.workers() - {killed})
+        time.sleep(0.2)
+
+
+def _is_that_versions(running: Running, said: dict[str, tuple[int, float]]) -> None:
+    """Each answer is on record, and the version it named says the very same to what is recorded."""
+    records = {row["prediction_id"]: row for row in running.wait_for(set(said))}
+    door, loaded = open_retrieval(running.settings), Loaded(open_registry(running.settings))
+    for prediction, (version, probability) in said.items():
+        again = replay(
+            records[prediction],
+            registry=loaded,
+            consent=door,
+            shelves=Shelves(door.catalogue),
+            now=running.settings.now(),
+        )
+        assert (again.same, int(again.version), again.computed["probability"]) == (True, version, probability)

@@ -14,8 +14,9 @@ import pytest
 from models.artifact import digests
 from models.errors import CorruptArtifact, NoChampion, StoreUnavailable, UnknownModel, UnknownVersion
 from models.registry import Registry
+from models.revision import WRITTEN, code_revision
 from models.roster import MODELS
-from models.training import code_revision, train
+from models.training import train
 from tests.models.conftest import AS_OF
 
 
@@ -167,6 +168,14 @@ def test_the_code_revision_is_that_of_the_checkout_or_nothing(tmp_path):
     assert code_revision(tmp_path) is None
     found = code_revision(Path(__file__).parent)
     assert found is None or len(found.removesuffix("+changes")) == 40
+
+
+def test_without_git_the_code_revision_is_what_the_build_wrote(tmp_path):
+    (tmp_path / WRITTEN).write_text("4f1c\n")
+    assert code_revision(tmp_path) == "4f1c"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / WRITTEN).write_text("\n")
+    assert code_revision(tmp_path / "empty") is None
 
 
 def test_new_segments_take_over_the_numbers_of_the_champions(registry, fitted, shop, settings):

@@ -20,7 +20,6 @@ from consent.policy import Status
 from consent.purposes import Purpose
 from feature_repo.retrieval import open_retrieval
 from models.registry import open_registry
-from models.revision import code_revision
 from models.roster import MODELS
 from pipelines.consistency import check_consistency
 from pipelines.promotion import training_settings
@@ -96,9 +95,6 @@ class TrainedWorld:
         """Answer everybody about everything over HTTP, and take in what they do meanwhile."""
         platform = Platform(self.settings)
         platform.models.refresh()
-        platform.records.code_revision = code_revision(
-            Path(__file__).parents[2]
-        )  # else it comes while calls are answered
         keys = ApiKeys(self.layout.api_keys)
         key = keys.create("everything", scopes=list(Scope), now=self.settings.now())
         with calling(platform) as client:

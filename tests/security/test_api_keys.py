@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -100,3 +102,36 @@ def test_what_cannot_be_a_key_is_not_looked_up(keys: ApiKeys, monkeypatch: pytes
     for given in ("", "aap_", "aap_short", "x" * 10_000):
         assert keys.verify(given, now=NOW) is None
     assert looked_up == []
+
+
+def _journal(path: Path) -> str:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+
+def test_a_file_with_a_write_ahead_log_goes_on_without_one_once_nobody_else_has_it_open(tmp_path: Path) -> None:
+    path = tmp_path / "security" / "api_keys.db"
+    before = ApiKeys(path)
+    first = before.create("first", scopes=["predict"], now=NOW)
+    before.close()
+    older = sqlite3.connect(path, isolation_level=None)
+    older.execute("PRAGMA journal_mode=WAL")
+    older.execute("SELECT * FROM api_keys").fetchall()
+    while_open = ApiKeys(path)
+    second = while_open.create("second", scopes=["predict"], now=NOW)
+    assert _journal(path) == "wal"
+    while_open.close()
+    older.close()
+    alone = ApiKeys(path)
+    assert all(alone.verify(key, now=NOW) is not None for key in (first, second))
+    assert _journal(path) == "delete"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    alone.close()
+
+
+def test_a_new_file_has_no_write_ahead_log_for_replicas_on_other_machines_would_not_see_it(tmp_path: Path) -> None:
+    keys = ApiKeys(tmp_path / "security" / "api_keys.db")
+    key = keys.create("shop", scopes=["predict"], now=NOW)
+    assert keys.verify(key, now=NOW) is not None
+    assert [file.name for file in (tmp_path / "security").iterdir()] == ["api_keys.db"]
+    keys.close()

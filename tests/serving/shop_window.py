@@ -132,7 +132,9 @@ class Habits:
             if strategy not in ("buy_again", "discover"):
                 raise UnknownStrategy(f"No strategy {strategy!r}; choose one of: buy_again, discover.")
             ranked = [i for i in items if (i in bought) == (strategy == "buy_again")] if bought else items
-            lists.append([Recommendation(i, 1.0, strategy if bought else "popular") for i in ranked[:n]])
+            # All of its items are of one category.
+            most = min(n, wishes.most_a_category or n)
+            lists.append([Recommendation(i, 1.0, strategy if bought else "popular") for i in ranked[:most]])
         return lists
 
     def similar(self, item_id: str, n: int) -> list[Recommendation]:

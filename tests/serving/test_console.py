@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-import shutil
-import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -36,6 +35,7 @@ from serving.console import (
 from serving.console_page import render
 from settings.config import Settings
 from storage.layout import Layout
+from tests.serving.browser import Browser, browsing
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 SECTIONS = ("models", "experiments", "freshness", "consistency", "consent", "denials", "drift", "latency")
@@ -211,17 +211,36 @@ def test_a_signed_in_browser_cannot_be_made_to_change_anything(client: httpx.Cli
     assert answer.status_code == 401
 
 
-def test_a_browser_shows_every_section(tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("There is no Chromium on this machine.")
-    file, picture = tmp_path / "console.html", tmp_path / "console.png"
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browsing(tmp_path_factory.mktemp("browser")) as made:
+        yield made
+
+
+def test_a_browser_shows_the_running_service_s_sections_and_the_tab_key_alone_leads_to_each(
+    browser: Browser, client: httpx.Client, keys: dict[Scope, str]
+) -> None:
+    assert client.post("/v1/churn", json={"user_ids": ["u-17"]}).status_code == 200
+    browser.open(f"{client.base_url}/console", headers=basic(keys[Scope.ADMIN]))
+    said = browser.ask("document.documentElement.outerHTML")
+    assert set(SECTIONS) <= set(Reader(said).ids)
+    assert "Calls of churn by duration" in said
+    width = browser.ask("getComputedStyle(document.querySelector('main')).maxWidth")
+    assert width == "1088px", "the page's policy lets its style through"
+    assert len(browser.picture()) > 10_000
+    for place in ("#main", *(f"#{name}" for name in SECTIONS)):
+        browser.press("Tab")
+        assert browser.ask("document.activeElement.getAttribute('href')") == place
+        assert browser.ask("getComputedStyle(document.activeElement).outlineStyle") == "solid", "one sees where one is"
+        browser.press("Enter")
+        assert browser.ask("location.hash") == place
+        # Enter moved on to the section: the next link is reached from the one before it.
+        browser.ask(f"document.querySelector('a[href=\"{place}\"]').focus()")
+
+
+def test_a_browser_draws_the_plots_of_a_full_console(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "console.html"
     file.write_text(render(FULL))
-    command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}"]
-    options = ["--window-size=1100,2000", f"--screenshot={picture}", "--dump-dom", file.as_uri()]
-    shown = subprocess.run([*command, *options], capture_output=True, text=True, timeout=90, check=True).stdout
-    page = Reader(shown)
-    assert set(SECTIONS) <= set(page.ids)
-    assert page.all("polyline")
-    if picture.exists():
-        assert picture.stat().st_size > 10_000
+    browser.open(file.as_uri())
+    assert browser.ask("document.querySelector('polyline').getBoundingClientRect().width") > 100
+    assert len(browser.picture()) > 10_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ import pytest
 
 from consent.policy import Status
 from consent.purposes import Purpose
+from models.revision import code_revision
 from serving.errors import FeaturesDiffer, NoModel
 from serving.platform import Platform
 from serving.predictor import FLAG, Predictor
@@ -106,6 +108,28 @@ def test_recommendations_are_popular_for_who_said_no_and_personal_for_who_said_y
     assert (yes.experiment.flag, yes.experiment.variant) == (FLAG, "buy_again")
     assert yes.experiment.reason == "consent_not_granted"
     assert exposures(platform) == []
+
+
+def test_the_very_first_record_says_which_code_answered(
+    street: Street, platform: Platform, predictor: Predictor, now: datetime
+) -> None:
+    predictor.churn([street.key("no")], now=now)
+    assert [row["code_revision"] for row in records(platform)] == [code_revision(Path(__file__).resolve().parents[2])]
+
+
+def test_asked_to_explain_it_says_why_each_item_is_there_also_to_who_said_no(
+    street: Street, predictor: Predictor, choose: Callable[..., None], now: datetime
+) -> None:
+    choose("yes", PROFILED)
+    people = [street.key(u) for u in ("yes", "no")]
+    street.shelves.purchases = {people[0]: ["tea"]}
+    told = predictor.recommendations(people, asked=Ranked(1, strategy="discover", explain=True), now=now)
+    assert [i.explanation for answer in told for i in answer.result or ()] == [
+        "To the taste of similar customers.",
+        "Popular with many customers.",
+    ]
+    plain = predictor.recommendations(people, asked=Ranked(1, strategy="discover"), now=now)
+    assert [i.explanation for answer in plain for i in answer.result or ()] == [None, None]
 
 
 def test_the_variant_chooses_the_strategy_and_is_exposed_once(

@@ -12,6 +12,7 @@ import pytest
 from consent.policy import Status
 from consent.purposes import Purpose
 from models.errors import CorruptArtifact, UnknownVersion
+from models.ranking import Recommendation
 from serving.catalogue import Shelves
 from serving.errors import UnknownPrediction
 from serving.platform import Platform
@@ -77,12 +78,36 @@ def test_every_kind_of_answer_is_made_again_bit_for_bit(
     ids += [a.prediction_id for a in predictor.segments(people, now=now)]
     ids += [a.prediction_id for a in predictor.anomalies(people, asked=Explained(explain=True), now=now)]
     some = Ranked(2, filters=Filters(departments=("drinks", "dairy")))
-    for options in (Ranked(), some):
+    for options in (Ranked(), Ranked(explain=True), some):
         ids += [a.prediction_id for a in predictor.recommendations(people, asked=options, now=now)]
     for prediction in ids:
         found = again(prediction, stamp=None, catalogue=None if prediction in ids[:-2] else "None")
         assert (found.same, found.why_not) == (True, None)
         assert found.computed == found.recorded
+
+
+def test_why_an_item_is_shown_is_made_again_by_item_ids_whatever_the_catalogue_calls_them_now(
+    street: Street,
+    predictor: Predictor,
+    again: Callable[..., Replay],
+    asked: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def with_tea(*_: object, **__: object) -> list[list[Recommendation]]:
+        return [[Recommendation("milk", 1.0, "similar_taste", because="tea"), Recommendation("tea", 0.5, "popular")]]
+
+    model = street.shop.champions["recommendation"][1]
+    monkeypatch.setattr(model, "recommend", with_tea)
+    people, now = [street.key("yes")], street.settings.now()
+    (answer,) = predictor.recommendations(people, asked=Ranked(explain=True), now=now)
+    assert answer.result is not None
+    assert [i.explanation for i in answer.result] == ["Goes with Tea.", "Popular with many customers."]
+    found = again(answer.prediction_id)
+    assert found.same is True
+    assert [i["explanation"] for i in found.computed] == ["Goes with tea.", "Popular with many customers."]
+    altered = again(answer.prediction_id, explanations=["Goes with bread.", "Popular with many customers."])
+    assert altered.same is False
+    assert again(answer.prediction_id, explanations=None).same is True, "as records were before they held sentences"
 
 
 def test_a_model_that_says_something_else_is_noticed(
