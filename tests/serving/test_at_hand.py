@@ -95,10 +95,11 @@ def test_what_is_told_to_be_read_later_comes_with_the_first_fetch(redis_server: 
         return [*over.mget(["a"]), *over.mget(["b"]), *over.mget(["c", "a"])]  # type: ignore[misc]
 
     async def fetches(**ahead: Any) -> int:
-        hand = AtHand(connect_async(redis_server), lambda over: over)
+        connected = connect_async(redis_server)
+        hand = AtHand(connected, lambda over: over)
         await asyncio.to_thread(client.config_resetstat)
         assert await hand.ask("test", question, **ahead) == [b"1", b"2", b"3", b"1"]
-        await hand.close()
+        await connected.aclose()
         return (await asyncio.to_thread(client.info, "commandstats"))["cmdstat_mget"]["calls"]
 
     assert asyncio.run(fetches()) == 3

@@ -159,11 +159,10 @@ def test_in_the_event_loop_features_and_variants_are_fetched_at_once(
     street.client.config_resetstat()
 
     async def again() -> list[Any]:
-        at_hand = platform.stores().at_hand
-        found = await at_hand.ask(
+        found = await platform.stores().at_hand.ask(
             "churn", lambda p: p.churn(keys, now=now), ahead=lambda p: p.reads_of_canary("churn", keys)
         )
-        await at_hand.close()
+        await platform.impatient.aclose()
         return found
 
     answers = asyncio.run(again())
