@@ -42,10 +42,10 @@ def run_job(
     """Do every step that is not done yet, then `finish`, which may be done twice as well.
 
     Raises `LockHeld` while another job runs, `StepFailed` where a step fails."""
-    layout, registry = Layout(settings.home), open_registry(settings)
+    layout = Layout(settings.home)
     state = layout.run / f"{job.replace(' ', '-')}.json"
     with hold(layout.run / "retrain.lock", what=f"the job {job}"):
-        left = load_record(state)
+        left, registry = load_record(state), open_registry(settings)
         with registry.run(f"{job} {as_of:%Y-%m-%d}", resume=left.run_id if left else None) as run:
             result = left or RetrainResult(as_of.isoformat(), run.id)
             save_record(result, state)

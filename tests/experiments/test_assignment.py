@@ -370,6 +370,7 @@ def test_a_share_grows_only_in_time_and_only_if_it_may(lab: Lab) -> None:
     assert ramp.step_of(flag, lab.client.get(ramp.ramp_key("x"))).share == 10, "what can't be read is the first step"
 
 
+@pytest.mark.full
 def test_a_splitter_with_a_bug_that_sends_51_in_100_to_one_arm_is_found_and_blocks_the_verdict(lab: Lab) -> None:
     """At this size one look finds it in 99 of 100 experiments (`test_sequential.py`)."""
     people = [f"{i:032x}" for i in range(120_000)]

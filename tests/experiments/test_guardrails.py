@@ -81,6 +81,7 @@ def test_a_canary_that_fails_or_is_slow_is_stopped(fails: float, slow: float) ->
     assert np.mean(found) >= 0.95
 
 
+@pytest.mark.full
 def test_of_four_hundred_variants_that_do_no_harm_at_most_five_in_a_hundred_are_stopped_for_what_people_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
