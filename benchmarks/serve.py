@@ -115,7 +115,7 @@ def run(*, rounds: int = 5, requests: int = 400, soak: int = 0, workers: int = 1
 
 
 def _experiment_on_churn(settings: Settings) -> Path:
-    """Settings under which everybody asked about churn is in an experiment: champion against a challenger of its kind."""
+    """Settings under which everybody asked about churn is in an experiment: the champion against itself, loaded twice."""
     registry = open_registry(settings)
     champion = registry.champion("churn")
     assert champion is not None

@@ -8,7 +8,6 @@ from what the version it names says to the recorded values.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import time
 from collections import defaultdict
@@ -16,14 +15,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 import pyarrow.dataset as ds
 
 from benchmarks.corner_shop import served, trained_shop
 from benchmarks.load import Connection, Target, json_body, run_loop
-from models import lineage
+from benchmarks.rivals import rivals
 from models.registry import ModelVersion, Registry, open_registry
 from serving.records import SCHEMA
 from storage.layout import Layout
@@ -68,7 +66,10 @@ def run(*, swaps: int = 20, requests: int = 10_000, customers: int = 300) -> Swa
     """Swap at least `swaps` times while at least `requests` calls are answered; about two minutes."""
     with trained_shop(customers=customers) as settings:
         registry = open_registry(settings)
-        good, bad = _versions(registry)
+        champion = registry.champion("churn")
+        assert champion is not None
+        other, bad = rivals(registry, champion)
+        good = (champion.version, other.version)
         more = {"AAP_RATE_LIMIT": "1000000000", "AAP_WORKERS": "2"}
         with served(settings, customers=customers, **more) as service:
             targets = [
@@ -89,31 +90,6 @@ def run(*, swaps: int = 20, requests: int = 10_000, customers: int = 300) -> Swa
             bad_versions=swaps // 5,
             bad_answers=seen.versions.count(bad.version),
         )
-
-
-def _versions(registry: Registry) -> tuple[tuple[int, int], ModelVersion]:
-    """The champion, one with half of its trees, and one whose file is altered after it was registered."""
-    champion = registry.champion("churn")
-    assert champion is not None
-    model: Any = registry.load(champion)
-    fewer = dataclasses.replace(model, booster=model.booster[: max(1, model.booster.num_boosted_rounds() // 2)])
-    other, bad = (_register(registry, fewer, made_of=champion) for _ in range(2))
-    file = Path(urlparse(bad.source).path) / "model.ubj"
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(bytes(content))
-    return (champion.version, other.version), bad
-
-
-def _register(registry: Registry, model: Any, *, made_of: ModelVersion) -> ModelVersion:
-    """A version that says of itself what `made_of` does: one that says nothing would not be loaded."""
-    manifest, people = (registry.read(made_of, path) for path in (lineage.MANIFEST, lineage.FILE))
-    assert manifest is not None
-    assert people is not None
-    with registry.run("bench swap") as run:
-        run.log_bytes(manifest, path=lineage.MANIFEST)
-        run.log_bytes(people, path=lineage.FILE)
-        return registry.register(model, run=run, tags=lineage.made_of(manifest, people))
 
 
 async def _swap_under_load(

@@ -18,6 +18,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.rivals import rivals
 from cli.up import start_all
 from feature_repo.retrieval import open_retrieval
 from models.registry import open_registry
@@ -38,7 +39,7 @@ from storage.layout import Layout
 from storage.locks import hold
 from tests.e2e.callers import asking
 from tests.e2e.conftest import Aap, Running, connected_to
-from tests.e2e.swapping import Loaded, other_versions
+from tests.e2e.swapping import Loaded
 
 PERSONAL = ("churn", "segments", "anomalies")
 
@@ -330,7 +331,7 @@ def test_champions_are_swapped_rolled_back_and_refused_while_every_call_is_answe
     registry = open_registry(running.settings)
     champion = registry.champion("churn")
     assert champion is not None
-    other, bad = other_versions(registry)
+    other, bad = (version.version for version in rivals(registry, champion))
     with asking(running.client, running.known()) as calls:
         calls.by(champion.version, within_s=10)
         assert aap("models", "promote", "churn", str(other))[0] == 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -251,3 +251,11 @@ class Street:
 
     def key(self, user_id: str) -> str:
         return load_pseudonyms(Layout(self.settings.home)).user_key(user_id)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for what another thread or process brings about."""
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +21,7 @@ from experiments.stops import stop
 from experiments.vitals import read_vitals
 from serving.platform import Platform
 from serving.predictor import FLAG
-from tests.serving.shop_window import Habits, Spend, Street
+from tests.serving.shop_window import Habits, Spend, Street, until
 from tests.serving.test_shadow import Rivals
 
 RETENTION, PROFILED = Purpose.MARKETING_RETENTION, Purpose.PERSONALIZE_PROFILED
@@ -180,13 +179,6 @@ def test_a_running_service_takes_up_a_flag_on_versions_and_its_challenger_withou
     assert not platform.challengers.versions(), "nobody wants one: it would only take memory"
     (platform.settings.settings_dir / "flags.json").write_text(json.dumps({"flags": version_flag()}))
     until(lambda: {a.model.version for a in platform.stores().predictor.churn(keys, now=now)} == {"1", "2"})
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_canary_declared_without_a_plan_is_ended_by_its_challengers_failures_and_the_champion_answers_everybody(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from security.api_keys import Scope
 from serving.platform import Platform
 from storage.layout import Layout
-from tests.serving.shop_window import Street, calling
+from tests.serving.shop_window import Street, calling, until
 
 _ROOM = 20
 
@@ -54,13 +53,6 @@ def _dropped(client: httpx.Client) -> float:
     )
 
 
-def _soon(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_calls_are_answered_lost_records_counted_and_recording_goes_on_when_there_is_room(
     street: Street, full: Disk, keys: dict[Scope, str]
 ) -> None:
@@ -87,12 +79,12 @@ def test_calls_are_answered_lost_records_counted_and_recording_goes_on_when_ther
         assert not platform.records._batches.flush()
         assert recorded() == set()
         ask(15)
-        _soon(lambda: _dropped(client) == before + 10)
+        until(lambda: _dropped(client) == before + 10)
         assert client.get("/readyz").status_code == 200
         full.free()
-        _soon(lambda: set(waiting) <= recorded())
+        until(lambda: set(waiting) <= recorded())
         assert len(recorded()) == _ROOM
-        _soon(lambda: platform.records._batches.waiting == 0)
+        until(lambda: platform.records._batches.waiting == 0)
         after = ask(3)
-        _soon(lambda: set(after) <= recorded())
+        until(lambda: set(after) <= recorded())
         assert _dropped(client) == before + 10
