@@ -5,6 +5,7 @@ A person's result never depends on who else is asked about.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -99,9 +100,14 @@ def recommended(
     return lists
 
 
-def popular(model: Any, *, asked: Ranked, among: Collection[str] | None = None) -> list[Any]:
-    """The most popular items, for people who are answered from nothing about them."""
-    return _first_allowed(model.top, asked=asked, among=among)
+def popular(
+    model: Any, *, asked: Ranked, among: Collection[str] | None = None, categories: Mapping[str, str] | None = None
+) -> list[Any]:
+    """The most popular items, for people who are answered from nothing about them.
+
+    `categories` of items, where no more than `asked.most_a_category` of one may show.
+    """
+    return _first_allowed(model.top, asked=asked, among=among, categories=categories or {})
 
 
 def similar(model: Any, item_id: str, *, n: int) -> list[Any]:
@@ -127,13 +133,32 @@ def mentioned(lists: Iterable[Sequence[RankedItem]]) -> Iterator[str]:
     return (i for ranked in lists for r in ranked for i in (r.item_id, r.because) if i is not None)
 
 
-def _first_allowed(rank: Callable[[int], list[R]], *, asked: Ranked, among: Collection[str] | None) -> list[R]:
+def _first_allowed(
+    rank: Callable[[int], list[R]], *, asked: Ranked, among: Collection[str] | None, categories: Mapping[str, str]
+) -> list[R]:
     """The first `asked.n` items of a ranking that may be shown; the ranking is asked for more until there are enough."""
     hidden = {*asked.filters.exclude_items, *asked.context.basket}
-    ask_for = asked.n + len(hidden) if among is None else 4 * asked.n + len(hidden)
+    sifted = among is not None or bool(categories)
+    ask_for = (4 * asked.n if sifted else asked.n) + len(hidden)
     while True:
         ranked = rank(ask_for)
         kept = [r for r in ranked if r.item_id not in hidden and (among is None or r.item_id in among)]
+        kept = _varied(kept, categories, most=asked.most_a_category)
         if len(kept) >= asked.n or len(ranked) < ask_for:
             return kept[: asked.n]
         ask_for *= 4
+
+
+def _varied(ranked: list[R], categories: Mapping[str, str], *, most: int | None) -> list[R]:
+    """The first `most` of each category; items without one are never too many."""
+    if most is None:
+        return ranked
+    shown: Counter[str] = Counter()
+    kept = []
+    for one in ranked:
+        kind = categories.get(one.item_id)
+        if kind is None or shown[kind] < most:
+            kept.append(one)
+        if kind is not None:
+            shown[kind] += 1
+    return kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ class Shelves:
 
     def __init__(self, read: Callable[[], pa.Table], *, stamp: Callable[[], object] = lambda: None) -> None:
         self._read, self._stamp = read, stamp
-        self._held: tuple[object, dict[str, dict[Any, frozenset[str]]]] | None = None
+        self._held: tuple[object, dict[str, dict[Any, frozenset[str]]], dict[str, str]] | None = None
 
     def stamp(self) -> str:
         """Which catalogue the answers of `among` are of."""
@@ -30,19 +30,25 @@ class Shelves:
         """The items that `filters` let through; None where the catalogue doesn't matter to them."""
         if not filters.of_the_catalogue:
             return None
-        shelves = self._shelves()
+        shelves, _ = self._look()
         chosen = []
         for field, column in _COLUMNS:
             if wanted := getattr(filters, field):
                 chosen.append(frozenset[str]().union(*(shelves[column].get(value, ()) for value in wanted)))
         return frozenset.intersection(*chosen)
 
-    def _shelves(self) -> dict[str, dict[Any, frozenset[str]]]:
+    def categories(self) -> Mapping[str, str]:
+        """The category of each item that has one."""
+        return self._look()[1]
+
+    def _look(self) -> tuple[dict[str, dict[Any, frozenset[str]]], dict[str, str]]:
         now = self._stamp()
         if self._held is None or self._held[0] != now:
             table = self._read()
-            self._held = now, {column: _by(table, column) for _, column in _COLUMNS}
-        return self._held[1]
+            by = {column: _by(table, column) for _, column in _COLUMNS}
+            categories = {item: kind for kind, items in by["category"].items() if kind is not None for item in items}
+            self._held = now, by, categories
+        return self._held[1:]
 
 
 def catalogue_stamp(layout: Layout) -> int | None:

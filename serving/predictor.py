@@ -134,17 +134,20 @@ class Predictor:
         among = self.shelves.among(asked.filters)
         lists, assigned = self._lists(user_keys, histories, outcomes, used=used, asked=asked, among=among, now=now)
         popular = self.models.get("popularity") if Outcome.DENIED in outcomes else None
-        everyones = answering.popular(popular.model, asked=asked, among=among) if popular else []
+        kinds = self.shelves.categories() if popular and asked.most_a_category else None
+        everyones = answering.popular(popular.model, asked=asked, among=among, categories=kinds) if popular else []
         names = self.names.of(answering.mentioned([*(found.ranked for found in lists.values()), everyones]))
-        catalogue = None if among is None else self.shelves.stamp()
+        stamp = None if among is None and kinds is None else self.shelves.stamp()
         ids = _new_ids(len(user_keys))
         answers, rows = [], []
         for i, decision in enumerate(vectors.decisions):
             given = lists.get(i) or _List(popular or used, None, everyones)
             result = answering.items(given.ranked, names, explain=asked.explain)
             answer = _answer(ids[i], given.used, decision, outcomes[i], result, assigned.get(i))
+            sifted = among is not None or outcomes[i] is Outcome.DENIED
             evidence = Evidence(
-                *(user_keys[i], decision.ledger_seq, read, None, None, asked, histories[i], given.strategy, catalogue),
+                *(user_keys[i], decision.ledger_seq, read, None, None, asked, histories[i], given.strategy),
+                catalogue=stamp if sifted else None,
                 explanations=answering.explanations(given.ranked) if asked.explain else None,
             )
             rows.append(record(answer, evidence, endpoint="recommendations", used=given.used, at=now))

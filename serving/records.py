@@ -69,7 +69,7 @@ class Evidence:
     """Of a model that reads sequences: one for each of `features`."""
     strategy: str | None = None
     catalogue: str | None = None
-    """Which catalogue the filters were applied to, if they needed one."""
+    """Which catalogue the list was sifted by, if it was: for filters, or so many of a category where nothing is known."""
     explanations: Sequence[str] | None = None
     """Of an explained list, `answering.explanations`: what is sent names items as the catalogue calls them today."""
 

@@ -134,10 +134,12 @@ def _compute(record: dict[str, Any], model: Any, *, shelves: Shelves) -> Any:
     if record["endpoint"] == "recommendations":
         asked = msgspec.json.decode(record["asked"], type=Ranked)
         if record["catalogue"] is not None and record["catalogue"] != shelves.stamp():
-            raise CantReplay("the catalogue that its filters were applied to has been replaced since")
+            raise CantReplay("the catalogue that its list was sifted by has been replaced since")
         among = shelves.among(asked.filters)
         if not record["consent_allowed"]:
-            return answering.items(answering.popular(model, asked=asked, among=among), {}, explain=asked.explain)
+            categories = shelves.categories() if asked.most_a_category and record["catalogue"] is not None else None
+            listed = answering.popular(model, asked=asked, among=among, categories=categories)
+            return answering.items(listed, {}, explain=asked.explain)
         (ranked,) = answering.recommended(
             model, [record["sequences"]], strategy=record["strategy"], asked=asked, among=among
         )

@@ -82,7 +82,8 @@ class Shelves:
         return Vectors(self.features, values, status, tuple(made), {"items_last_50": bought, "baskets_last_50": bought})
 
     def catalogue(self) -> pa.Table:
-        return pa.table({"item_id": ["bread", "milk", "tea"], "department": ["bakery", "dairy", "drinks"]})
+        items = {"item_id": ["bread", "milk", "tea"], "department": ["bakery", "dairy", "drinks"]}
+        return pa.table({**items, "category": ["food", "beverage", "beverage"]})
 
     def item_names(self, item_ids: Sequence[str]) -> dict[str, str]:
         return {i: i.title() for i in item_ids if i != "nameless"}

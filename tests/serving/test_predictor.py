@@ -260,6 +260,11 @@ def test_filters_context_and_strategy_shape_the_list(
     assert shown(yes, strategy="discover", filters=Filters(departments=("dairy",), categories=("none",))) == []
     assert shown(yes, strategy="discover", context=Context(basket=("bread",))) == ["milk"]
     assert shown(no, n=1, context=Context(basket=("milk",)), filters=Filters(exclude_items=("nameless",))) == ["tea"]
+    assert shown(no) == ["milk", "nameless", "tea"]
+    assert shown(no, most_a_category=1) == ["milk", "nameless"], (
+        "tea is a beverage as milk is; nameless has no category"
+    )
+    assert shown(no, most_a_category=1, context=Context(basket=("milk",))) == ["nameless", "tea"]
     answers = predictor.recommendations([yes], asked=Ranked(strategy="discover"), now=now)
     assert answers[0].experiment is None, "who asks for a strategy is not in the experiment"
 

@@ -13,6 +13,7 @@ from consent.policy import Status
 from consent.purposes import Purpose
 from models.errors import CorruptArtifact, UnknownVersion
 from models.ranking import Recommendation
+from serving.answers import Outcome
 from serving.catalogue import Shelves
 from serving.errors import UnknownPrediction
 from serving.platform import Platform
@@ -160,6 +161,18 @@ def test_another_catalogue_than_the_filters_were_applied_to_is_said(
     now: datetime = street.settings.now()
     some = Ranked(2, filters=Filters(departments=("drinks",)))
     (answer,) = predictor.recommendations([street.key("yes")], asked=some, now=now)
+    assert "catalogue" in str(again(answer.prediction_id, stamp="a later one").why_not)
+
+
+def test_a_varied_list_of_what_is_popular_is_made_again_by_the_catalogue_it_was_sifted_by(
+    street: Street, predictor: Predictor, again: Callable[..., Replay]
+) -> None:
+    (answer,) = predictor.recommendations(
+        [street.key("no")], asked=Ranked(most_a_category=1), now=street.settings.now()
+    )
+    assert answer.outcome is Outcome.DENIED
+    found = again(answer.prediction_id)
+    assert (found.same, [i["item_id"] for i in found.computed]) == (True, ["milk", "nameless"])
     assert "catalogue" in str(again(answer.prediction_id, stamp="a later one").why_not)
 
 
