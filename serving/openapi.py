@@ -47,6 +47,12 @@ _TOLD = {
     },
     "RateLimit-Policy": {"description": "Calls a minute.", "schema": {"type": "string"}},
 }
+_GPC = {
+    "name": "Sec-GPC",
+    "in": "header",
+    "description": "The Global Privacy Control that a browser sent: what it stops is denied to everybody in the call.",
+    "schema": {"type": "string", "enum": ["1"]},
+}
 _PROBLEMS = {
     "400": "The body is not JSON",
     "408": "The body didn't arrive in time",
@@ -114,6 +120,7 @@ def _post(page: Page, takes: dict[str, Any], gives: dict[str, Any]) -> dict[str,
         "tags": [page.group],
         "summary": page.summary,
         "description": f"{page.about} {about}".strip(),
+        "parameters": [_GPC] if page.hears_gpc else [],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": takes, "example": ASKED[page.path]}},

@@ -45,6 +45,11 @@ class Page:
         """Whether what it gives comes as the `answers` of an object."""
         return self.group == "Predictions" and self.gives is not Mixed
 
+    @property
+    def hears_gpc(self) -> bool:
+        """Whether a call that carries the Global Privacy Control is answered otherwise."""
+        return self.takes is ChoiceRequest or (self.group == "Predictions" and self.takes is not SimilarRequest)
+
 
 PAGES = (
     Page(
