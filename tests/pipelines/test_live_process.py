@@ -6,12 +6,15 @@ import os
 import signal
 import time
 
+import pytest
 import redis
 
 from benchmarks.live import Shop, burst_of, shop_of
 from events.live_group import behind
 from events.log import RedisStreamLog
 from storage import redis_server
+
+pytestmark = pytest.mark.full
 
 
 def test_workers_killed_with_sigkill_in_mid_run_lose_nothing_and_count_nothing_twice() -> None:

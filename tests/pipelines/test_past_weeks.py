@@ -36,6 +36,8 @@ from storage.redis_server import connect
 
 FEW = ("popularity", "segments")
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module", autouse=True)
 def trained(shop: Settings) -> None:

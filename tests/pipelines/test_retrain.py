@@ -100,6 +100,7 @@ def test_what_did_not_change_is_not_imported_again_and_what_grew_adds_only_what_
     assert Archive(archive_folder(shop)).count("product_purchased") == held + 1
 
 
+@pytest.mark.full
 def test_a_step_that_fails_is_named_and_the_run_can_go_on_once_the_cause_is_gone(shop: Settings) -> None:
     features = Layout(shop.home).features
     hidden = features.with_name("hidden")

@@ -204,6 +204,7 @@ def _workers(service: Service) -> set[int]:
     return found
 
 
+@pytest.mark.full
 def test_a_worker_killed_with_sigkill_is_replaced_and_the_other_answers_meanwhile(tmp_path: Path) -> None:
     service = Service(tmp_path / "home", AAP_WORKERS="2")
     try:
@@ -230,6 +231,7 @@ def test_a_worker_killed_with_sigkill_is_replaced_and_the_other_answers_meanwhil
         stop(service.settings)
 
 
+@pytest.mark.full
 def test_with_a_certificate_it_speaks_tls_1_3_and_nothing_older(tmp_path: Path) -> None:
     certificate, private = tmp_path / "certificate.pem", tmp_path / "key.pem"
     options = ("-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=aap.test")
