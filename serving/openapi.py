@@ -77,9 +77,21 @@ def document() -> dict[str, Any]:
     }
     health: dict[str, Any] = {
         "/livez": {
-            "get": {"summary": "Does the process live?", "security": [], "responses": {"200": _json("Yes", {})}}
+            "get": {
+                "tags": ["Health"],
+                "summary": "Does the process live?",
+                "security": [],
+                "responses": {"200": _json("Yes", {})},
+            }
         },
-        "/readyz": {"get": {"summary": "Can it answer, and if not, why?", "security": [], "responses": ready}},
+        "/readyz": {
+            "get": {
+                "tags": ["Health"],
+                "summary": "Can it answer, and if not, why?",
+                "security": [],
+                "responses": ready,
+            }
+        },
     }
     return {
         "openapi": "3.1.0",
