@@ -44,6 +44,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((i for i, name in enumerate(_LONGEST) if f"tests/{name}" in item.nodeid), len(_LONGEST))
 
     items.sort(key=turn)
+    if len({item.nodeid for item in items}) < len(items):
+        raise pytest.UsageError(
+            "Two tests share an id: of these, the processes that share the work run the first alone."
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)
