@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.rivals import rivals
-from cli.up import start_all
+from cli.up import start_all, stop_all
 from feature_repo.retrieval import open_retrieval
 from models.registry import open_registry
 from models.revision import code_revision
@@ -375,6 +375,7 @@ def test_told_to_stop_it_answers_every_call_it_has_begun_and_leaves_the_record_o
 @pytest.mark.full
 def test_a_killed_worker_is_replaced_and_both_answer_predictions_again(running: Running, tmp_path: Path) -> None:
     home = running.settings.home
+    stop_all(running.settings)
     with (home / "aap.env").open("a") as file:
         file.write(f"AAP_WORKERS=2\nAAP_RUN_DIR={tmp_path / 'own'}\n")
     running = replace(running, settings=load_settings(home))
