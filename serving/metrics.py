@@ -22,17 +22,10 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from serving.answers import Answer
+from serving.models_in_use import MODEL_OF
 
 __all__ = ["CONTENT_TYPE_LATEST", "count_answers", "count_call", "count_dropped", "count_swap", "page", "tell_age"]
 
-_MODELS = {
-    "recommendations": "recommendation",
-    "similar-items": "recommendation",
-    "churn": "churn",
-    "segments": "segments",
-    "anomalies": "anomaly",
-}
-"""Whose failure a failed call of an endpoint is."""
 _BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 _calls = Counter("aap_requests", "Calls, by endpoint and HTTP status.", ["endpoint", "status"])
@@ -72,7 +65,7 @@ def count_call(
     version = _only({a.model.version for a in answers})
     variant = _only({a.experiment.variant if a.experiment else "none" for a in answers})
     if status >= 400:
-        at_fault = versions.get(_MODELS.get(endpoint, ""), "none") if status >= 500 else version
+        at_fault = versions.get(MODEL_OF.get(endpoint, ""), "none") if status >= 500 else version
         _errors.labels(endpoint, str(status), at_fault, variant).inc()
     _seconds.labels(endpoint, version, variant).observe(seconds)
 

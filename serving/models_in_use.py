@@ -24,11 +24,19 @@ import numpy as np
 from models.errors import ModelError, NoChampion, StoreUnavailable
 from serving.errors import FeaturesDiffer, NoModel
 
-__all__ = ["MODELS", "InUse", "ModelsInUse", "SmokeFailed", "smoke_test"]
+__all__ = ["MODELS", "MODEL_OF", "InUse", "ModelsInUse", "SmokeFailed", "smoke_test"]
 
 _log = logging.getLogger("aap.serving")
 
 MODELS = ("recommendation", "churn", "segments", "anomaly", "popularity")
+MODEL_OF = {
+    "recommendations": "recommendation",
+    "similar-items": "recommendation",
+    "churn": "churn",
+    "segments": "segments",
+    "anomalies": "anomaly",
+}
+"""The model that answers an endpoint."""
 _RETRY_S = 60.0
 """After which a refused version is tried again: its files may have been restored."""
 

@@ -37,7 +37,7 @@ from serving.answers import (
 from serving.canary import NoCanary, Part, Split
 from serving.catalogue import Shelves
 from serving.item_names import ItemNames
-from serving.models_in_use import InUse
+from serving.models_in_use import MODEL_OF, InUse
 from serving.records import Evidence, record
 from serving.requests import Explained, Ranked
 
@@ -45,8 +45,6 @@ __all__ = ["FLAG", "Predictor"]
 
 FLAG = "recommendation_strategy"
 _PLAIN, _TEN = Explained(), Ranked()
-_MODEL_OF = {"churn": "churn", "segments": "segments", "anomalies": "anomaly"}
-"""By endpoint, for the models that read one row of numbers a person."""
 _NOBODY = NoCanary()
 _NULL = int(Status.NULL)
 """The highest status that is a value."""
@@ -199,13 +197,13 @@ class Predictor:
 
     def reads_of_canary(self, endpoint: str, user_keys: Sequence[str]) -> list[str]:
         """The keys of Redis that an endpoint of numbers reads after the features of these people, if all are answered."""
-        return self.canary.reads(self.models.get(_MODEL_OF[endpoint]), user_keys)
+        return self.canary.reads(self.models.get(MODEL_OF[endpoint]), user_keys)
 
     def _from_values(
         self, endpoint: str, user_keys: Sequence[str], *, asked: Explained, now: datetime
     ) -> list[Answer[Any]]:
         """Answers of a model that reads one row of numbers a person; null for those without one."""
-        name = _MODEL_OF[endpoint]
+        name = MODEL_OF[endpoint]
         used = self.models.get(name)
         vectors = self.features.online_vectors(user_keys, service=name, now=now)
         used.require(vectors.features)
