@@ -31,7 +31,7 @@ __all__ = ["ENTRIES", "Entry", "app", "main", "sentence"]
 
 _OURS = frozenset(
     {
-        *("settings", "storage", "security", "consent", "events", "feature_repo"),
+        *("settings", "project", "storage", "security", "consent", "events", "feature_repo"),
         *("models", "experiments", "privacy", "serving", "pipelines", "cli", "benchmarks"),
     }
 )
