@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from consent.purposes import Purpose
-from feature_repo.categories import by_category
-from feature_repo.declare import Aggregate, Entity, Feature, Op, Ratio, Service, Where
+from feature_repo.declare import Aggregate, Entity, Feature, Op, Ratio, Service, Where, by_category
 from feature_repo.on_request import OnRequest
 
 __all__ = ["FEATURES", "ON_REQUEST", "SERVICES"]

@@ -1,14 +1,17 @@
 """Holdings: every place that may hold something of a person, opened together; the one list that the rights go by.
 
-Whoever adds a place that stores people adds it to `places`.
+Whoever adds a place that stores people adds it to `places`. `FILES` and `KEYS` list every place the platform writes to, with
+what it may hold of people: a test watches the file system and Redis while everything runs, and fails when something appears
+that isn't there.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import redis
@@ -31,7 +34,49 @@ from storage.folder import Folder, StoredFile, archive_folder, features_folder
 from storage.layout import Layout
 from storage.redis_server import connect
 
-__all__ = ["Holdings", "Place", "open_holdings", "places"]
+__all__ = ["FILES", "KEYS", "Holdings", "Place", "open_holdings", "places", "unlisted_file", "unlisted_key"]
+
+FILES: dict[str, str] = {
+    "aap.env": "settings",
+    "aggregates": "sums over many people of a day",
+    "alerts": "what was found unusual, by user key",
+    "archive": "events, by user key, sealed under the keyring",
+    "catalogue": "items, nobody",
+    "consent": "the ledger, by user key",
+    "exposures": "first exposures to experiments, by user key",
+    "feast": "declarations, nobody",
+    "features": "values of people by user key, and of items over many people",
+    "keys": "secrets: of pseudonyms and signatures; the root key, and below it in `ring` the keys it wraps",
+    "logs": "nobody",
+    "mlflow": "models, which hold nobody; digests of whom they were fitted on",
+    "predictions": "answers, by user key where consent allowed them",
+    "privacy": "digests of the erased, certificates",
+    "redis": "what Redis holds",
+    "rejected": "rows that didn't fit, by user key",
+    "reports": "figures over many people",
+    "run": "locks, and what the background processes are",
+    "security": "ids, each under a key of its own, which the keyring wraps; hashes of API keys, and what was done with "
+    "them; a secret for each user key that was read, by which they find the entries about them",
+    "served": "a sample of served vectors, by user key",
+    "shadow": "sums over many answers",
+    "sources": "tables that were imported, by place",
+    "tuning": "settings tried and their scores, nobody",
+    "vitals": "sums over many answers",
+}
+"""First part of a path below the home, and what is there."""
+
+KEYS: dict[str, str] = {
+    r"\{u:[0-9a-f]{32}\}:(c|x|f:[a-z_.]+|s:[a-z_.]+)": "a person: consent, assignments, a row and its timetable a purpose",
+    r"\{i:.+\}:f:[a-z_.]+": "an item's row, over many people",
+    r"\{log:\d+\}:.+": "the live log, by user key, and the places of those who read it",
+    r"live:.+": "the live workers, nobody",
+    r"consent:.+": "how far the ledger is projected, nobody",
+    r"experiment:.+": "what experiments are doing, nobody",
+    r"rate:.+": "calls a key has left, nobody",
+}
+"""What a Redis key looks like, whole, and what it holds."""
+
+_KEYS = [re.compile(pattern) for pattern in KEYS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,3 +229,13 @@ def _holds(file: Path, wanted: bytes, *, block: int = 1 << 20) -> bool:
     except FileNotFoundError:  # a log that was put away meanwhile
         return False
     return False
+
+
+def unlisted_file(path: str) -> bool:
+    """Whether a file at `path`, relative to the home, is in no place that is listed."""
+    return PurePosixPath(path).parts[0] not in FILES
+
+
+def unlisted_key(key: str) -> bool:
+    """Whether a Redis key is of no kind that is listed."""
+    return not any(pattern.fullmatch(key) for pattern in _KEYS)

@@ -8,8 +8,7 @@ import pytest
 
 from consent.purposes import Purpose
 from feature_repo import definitions, views
-from feature_repo.categories import by_category
-from feature_repo.declare import Aggregate, Entity, Op, Ratio, Service, Where, micros
+from feature_repo.declare import Aggregate, Entity, Op, Ratio, Service, Where, by_category, micros
 from feature_repo.errors import UnknownFeature, UnusableDeclaration
 
 RETAIN = frozenset({Purpose.MARKETING_RETENTION})

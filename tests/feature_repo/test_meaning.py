@@ -18,9 +18,8 @@ from consent.purposes import Purpose
 from events.schema import event_type
 from feature_repo.batch import Batch, Engine, duckdb_engine
 from feature_repo.build import write_view
-from feature_repo.categories import by_category
 from feature_repo.change_points import event_table
-from feature_repo.declare import DAY_US, Aggregate, Entity, Feature, Op, Ratio, Where
+from feature_repo.declare import DAY_US, Aggregate, Entity, Feature, Op, Ratio, Where, by_category
 from feature_repo.offline_values import Inputs, last_build
 from feature_repo.offline_write import ValuesWriter
 from feature_repo.point_in_time import point_in_time_join

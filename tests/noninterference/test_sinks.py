@@ -13,7 +13,7 @@ import pytest
 from consent.policy import Status
 from consent.purposes import Purpose
 from feature_repo.views import all_views
-from privacy.sinks import FILES, KEYS, unlisted_file, unlisted_key
+from privacy.holdings import FILES, KEYS, unlisted_file, unlisted_key
 from tests.noninterference.test_two_worlds import redis_url  # noqa: F401 - the fixture
 from tests.noninterference.world import World, purchase, two_worlds
 
