@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from serving.answers import Problem
+from consent.purposes import Purpose
+from serving.answers import ConsentAnswer, ConsentRecorded, Problem
 from serving.endpoint import Endpoint, endpoints
 from serving.health import Readiness
 
@@ -71,7 +72,7 @@ def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
     declared = endpoints()
     kinds = [t for endpoint in declared for t in (endpoint.takes, endpoint.gives)] + [Problem, Readiness]
-    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    schemas, components = _schemas(kinds)
     paths = {e.path: {"post": _post(e, schemas[2 * i], schemas[2 * i + 1])} for i, e in enumerate(declared)}
     ready = {
         "200": _json("Every endpoint can answer", schemas[-1], example=_READY),
@@ -112,6 +113,23 @@ def document() -> dict[str, Any]:
             },
         },
     }
+
+
+def _schemas(kinds: list[Any]) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
+    """The schema of each type, and the components they refer to.
+
+    The types of the replies say a purpose as text, for the client knows of none; the document says which there are.
+    """
+    template = "#/components/schemas/{name}"
+    schemas, found = msgspec.json.schema_components(kinds, ref_template=template)
+    (purpose,), listed = msgspec.json.schema_components([Purpose], ref_template=template)
+    components: dict[str, Any] = {}
+    for name, schema in found.items():
+        components[name] = schema
+        if name in (ConsentAnswer.__name__, ConsentRecorded.__name__):
+            schema["properties"]["purpose"] = purpose
+            components.update(listed)
+    return schemas, components
 
 
 def asset(name: str) -> bytes | None:
