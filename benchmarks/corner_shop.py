@@ -24,7 +24,7 @@ import psutil
 
 from consent.purposes import Purpose
 from models.registry import open_registry
-from models.roster import MODELS
+from models.roster import model_classes
 from pipelines.ingest import import_source
 from pipelines.retrain import retrain
 from security.api_keys import ApiKeys, Scope
@@ -105,7 +105,7 @@ def served(settings: Settings, *, customers: int = 300, **more: str) -> Iterator
 def _promote_all(settings: Settings) -> None:
     """What is measured is how a model answers, not how well: the gate's refusals don't count here."""
     registry = open_registry(settings)
-    for name in MODELS:
+    for name in model_classes():
         if registry.champion(name) is None:
             registry.promote(name, registry.versions(name)[0].version)
 

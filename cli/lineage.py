@@ -40,7 +40,7 @@ def why(
 def trained_on(user: Annotated[str, typer.Argument(help="The person's id, as your systems know it.")]) -> None:
     """Say which versions were trained on a person. One that doesn't say on whom counts as trained on them."""
     from models.registry import open_registry
-    from models.roster import MODELS
+    from models.roster import model_classes
     from security.audit import note_once
     from security.pseudonyms import load_pseudonyms
 
@@ -52,7 +52,7 @@ def trained_on(user: Annotated[str, typer.Argument(help="The person's id, as you
     )
     rows = [
         (v.name, v.version, ", ".join(v.aliases) or None, "to be replaced" if v.tainted else None)
-        for name in MODELS
+        for name in model_classes()
         for v in registry.trained_on(name, key)
     ]
     if rows:

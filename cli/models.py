@@ -36,7 +36,7 @@ _Version = Annotated[int, typer.Argument(help="A version's number.", min=1)]
 def list_models() -> None:
     """List every version of every model, newest first."""
     from models.provenance import open_provenance
-    from models.roster import MODELS
+    from models.roster import model_classes
 
     settings = load_settings()
     provenance, now = open_provenance(settings), settings.now()
@@ -50,7 +50,7 @@ def list_models() -> None:
             _headline(v.tags, provenance.registry.metrics(v)),
             ended_of(v, provenance, now=now),
         )
-        for name in MODELS
+        for name in model_classes()
         for v in provenance.registry.versions(name)
     ]
     if rows:

@@ -36,7 +36,7 @@ def retrain(
     several, oldest first: nothing is imported or brought online for them, and no champion that knows later days is
     replaced.
     """
-    from models.roster import MODELS, model_class
+    from models.roster import model_class, model_classes
     from pipelines.past_weeks import is_past, retrain_past
     from pipelines.retrain import retrain as run
 
@@ -56,7 +56,7 @@ def retrain(
         def say(_step: str, done: int, total: int) -> None:
             report(done, total)
 
-        chosen = [model_class(name).name for name in model or MODELS]
+        chosen = [model_class(name).name for name in model or model_classes()]
         result = (
             retrain_past(settings, as_of=moment, models=chosen, say=say)
             if past
@@ -83,10 +83,10 @@ def _print(result: RetrainResult) -> None:
 
 def _replay(settings: Settings, *, first: datetime, weeks: int, models: list[str] | None, as_json: bool) -> None:
     """Several past weeks, and how good the champions were."""
-    from models.roster import MODELS, model_class
+    from models.roster import model_class, model_classes
     from pipelines.past_weeks import replay
 
-    chosen = [model_class(name).name for name in models or MODELS]
+    chosen = [model_class(name).name for name in models or model_classes()]
     with counted("Retraining, week by week") as report:
         found = replay(
             settings, first=first, weeks=weeks, models=chosen, say=lambda _week, done, total: report(done, total)

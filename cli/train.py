@@ -17,12 +17,12 @@ def train(model: Annotated[str, typer.Argument(help="A model's name, or all; `aa
     from consent.choices import open_ledger
     from feature_repo.retrieval import open_retrieval
     from models.registry import open_registry
-    from models.roster import MODELS, model_class
+    from models.roster import model_class, model_classes
     from pipelines.promotion import train_and_decide, training_settings
     from pipelines.retrain import describe
 
     settings = load_settings()
-    names = list(MODELS) if model == "all" else [model_class(model).name]
+    names = list(model_classes()) if model == "all" else [model_class(model).name]
     as_of = settings.now()
     training = training_settings(settings)
     outcomes = []

@@ -17,7 +17,6 @@ from feature_repo.frame import TrainingFrame
 from models.artifact import read_arrays, read_json, write_arrays, write_json
 from models.contract import Model, Retrieval
 from models.errors import CorruptArtifact
-from models.evaluation import Evaluation
 from models.forest import Forest
 from models.scaling import Scaling
 from models.snapshot import checked, snapshot
@@ -90,15 +89,6 @@ class Anomaly(Model[TrainingFrame, AnomalyParameters]):
         distances = np.abs(self.scaling.apply(self.matrix(values)))
         order = np.argsort(-distances, axis=1, kind="stable")[:, :most]
         return [[self.features[j] for j in row if distances[i, j] >= 1.0] for i, row in enumerate(order)]
-
-    def evaluate(
-        self, held_out: TrainingFrame, *, train: TrainingFrame, parameters: AnomalyParameters, seed: int
-    ) -> Evaluation:
-        """ROC AUC on anomalies planted into later rows, beside a median-absolute-deviation rule."""
-        from models.anomaly_trial import evaluate
-
-        self.require(held_out.features)
-        return evaluate(self, held_out=held_out, train=train, parameters=parameters, seed=seed)
 
     def save(self, folder: Path) -> None:
         """`model.json` and `forest.npz`."""

@@ -6,12 +6,12 @@ The figures say how well planted anomalies are found, not how well real fraud is
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from feature_repo.frame import TrainingFrame
+from models.anomaly import Anomaly, AnomalyParameters
 from models.evaluation import Evaluation, Interval
 from models.metrics import auc, average_precision, paired_bootstrap
 from models.planted import KINDS, plant
@@ -19,16 +19,17 @@ from models.plots import bars, distribution, gains, roc
 from models.scaling import MEDIAN_ABSOLUTE_DEVIATION_TO_SIGMA
 from models.snapshot import checked
 
-if TYPE_CHECKING:
-    from models.anomaly import Anomaly, AnomalyParameters
-
 __all__ = ["evaluate", "mad_rule"]
 
 
 def evaluate(
     model: Anomaly, *, held_out: TrainingFrame, train: TrainingFrame, parameters: AnomalyParameters, seed: int
 ) -> Evaluation:
-    """ROC AUC over ordinary later rows and planted ones is the headline; alarms among ordinary rows are reported."""
+    """ROC AUC over ordinary later rows and planted ones is the headline; alarms among ordinary rows are reported.
+
+    The baseline is a median-absolute-deviation rule. Raises `SchemaMismatch`, `TooFewRows`.
+    """
+    model.require(held_out.features)
     earlier = checked(train, what="People to learn what is usual from", fewest=parameters.min_rows)
     ordinary = checked(held_out, what="People to judge anomalies on", fewest=parameters.min_rows)
     planted = plant(ordinary, features=held_out.features, seed=seed)

@@ -21,12 +21,11 @@ from models.churn_columns import columns
 from models.churn_reasons import sentences
 from models.contract import Model, Retrieval
 from models.errors import CorruptArtifact, OneClassOnly, SchemaMismatch, TooFewRows
-from models.evaluation import Evaluation
 from models.external_memory import matrix
 from models.platt import platt
 from models.splits import past_cuts
 
-__all__ = ["LABEL", "Churn", "ChurnParameters", "churn_labels"]
+__all__ = ["LABEL", "Churn", "ChurnParameters", "checked_labels", "churn_labels"]
 
 LABEL = "churned"
 """1.0 when the person bought nothing in the horizon after the row's `as_of`, else 0.0."""
@@ -110,7 +109,7 @@ class Churn(Model[TrainingFrame, ChurnParameters]):
     @classmethod
     def fit(cls, data: TrainingFrame, *, parameters: ChurnParameters, seed: int) -> Self:
         """Boost on all rows, for as many rounds as did best on an inner, later slice of the same rows."""
-        labels = _checked_labels(data, fewest=parameters.min_rows)
+        labels = checked_labels(data, fewest=parameters.min_rows)
         values, names = columns(data.values, data.features, horizon_days=parameters.horizon_days)
         rounds, slope, intercept = _inner(data, values, labels, parameters=parameters, seed=seed)
         most = parameters.rows_in_memory
@@ -137,16 +136,6 @@ class Churn(Model[TrainingFrame, ChurnParameters]):
         pushes = self.booster.predict(matrix, pred_contribs=True)[:, :-1]
         rows = (dict(zip(names, row, strict=True)) for row in wide.tolist())
         return [sentences(names, push, row, most=most) for push, row in zip(pushes, rows, strict=True)]
-
-    def evaluate(
-        self, held_out: TrainingFrame, *, train: TrainingFrame, parameters: ChurnParameters, seed: int
-    ) -> Evaluation:
-        """AUC and calibration at one later cut, beside recency alone and logistic regression."""
-        from models.churn_trial import evaluate
-
-        self.require(held_out.features)
-        _checked_labels(held_out, fewest=parameters.min_rows)
-        return evaluate(self, held_out=held_out, train=train, seed=seed)
 
     def save(self, folder: Path) -> None:
         """`model.ubj` (xgboost's own format) and `model.json`."""
@@ -201,7 +190,8 @@ def _frame(
     return retrieval.training_frame(labels, service=service, as_of=as_of)
 
 
-def _checked_labels(data: TrainingFrame, *, fewest: int) -> np.ndarray:
+def checked_labels(data: TrainingFrame, *, fewest: int) -> np.ndarray:
+    """The labels of `data`, float64. Raises `TooFewRows` below `fewest` rows, `OneClassOnly` where all are alike."""
     labels = data.data[LABEL].to_numpy(dtype=np.float64)
     if len(labels) < fewest:
         raise TooFewRows("Rows to learn churn from", found=len(labels), needed=fewest)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -11,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from feature_repo.frame import TrainingFrame
+from models.churn import LABEL, Churn, ChurnParameters, checked_labels
 from models.evaluation import Evaluation, Interval
 from models.metrics import (
     auc,
@@ -23,18 +22,21 @@ from models.metrics import (
 from models.one_thread import one_thread
 from models.plots import calibration, gains, roc
 
-if TYPE_CHECKING:
-    from models.churn import Churn
-
 __all__ = ["compare", "evaluate"]
 
-_LABEL = "churned"
 _RECENCY = "days_since_last_purchase"
 
 
-def evaluate(model: Churn, *, held_out: TrainingFrame, train: TrainingFrame, seed: int) -> Evaluation:
-    """AUC is the headline; Brier score and calibration error are reported for whatever gives probabilities."""
-    labels = held_out.data[_LABEL].to_numpy(dtype=np.float64) == 1.0
+def evaluate(
+    model: Churn, *, held_out: TrainingFrame, train: TrainingFrame, parameters: ChurnParameters, seed: int
+) -> Evaluation:
+    """AUC is the headline; Brier score and calibration error are reported for whatever gives probabilities.
+
+    The baselines are recency alone and logistic regression. Raises `SchemaMismatch`, `TooFewRows`, `OneClassOnly`.
+    """
+    model.require(held_out.features)
+    checked_labels(held_out, fewest=parameters.min_rows)
+    labels = held_out.data[LABEL].to_numpy(dtype=np.float64) == 1.0
     scores = {"churn model": model.score(held_out.values)}
     baselines = {}
     if _RECENCY in held_out.features:
@@ -72,7 +74,7 @@ def compare(
     model: Churn, *, held_out: TrainingFrame, train: TrainingFrame
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Of each held-out row the user key, whether they left, the model's score and that of logistic regression."""
-    labels = held_out.data[_LABEL].to_numpy(dtype=np.float64) == 1.0
+    labels = held_out.data[LABEL].to_numpy(dtype=np.float64) == 1.0
     keys = held_out.data["user_key"].to_numpy(dtype=str)
     return keys, labels, model.score(held_out.values), _logistic(train, held_out)
 
@@ -83,7 +85,7 @@ def _logistic(train: TrainingFrame, held_out: TrainingFrame) -> np.ndarray:
         SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler(), LogisticRegression(max_iter=1_000)
     )
     with one_thread():
-        steps.fit(train.values, train.data[_LABEL].to_numpy(dtype=np.float64))
+        steps.fit(train.values, train.data[LABEL].to_numpy(dtype=np.float64))
         return np.asarray(steps.predict_proba(held_out.values)[:, 1])
 
 

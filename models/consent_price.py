@@ -21,7 +21,7 @@ from feature_repo.frame import Interactions, TrainingFrame
 from models.contract import Parameters, Retrieval
 from models.errors import OneClassOnly, TooFewRows
 from models.plots import lines
-from models.roster import model_class
+from models.roster import evaluate, model_class
 
 __all__ = ["SHARES", "Agreeing", "agreeing", "plot", "price"]
 
@@ -94,7 +94,7 @@ def price(
         try:
             past = kind.examples(Agreeing(retrieval, them), until=cut, as_of=until, parameters=parameters)
             model = kind.fit(past, parameters=parameters, seed=seed)
-            made = model.evaluate(held_out, train=whole, parameters=parameters, seed=seed)
+            made = evaluate(model, held_out=held_out, train=whole, parameters=parameters, seed=seed)
             found[told] = {metric: made.metrics[metric] for metric in metrics}
         except (TooFewRows, OneClassOnly):
             found[told] = dict.fromkeys(metrics)

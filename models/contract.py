@@ -1,4 +1,4 @@
-"""What every model obeys: learn from what the retrieval door hands out, be judged on later data, be stored and read.
+"""What every model obeys: learn from what the retrieval door hands out, be stored and read; and what judges one later.
 
 A model is an immutable value: `fit` makes one. Fitting twice on the same data with one seed makes the same bytes; to
 that end each model keeps the canonical row order it is given, uses one thread wherever threads could change a sum, and
@@ -22,7 +22,7 @@ from feature_repo.frame import Interactions, TrainingFrame
 from models.errors import SchemaMismatch
 from models.evaluation import Evaluation
 
-__all__ = ["AnyModel", "Model", "Parameters", "Retrieval"]
+__all__ = ["AnyModel", "Comparison", "Evaluator", "Model", "Parameters", "Retrieval"]
 
 
 class Retrieval(Protocol):
@@ -64,7 +64,7 @@ class Model(ABC, Generic[Data, Settings]):
     service: ClassVar[str]
     """The feature service whose purpose the model is trained and used for."""
     predicts: ClassVar[tuple[str, ...]]
-    """The names of its label, if it has one, and of everything it answers with; `models.declared` reads them."""
+    """The names of its label, if it has one, and of everything it answers with; `models.roster` reads them."""
     parameters_type: ClassVar[type]
     """Frozen dataclass of this model's section of training.yaml."""
 
@@ -90,10 +90,6 @@ class Model(ABC, Generic[Data, Settings]):
     @abstractmethod
     def fit(cls, data: Data, *, parameters: Settings, seed: int) -> Self:
         """Learn. Raises `TooFewRows`, `OneClassOnly`."""
-
-    @abstractmethod
-    def evaluate(self, held_out: Data, *, train: Data, parameters: Settings, seed: int) -> Evaluation:
-        """Judge on later data, beside baselines that are fitted on the same `train`."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -123,3 +119,19 @@ class Model(ABC, Generic[Data, Settings]):
 
 
 AnyModel = Model[Any, Any]
+
+
+class Evaluator(Protocol):
+    """A function that judges a model of one class on later data; it stands beside the class, in `models.roster`."""
+
+    def __call__(self, model: Any, *, held_out: Any, train: Any, parameters: Any, seed: int) -> Evaluation:
+        """Judge on `held_out`, beside baselines that are fitted on the `train` that the model learned from."""
+
+
+class Comparison(Protocol):
+    """A function that scores held-out rows by a model and by the baseline that it is measured against."""
+
+    def __call__(
+        self, model: Any, *, held_out: Any, train: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of each row the user key, the label, the model's score and the baseline's."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,10 +17,8 @@ from models.factors import factorize
 from models.history import History
 from models.item_facts import ItemFacts
 from models.purchases import Purchases
+from models.recommendation_parameters import RecommendationParameters
 from models.shelf import Shelf
-
-if TYPE_CHECKING:
-    from models.recommendation import RecommendationParameters
 
 __all__ = ["Lessons", "bought_after", "shelf_at"]
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from models.contract import Parameters
 from models.errors import BadParameters
 from models.gate import GateRules
-from models.roster import MODELS
+from models.roster import model_classes
 
 __all__ = ["TrainingSettings", "load_training_settings", "parse_training_settings"]
 
@@ -46,12 +46,12 @@ def parse_training_settings(content: Any, *, source: str = "training.yaml") -> T
     """Check that every section is there, knows every key, and has values of the right type."""
     if not isinstance(content, dict) or set(content) != {"seed", "models", "gate"}:
         raise BadParameters(f"{source} must have exactly the sections seed, models and gate.")
-    sections = content["models"]
-    if not isinstance(sections, dict) or set(sections) != set(MODELS):
-        raise BadParameters(f"Section models of {source} must have exactly: {', '.join(sorted(MODELS))}.")
+    sections, declared = content["models"], model_classes()
+    if not isinstance(sections, dict) or set(sections) != set(declared):
+        raise BadParameters(f"Section models of {source} must have exactly: {', '.join(sorted(declared))}.")
     parsed = {
         name: _section(model.parameters_type, sections[name], where=f"models.{name} of {source}")
-        for name, model in MODELS.items()
+        for name, model in declared.items()
     }
     gate = _section(GateRules, content["gate"], where=f"gate of {source}")
     if isinstance(content["seed"], bool) or not isinstance(content["seed"], int):

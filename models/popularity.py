@@ -17,14 +17,10 @@ from feature_repo.frame import Interactions
 from models.artifact import read_json, write_json
 from models.contract import Model, Retrieval
 from models.errors import CorruptArtifact, TooFewRows
-from models.evaluation import Evaluation
-from models.plots import bars
 from models.purchases import Purchases, fewest_buyers
-from models.ranking import Recommendation, judge
+from models.ranking import Recommendation
 
 __all__ = ["Popularity", "PopularityParameters", "recent_shares"]
-
-_K = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,29 +82,6 @@ class Popularity(Model[Interactions, PopularityParameters]):
         """The `n` most popular items, best first; fewer when there are fewer. The score is the share of buyers."""
         best = zip(self.item_ids[:n], self.shares[:n], strict=True)
         return [Recommendation(item, share, "popular") for item, share in best]
-
-    def evaluate(
-        self, held_out: Interactions, *, train: Interactions, parameters: PopularityParameters, seed: int
-    ) -> Evaluation:
-        """How well one list for all does for everyone who bought a listed item later. Nothing is simpler."""
-        known = set(self.item_ids)
-        bought = {user: items & known for user, items in Purchases.of(held_out).bought().items() if items & known}
-        if not bought:
-            raise TooFewRows("People who bought a popular item after the cut", found=0, needed=1)
-        top = [r.item_id for r in self.top(_K)]
-        scores = judge(dict.fromkeys(bought, top), bought=bought, k=_K, catalogue_size=len(known))
-        shown = dict(zip(self.item_ids[:15], self.shares[:15], strict=True))
-        title = f"Most popular items of the last {parameters.weeks} weeks"
-        return Evaluation(
-            model=self.name,
-            headline=f"ndcg_at_{_K}",
-            metrics={**scores.to_metrics(k=_K), "items": float(len(known)), "buyers_needed": float(self.buyers_needed)},
-            baselines={},
-            gains={},
-            rows=len(bought),
-            notes=(f"An item is listed when {self.buyers_needed} people or more bought it.",),
-            plots={"popular_items": bars(shown, title=title, axis="share of customers who bought it")},
-        )
 
     def save(self, folder: Path) -> None:
         """One JSON file."""

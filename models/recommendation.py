@@ -17,10 +17,9 @@ import xgboost as xgb
 
 from feature_repo.frame import Interactions
 from models.artifact import read_arrays, read_json, write_arrays, write_json
-from models.blend import Blend, BlendParameters
+from models.blend import Blend
 from models.contract import Model, Retrieval
 from models.errors import CorruptArtifact, SchemaMismatch, TooFewRows, UnknownStrategy
-from models.evaluation import Evaluation
 from models.factors import ItemFactors
 from models.history import History
 from models.item_facts import ItemFacts
@@ -30,33 +29,13 @@ from models.one_thread import one_thread
 from models.popularity import recent_shares
 from models.purchases import Purchases, fewest_buyers
 from models.ranking import Recommendation, top_indices
+from models.recommendation_parameters import RecommendationParameters
 from models.shelf import Candidates, Shelf
 
-__all__ = ["STRATEGIES", "RecommendationModel", "RecommendationParameters"]
+__all__ = ["STRATEGIES", "RecommendationModel"]
 
 STRATEGIES = ("buy_again", "discover")
 _FEWEST_ITEMS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class RecommendationParameters(BlendParameters):
-    """Section `recommendation` of training.yaml; what each means is said there."""
-
-    horizon_days: int
-    als: str
-    factors: int
-    regularization: float
-    iterations: int
-    min_buyers: int
-    popularity_weeks: int
-    items_sequence: str
-    baskets_sequence: str
-    sequence_length: int
-    cuts: int
-    cut_step_days: int
-    own_candidates: int
-    new_candidates: int
-    discoveries: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,14 +203,6 @@ class RecommendationModel(Model[Interactions, RecommendationParameters]):
         scores[self.codes[item_id]] = -np.inf
         best = top_indices(scores, n=n).tolist()
         return [Recommendation(self.item_ids[i], float(scores[i]), "similar_item", because=item_id) for i in best]
-
-    def evaluate(
-        self, held_out: Interactions, *, train: Interactions, parameters: RecommendationParameters, seed: int
-    ) -> Evaluation:
-        """Rank the whole catalogue for everyone with history, against what they bought after the cut."""
-        from models.recommendation_trial import evaluate
-
-        return evaluate(self, held_out=held_out, train=train, parameters=parameters, seed=seed)
 
     def save(self, folder: Path) -> None:
         """`model.json` (items, names of what is read), `shelf.npz`, and a ubj for each blend."""

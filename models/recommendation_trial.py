@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,9 +16,8 @@ from models.one_thread import one_thread
 from models.plots import bars, gains
 from models.purchases import Purchases
 from models.ranking import ListScores, judge, top_indices
-
-if TYPE_CHECKING:
-    from models.recommendation import RecommendationModel, RecommendationParameters
+from models.recommendation import RecommendationModel
+from models.recommendation_parameters import RecommendationParameters
 
 __all__ = ["evaluate"]
 

@@ -27,10 +27,9 @@ from consent.signing import Signer, load_signer
 from models import lineage
 from models.artifact import digests, verify
 from models.contract import AnyModel
-from models.declared import check_declared
 from models.errors import CorruptArtifact, NoChampion, UnknownVersion
 from models.moved_home import follow
-from models.roster import model_class
+from models.roster import check_declared, model_class
 from models.run import Run, reaching
 from settings.config import Settings
 from storage.layout import Layout

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from models.churn_trial import compare
 from models.consent_price import plot, price
 from models.contract import Parameters, Retrieval
+from models.errors import BadParameters
 from models.evaluation import Evaluation
 from models.leaks import require_known
 from models.metrics import auc, paired_bootstrap
 from models.parameters import TrainingSettings
-from models.roster import model_class
+from models.roster import declaration, evaluate, model_class
 
 __all__ = ["CHURN_HORIZONS", "REPORTED", "report", "with_price"]
 
@@ -121,7 +121,7 @@ def judged(name: str, retrieval: Retrieval, *, cut: datetime, parameters: Parame
     require_known(past, cut=cut, horizon_days=parameters.horizon_days, label=kind.label)
     held_out = kind.held_out(retrieval, cut=cut, until=until, as_of=until, parameters=parameters)
     model = kind.fit(past, parameters=parameters, seed=seed)
-    return model.evaluate(held_out, train=past, parameters=parameters, seed=seed)
+    return evaluate(model, held_out=held_out, train=past, parameters=parameters, seed=seed)
 
 
 def _recommendation(made: Evaluation) -> dict[str, Any]:
@@ -170,8 +170,12 @@ def _other(made: Evaluation) -> dict[str, Any]:
 
 def _weekly(retrieval: Retrieval, *, cut: datetime, weeks: int, parameters: Any, seed: int) -> dict[str, Any]:
     """The mean AUC at the weekly cuts before `cut`, and the gain over logistic regression, people drawn anew."""
-    kind = model_class("churn")
-    parts = []
+    declared, parts = declaration("churn"), []
+    kind, compare = declared.model, declared.compare
+    if compare is None:
+        raise BadParameters(
+            "The model churn declares no comparison with a baseline, so earlier weeks can't be reported."
+        )
     for week in range(1, weeks + 1):
         at = cut - timedelta(days=7 * week)
         until = at + timedelta(days=parameters.horizon_days)

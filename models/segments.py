@@ -17,7 +17,6 @@ from models.artifact import read_arrays, read_json, write_arrays, write_json
 from models.clustering import Clusters, Recipe, how_many
 from models.contract import Model, Retrieval
 from models.errors import CorruptArtifact
-from models.evaluation import Evaluation
 from models.scaling import Scaling
 from models.segment_match import matched, numbered
 from models.segment_names import names_of
@@ -162,15 +161,6 @@ class Segments(Model[TrainingFrame, SegmentsParameters]):
         places, distances = self.clusters.nearest(self.matrix(values))
         answers = zip(places.tolist(), distances.tolist(), strict=True)
         return [SegmentAnswer(self.numbers[place], self.names[place], distance) for place, distance in answers]
-
-    def evaluate(
-        self, held_out: TrainingFrame, *, train: TrainingFrame, parameters: SegmentsParameters, seed: int
-    ) -> Evaluation:
-        """Silhouette on later data and stability under resampling, beside fixed RFM quantiles."""
-        from models.segments_trial import evaluate
-
-        self.require(held_out.features)
-        return evaluate(self, held_out=held_out, train=train, parameters=parameters, seed=seed)
 
     def save(self, folder: Path) -> None:
         """`model.json` and `segments.npz` follow from the data alone; `names.json` also from the version before."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,10 +12,8 @@ from models.clustering import Clusters, Recipe, agreement, drawn_anew, some_rows
 from models.evaluation import Evaluation, Interval
 from models.metrics import paired_bootstrap, silhouettes
 from models.plots import bars, gains, heatmap
+from models.segments import Segments, SegmentsParameters
 from models.snapshot import checked
-
-if TYPE_CHECKING:
-    from models.segments import Segments, SegmentsParameters
 
 __all__ = ["evaluate"]
 
@@ -34,7 +31,9 @@ def evaluate(
     """Silhouette is the headline, in the scaled features both are judged in; stability is an adjusted Rand index.
 
     Stability: the grouping is made anew from people drawn with replacement; both group the later rows; mean agreement.
+    The baseline is fixed RFM quantiles. Raises `SchemaMismatch`, `TooFewRows`.
     """
+    model.require(held_out.features)
     earlier = checked(train, what="People to form segments from", fewest=parameters.min_rows)
     everyone = checked(held_out, what="People to judge segments on", fewest=parameters.min_rows)
     later = some_rows(everyone, most=_MOST, seed=seed)

@@ -22,7 +22,7 @@ from models.evaluation import Evaluation
 from models.leaks import require_known
 from models.parameters import TrainingSettings
 from models.registry import ModelVersion, Registry
-from models.roster import model_class
+from models.roster import evaluate, model_class
 from models.run import Run
 from models.splits import global_split
 
@@ -72,7 +72,7 @@ def train(
         stages.enter("fit on the past")
         trial = kind.fit(past, parameters=parameters, seed=chosen)
         stages.enter("judge on what came after")
-        evaluation = trial.evaluate(held_out, train=past, parameters=parameters, seed=chosen)
+        evaluation = evaluate(trial, held_out=held_out, train=past, parameters=parameters, seed=chosen)
         stages.enter("refit on everything")
         data = kind.examples(retrieval, until=as_of, as_of=as_of, parameters=parameters)
         model = following_champion(registry, kind.fit(data, parameters=parameters, seed=chosen))

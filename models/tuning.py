@@ -30,7 +30,7 @@ from models.errors import BadParameters
 from models.leaks import require_known
 from models.parameters import TrainingSettings
 from models.registry import Registry
-from models.roster import model_class
+from models.roster import evaluate, model_class
 from models.run import Run
 
 __all__ = ["SPACES", "Span", "Tuned", "inner_cuts", "tune"]
@@ -194,7 +194,7 @@ class _Judge:
         past, held_out = self.data[at]
         parameters: Parameters = replace(self.parameters, **values)
         model = self.kind.fit(past, parameters=parameters, seed=self.seed)
-        made = model.evaluate(held_out, train=past, parameters=parameters, seed=self.seed)
+        made = evaluate(model, held_out=held_out, train=past, parameters=parameters, seed=self.seed)
         self.headline = made.headline
         return made.metrics[made.headline]
 

@@ -17,7 +17,7 @@ from feature_repo.profile import Spread, brought_online, profile
 from feature_repo.views import services, view_for
 from models.errors import ModelError
 from models.registry import open_registry
-from models.roster import MODELS
+from models.roster import model_classes
 from settings.config import Settings
 from storage.folder import features_folder
 from storage.layout import Layout
@@ -108,7 +108,7 @@ def readers(feature: Feature | OnRequest, *, settings: Settings) -> Iterable[Rea
     for service in services().values():
         if feature.name not in (*service.features, *service.sequences) or service.purpose not in feature.purposes:
             continue
-        models = tuple(n for n, m in MODELS.items() if m.service == service.name)
+        models = tuple(n for n, m in model_classes().items() if m.service == service.name)
         champions = []
         for name in models if registry else ():
             try:

@@ -17,7 +17,7 @@ from typing import Any
 from feature_repo.build import built_as_of
 from feature_repo.errors import FeaturesNotBuilt
 from models.registry import Registry
-from models.roster import MODELS
+from models.roster import model_classes
 from models.run import Run
 from pipelines.errors import PipelineError
 from pipelines.promotion import training_settings
@@ -53,16 +53,16 @@ def is_past(settings: Settings, as_of: datetime) -> bool:
 
 
 def retrain_past(
-    settings: Settings, *, as_of: datetime, models: Sequence[str] = tuple(MODELS), say: Say | None = None
+    settings: Settings, *, as_of: datetime, models: Sequence[str] | None = None, say: Say | None = None
 ) -> RetrainResult:
-    """Train, judge and decide about `models` as of a past moment. Raises what `run_job` raises."""
-    training = training_settings(settings)
+    """Train, judge and decide about `models`, or all, as of a past moment. Raises what `run_job` raises."""
+    training, chosen = training_settings(settings), model_classes() if models is None else models
 
     def steps(registry: Registry, run: Run, moment: datetime) -> Mapping[str, Step]:
         def features() -> dict[str, Any]:
             return {"views": [] if is_past(settings, moment) else _built(settings)}
 
-        trained = training_steps(settings, models, training=training, registry=registry, run=run, as_of=moment)
+        trained = training_steps(settings, chosen, training=training, registry=registry, run=run, as_of=moment)
         return {"features": features, **trained}
 
     return run_job(settings, f"retrain of {as_of:%Y-%m-%d}", as_of=as_of, steps_of=steps, say=say)
@@ -73,14 +73,14 @@ def replay(
     *,
     first: datetime,
     weeks: int,
-    models: Sequence[str] = tuple(MODELS),
+    models: Sequence[str] | None = None,
     say: Say | None = None,
 ) -> Replayed:
-    """`weeks` weekly retrains of `models` from `first` on, oldest first. What is done of a week is not done again.
+    """`weeks` weekly retrains of `models`, or all, from `first` on, oldest first. What is done of a week is not done again.
 
     The page and the plot are written after every week. Raises `PipelineError` for a week that has not come yet.
     """
-    layout = Layout(settings.home)
+    layout, chosen = Layout(settings.home), model_classes() if models is None else models
     last = first + timedelta(weeks=weeks - 1)
     if last > settings.now():
         raise PipelineError(f"The week of {last:%Y-%m-%d} has not come yet; replay fewer weeks or begin earlier.")
@@ -93,7 +93,7 @@ def replay(
         if say:
             say(f"{moment:%Y-%m-%d}", week, weeks)
         day = f"{moment:%Y-%m-%d}"
-        if left := [name for name in models if name not in done.get(day, {})]:
+        if left := [name for name in chosen if name not in done.get(day, {})]:
             result = retrain_past(settings, as_of=moment, models=left)
             told = [r.result for name, r in result.steps.items() if name.startswith("train ")]
             done.setdefault(day, {}).update({outcome["model"]: outcome for outcome in told})

@@ -24,7 +24,7 @@ from feature_repo.retrieval import open_retrieval
 from models.errors import OneClassOnly, TooFewRows
 from models.parameters import TrainingSettings
 from models.registry import Registry
-from models.roster import MODELS
+from models.roster import model_classes
 from models.run import Run
 from pipelines.consistency import check_consistency
 from pipelines.drift import report_drift
@@ -98,7 +98,7 @@ def _steps(settings: Settings, *, registry: Registry, run: Run, as_of: datetime)
         "features": features,
         "drift": drift,
     }
-    trained = training_steps(settings, MODELS, training=training, registry=registry, run=run, as_of=as_of)
+    trained = training_steps(settings, model_classes(), training=training, registry=registry, run=run, as_of=as_of)
     return {**first, **trained, "experiments": experiments}
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from consent.choices import open_ledger
 from consent.purposes import Purpose
 from models.registry import ModelVersion, Registry
-from models.roster import MODELS
+from models.roster import model_classes
 from pipelines.page import number, page, table
 from pipelines.retrain_plots import embedded
 from settings.config import Settings
@@ -42,7 +42,7 @@ def months_of(daily: pa.Table) -> pd.DataFrame:
 def write_trends(settings: Settings, *, daily: pa.Table, registry: Registry, as_of: datetime) -> Path:
     """Write `<home>/reports/trends-YYYY-MM.html`; raises what the ledger and the registry raise."""
     months = months_of(daily)
-    versions = [version for name in MODELS for version in reversed(registry.versions(name))]
+    versions = [version for name in model_classes() for version in reversed(registry.versions(name))]
     parts = [
         f"<h1>Trends, {as_of:%B %Y}</h1>",
         "<p>Of people who allow reporting now; days with few customers are left out. Means a day.</p>",

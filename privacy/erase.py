@@ -20,7 +20,7 @@ from consent.purposes import Purpose
 from consent.records import Entry
 from consent.signing import load_signer
 from consent.tombstones import person_digest
-from models.roster import MODELS
+from models.roster import model_classes
 from privacy.certificate import Erased, signed_certificate, write_certificate
 from privacy.errors import ErasureIncomplete
 from privacy.holdings import Holdings, Place, places
@@ -99,7 +99,7 @@ def _withdraw(held: Holdings, user_key: str, *, said_by: str, now: datetime) -> 
 
 def _taint(held: Holdings, user_key: str, *, at: datetime) -> list[dict[str, Any]]:
     """Mark every version trained on the person; returns them."""
-    found = [v for name in MODELS for v in held.registry.trained_on(name, user_key)]
+    found = [v for name in model_classes() for v in held.registry.trained_on(name, user_key)]
     for version in found:
         held.registry.taint(version, why="a person it was trained on was erased", at=at)
     return [{"model": v.name, "version": v.version, "aliases": list(v.aliases)} for v in found]

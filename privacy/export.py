@@ -27,7 +27,7 @@ from feature_repo.frame import Status
 from feature_repo.offline_values import last_build
 from feature_repo.offline_write import bucket_of
 from feature_repo.views import View, all_views
-from models.roster import MODELS
+from models.roster import model_classes
 from privacy.holdings import Holdings
 from privacy.person_rows import read_rows
 from privacy.report import page
@@ -64,7 +64,7 @@ def collect(held: Holdings, user_key: str, *, now: datetime) -> dict[str, Any]:
         "served": _rows(held.layout.served, user_key),
         "trained_on_by": [
             {"model": v.name, "version": v.version, "aliases": list(v.aliases)}
-            for name in MODELS
+            for name in model_classes()
             for v in held.registry.trained_on(name, user_key)
         ],
         "reads": _reads(held, user_key),

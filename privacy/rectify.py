@@ -20,7 +20,7 @@ from consent.tombstones import person_digest
 from events.errors import InvalidEvent
 from events.properties import stored_fields
 from events.schema import EventType, Kind, event_type
-from models.roster import MODELS
+from models.roster import model_classes
 from privacy.certificate import write_certificate
 from privacy.errors import UnusableCorrection
 from privacy.holdings import Holdings
@@ -55,7 +55,7 @@ def rectify(
         declared, row = _find(held, user_key, source=source, event_id=event_id)
         corrected = row | _corrected(declared, row, changes) | ({"occurred_at": occurred_at} if occurred_at else {})
         _replace(held, declared, row, corrected)
-    models = [v for name in MODELS for v in held.registry.trained_on(name, user_key)]
+    models = [v for name in model_classes() for v in held.registry.trained_on(name, user_key)]
     for version in models:
         held.registry.taint(version, why="an event it was trained on was corrected", at=now)
     return _note(held, user_key, declared, [*changes, *(["occurred_at"] if occurred_at else [])], len(models), now=now)

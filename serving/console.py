@@ -23,7 +23,7 @@ from experiments.report import sentence
 from experiments.running import Line, open_experiments
 from feature_repo.build import built_moments
 from models.registry import open_registry
-from models.roster import MODELS
+from models.roster import model_classes
 from serving.errors import status_and_sentence
 from settings.config import Settings
 from storage.folder import features_folder
@@ -214,7 +214,7 @@ def _models(settings: Settings) -> list[Version]:
             tuple(json.loads(v.tags.get("promotion_reasons", "[]"))),
             v.refusal,
         )
-        for name in MODELS
+        for name in model_classes()
         for rank, v in enumerate(registry.versions(name))
         if rank < _NEWEST or v.aliases
     ]

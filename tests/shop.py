@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from models.registry import open_registry
-from models.roster import MODELS
+from models.roster import model_classes
 from pipelines.ingest import import_source
 from pipelines.retrain import retrain
 from settings.config import Settings, load_settings
@@ -94,7 +94,7 @@ def small_shop(home: Path, *, customers: int = 320) -> Settings:
     settings = imported_shop(home, customers=customers)
     retrain(settings, as_of=settings.now())
     registry = open_registry(settings)
-    for name in MODELS:
+    for name in model_classes():
         if registry.champion(name) is None:
             registry.promote(name, registry.versions(name)[0].version, reasons=("Promoted by the test.",))
     return settings

@@ -1,4 +1,4 @@
-"""docs/add-a-model.md, followed to the letter: its code is put on the roster, trained and taken through the contract."""
+"""docs/add-a-model.md, followed to the letter: its code joins the shop's models, is trained and keeps the contract."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from types import ModuleType
 import pytest
 import yaml
 
+from models import shop_models
 from models.artifact import digests
 from models.gate import decide
 from models.parameters import TrainingSettings, parse_training_settings
 from models.registry import Registry
-from models.roster import MODELS
+from models.roster import ModelDeclaration, declarations, evaluate, model_class
 from models.splits import global_split
 from models.training import train
 from tests.docs.pages import DOCS, ROOT, blocks
@@ -43,13 +44,16 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
 
 
 @pytest.fixture
-def training(written: ModuleType, monkeypatch: pytest.MonkeyPatch) -> TrainingSettings:
-    """Steps 3 and 4: its section and its place on the roster."""
-    monkeypatch.setitem(MODELS, "lapsed", written.Lapsed)
+def training(written: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainingSettings]:
+    """Steps 3 and 4: its section and its place among the shop's models."""
+    lapsed = ModelDeclaration(written.Lapsed, evaluate=written.evaluate)
+    monkeypatch.setattr(shop_models, "MODELS", (*shop_models.MODELS, lapsed))
+    declarations.cache_clear()
     content = yaml.safe_load((ROOT / "settings" / "training.yaml").read_text())
     (section,) = blocks(PAGE, "yaml")
     content["models"] |= yaml.safe_load(section)
-    return parse_training_settings(content)
+    yield parse_training_settings(content)
+    declarations.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +73,7 @@ def test_the_files_it_names_are_there() -> None:
 
 
 def test_its_model_keeps_the_contract(training: TrainingSettings, shop: Shop, tmp_path: Path) -> None:
-    kind, parameters = MODELS["lapsed"], training.models["lapsed"]
+    kind, parameters = model_class("lapsed"), training.models["lapsed"]
     split = global_split(AS_OF, horizon_days=parameters.horizon_days)
     past = kind.examples(shop, until=split.cut, as_of=AS_OF, parameters=parameters)
     later = kind.held_out(shop, cut=split.cut, until=split.until, as_of=AS_OF, parameters=parameters)
@@ -83,7 +87,7 @@ def test_its_model_keeps_the_contract(training: TrainingSettings, shop: Shop, tm
     back.save(folders[2])
     assert digests(folders[0]) == digests(folders[1]) == digests(folders[2])
     assert back.score(later.values).tolist() == one.score(later.values).tolist()
-    assert one.evaluate(later, train=past, parameters=parameters, seed=7).metrics["auc"] > 0.5
+    assert evaluate(one, held_out=later, train=past, parameters=parameters, seed=7).metrics["auc"] > 0.5
 
 
 def test_it_is_trained_registered_and_judged_by_the_gate_like_any_other(

@@ -13,7 +13,7 @@ import pytest
 from models.contract import AnyModel
 from models.parameters import TrainingSettings, load_training_settings
 from models.registry import Registry
-from models.roster import MODELS
+from models.roster import model_classes
 from models.splits import global_split
 from tests.models.shop import START, Shop, purchases
 
@@ -55,7 +55,7 @@ def shop() -> Shop:
 @pytest.fixture(scope="session")
 def cases(shop: Shop, settings: TrainingSettings) -> dict[str, Case]:
     found = {}
-    for name, kind in MODELS.items():
+    for name, kind in model_classes().items():
         parameters: Any = settings.models[name]
         split = global_split(AS_OF, horizon_days=parameters.horizon_days)
         train = kind.examples(shop, until=split.cut, as_of=AS_OF, parameters=parameters)

@@ -16,10 +16,14 @@ import xgboost as xgb
 
 from feature_repo.frame import Interactions
 from models.errors import CorruptArtifact, OneClassOnly, SchemaMismatch, TooFewRows
-from models.roster import MODELS
+from models.roster import evaluate, model_classes
 from models.training import following_champion
 
 OF_NUMBERS = ["anomaly", "churn", "event_anomaly", "segments", "session_anomaly"]
+
+
+def judged(model, case, held_out):
+    return evaluate(model, held_out=held_out, train=case.train, parameters=case.parameters, seed=1)
 
 
 def nothing_known(frame):
@@ -37,7 +41,7 @@ def test_rows_of_which_nothing_is_known_are_refused_in_learning(name, cases):
 def test_rows_of_which_nothing_is_known_are_refused_in_judging(name, cases, fitted):
     case = cases[name]
     with pytest.raises(TooFewRows):
-        fitted[name].evaluate(nothing_known(case.held_out), train=case.train, parameters=case.parameters, seed=1)
+        judged(fitted[name], case, nothing_known(case.held_out))
 
 
 def test_a_person_of_whom_nothing_is_known_is_ordinary_to_the_detectors_and_typical_to_the_segments(fitted):
@@ -58,7 +62,7 @@ def test_one_class_only_is_refused_in_learning_and_in_judging(cases, fitted):
         case.kind.fit(dataclasses.replace(case.train, data=case.train.data.assign(churned=0.0)),
                       parameters=case.parameters, seed=1)  # fmt: skip
     with pytest.raises(OneClassOnly):
-        fitted["churn"].evaluate(stayed, train=case.train, parameters=case.parameters, seed=1)
+        judged(fitted["churn"], case, stayed)
 
 
 @pytest.mark.parametrize("strategy", ["buy_again", "discover"])
@@ -93,7 +97,7 @@ def test_history_of_nobody_is_refused(cases):
         case.kind.fit(Interactions(none, case.train.manifest), parameters=case.parameters, seed=1)
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(model_classes()))
 def test_a_stored_file_that_was_changed_by_one_bit_is_not_loaded(name, registry, fitted):
     with registry.run("test") as run:
         version = registry.register(fitted[name], run=run)

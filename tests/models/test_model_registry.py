@@ -15,7 +15,7 @@ from models.artifact import digests
 from models.errors import CorruptArtifact, NoChampion, StoreUnavailable, UnknownModel, UnknownVersion
 from models.registry import Registry
 from models.revision import WRITTEN, code_revision
-from models.roster import MODELS
+from models.roster import model_classes
 from models.training import train
 from tests.models.conftest import AS_OF
 
@@ -83,7 +83,7 @@ def test_a_version_that_does_not_exist_is_refused_and_changes_nothing(registry, 
         registry.version("nothing", 1)
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(model_classes()))
 def test_what_is_loaded_is_what_was_registered(name, registry, fitted, tmp_path):
     version = put(registry, fitted[name])
     (tmp_path / "one").mkdir()

@@ -15,6 +15,7 @@ from models.artifact import digests
 from models.errors import BadParameters
 from models.external_memory import matrix
 from models.metrics import auc
+from models.roster import evaluate
 from tests.models.test_contract import answers, stored
 
 
@@ -50,7 +51,7 @@ def test_read_back_it_says_what_it_said(past_one_machine, large, tmp_path):
 def test_it_is_about_as_good_as_on_one_machine_and_no_worse_than_guessing(past_one_machine, large):
     ours, usual = past_one_machine
     made, small = (
-        model.evaluate(case.held_out, train=case.train, parameters=case.parameters, seed=7)
+        evaluate(model, held_out=case.held_out, train=case.train, parameters=case.parameters, seed=7)
         for model, case in ((large, ours), (usual.fit(), usual))
     )
     assert made.metrics[made.headline] > 0.9 * small.metrics[small.headline]

@@ -15,7 +15,7 @@ from models.errors import BadParameters
 from models.parameters import TrainingSettings, parse_training_settings
 from models.registry import Registry
 from models.rewriting import rewrite, write_settings
-from models.roster import MODELS
+from models.roster import model_classes
 from models.tuning import SPACES, Tuned, tune
 from tests.models.conftest import AS_OF
 from tests.models.shop import Shop
@@ -148,7 +148,7 @@ def test_a_comment_keeps_its_column_and_the_same_name_in_another_section_its_val
 
 
 def test_every_model_can_be_written_to_and_what_is_not_there_is_refused() -> None:
-    for name in MODELS:
+    for name in model_classes():
         assert yaml.safe_load(rewrite(FILE.read_text(), model=name, values={"horizon_days": 21}))
     with pytest.raises(BadParameters, match="no line for depth"):
         rewrite(FILE.read_text(), model="churn", values={"depth": 3})

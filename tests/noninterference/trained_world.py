@@ -20,7 +20,7 @@ from consent.policy import Status
 from consent.purposes import Purpose
 from feature_repo.retrieval import open_retrieval
 from models.registry import open_registry
-from models.roster import MODELS
+from models.roster import model_classes
 from pipelines.consistency import check_consistency
 from pipelines.promotion import training_settings
 from pipelines.publish import build_features
@@ -74,7 +74,7 @@ class TrainedWorld:
         now, training = self.settings.now(), training_settings(self.settings)
         build_features(self.settings, as_of=now)
         door = open_retrieval(self.settings)
-        for name, kind in MODELS.items():
+        for name, kind in model_classes().items():
             parameters = training.models[name]
             data = kind.examples(door, until=now, as_of=now, parameters=parameters)
             folder = self.settings.home / "fitted" / name
@@ -85,7 +85,7 @@ class TrainedWorld:
         """The whole weekly retrain; every version answers, whatever the gate says of so small a shop."""
         done = retrain(self.settings, as_of=self.settings.now())
         registry = open_registry(self.settings)
-        for name in MODELS:
+        for name in model_classes():
             found = done.steps[f"train {name}"].result
             assert "version" in found, found
             if registry.champion(name) is None:

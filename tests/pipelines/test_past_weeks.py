@@ -21,7 +21,7 @@ from consent.records import Entry
 from feature_repo.build import built_as_of
 from feature_repo.retrieval import open_retrieval
 from models.registry import open_registry
-from models.roster import MODELS
+from models.roster import model_classes
 from pipelines import runner
 from pipelines.aggregates import FEWEST, daily_aggregates
 from pipelines.errors import PipelineError, StepFailed
@@ -169,5 +169,5 @@ def test_the_trend_report_shows_months_consent_and_versions(shop: Settings) -> N
     assert "data:image/png" in page
     assert "2023-11" in page
     assert "marketing.retention" in page
-    assert all(name in page for name in MODELS if open_registry(shop).versions(name))
+    assert all(name in page for name in model_classes() if open_registry(shop).versions(name))
     assert "client-" not in page

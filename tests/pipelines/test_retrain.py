@@ -14,7 +14,7 @@ import pytest
 
 from events.archive import Archive
 from models.registry import open_registry
-from models.roster import MODELS
+from models.roster import model_classes
 from pipelines.errors import StepFailed
 from pipelines.ingest import import_again, import_source, remembered_sources
 from pipelines.retrain import retrain
@@ -51,7 +51,7 @@ def test_a_retrain_that_was_killed_goes_on_from_the_step_it_was_in_under_the_sam
     assert result.resumed
     assert (result.run_id, result.as_of) == (state["run_id"], state["as_of"])
     assert result.steps["features"].seconds == state["steps"]["features"]["seconds"], "not done again"
-    trained = [f"train {name}" for name in MODELS]
+    trained = [f"train {name}" for name in model_classes()]
     assert set(result.steps) == {"import", "consistency", "features", "drift", *trained, "experiments"}
     page = Path(result.summary).read_text()
     assert "data:image/png" in page
@@ -60,10 +60,10 @@ def test_a_retrain_that_was_killed_goes_on_from_the_step_it_was_in_under_the_sam
 
 
 def test_the_next_retrain_begins_anew_and_replaces_champions_only_through_the_gate(shop: Settings) -> None:
-    before = {name: open_registry(shop).champion(name) for name in MODELS}
+    before = {name: open_registry(shop).champion(name) for name in model_classes()}
     result = retrain(shop, as_of=shop.now())
     assert not result.resumed
-    for name in MODELS:
+    for name in model_classes():
         found = result.steps[f"train {name}"].result
         champion = open_registry(shop).champion(name)
         if "version" not in found:

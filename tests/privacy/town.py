@@ -14,7 +14,7 @@ from events.archive import Archive
 from feature_repo.build import Built, build
 from feature_repo.retrieval import open_retrieval
 from models.artifact import digests
-from models.roster import MODELS
+from models.roster import model_classes
 from pipelines.ingest import import_source
 from pipelines.promotion import training_settings
 from pipelines.publish import bring_online, build_features
@@ -76,7 +76,7 @@ def build_only(settings: Settings, *, now: datetime, anew: bool = False) -> list
 def models_of(settings: Settings, folder: Path) -> dict[str, dict[str, str]]:
     """Every model fitted on what is there, as the digests of its files."""
     training, retrieval, found = training_settings(settings), open_retrieval(settings), {}
-    for name, kind in MODELS.items():
+    for name, kind in model_classes().items():
         parameters: Any = training.models[name]
         data = kind.examples(retrieval, until=CLOSES, as_of=CLOSES, parameters=parameters)
         (folder / name).mkdir(parents=True)
