@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,7 +28,19 @@ def job(
     with counted(f"The {name} job") as report:
         result = run(settings, name, as_of=settings.now(), say=lambda _step, done, total: report(done, total))
     for step, record in result.steps.items():
-        told = ", ".join(f"{key} {value}" for key, value in record.result.items() if isinstance(value, int | str))
-        console.print(f"{step}: {told}", soft_wrap=True, highlight=False)
+        console.print(f"{step}: {_listed(record.result)}", soft_wrap=True, highlight=False, markup=False)
     if as_json:
         typer.echo(json.dumps(asdict(result)))
+
+
+def _listed(found: Mapping[str, Any]) -> str:
+    """What a step found, on one line; what is within something is in parentheses, and what is empty is left out."""
+    return ", ".join(f"{name} {said}" for name, value in found.items() if (said := _said(value)))
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"({inner})" if (inner := _listed(value)) else ""
+    if isinstance(value, list):
+        return ", ".join(said for one in value if (said := _said(one)))
+    return str(value) if isinstance(value, int | str) else ""

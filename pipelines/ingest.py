@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,9 @@ def import_what_is_new(settings: Settings, *, now: datetime) -> dict[str, Any]:
 
 
 def _plain(report: Drained | ImportReport) -> dict[str, Any]:
-    return {name: dict(v) if isinstance(v, Mapping) else v for name, v in asdict(report).items()}
+    # Not by `asdict`: it makes a Counter anew from its pairs, and so counts the pairs.
+    found = {field.name: getattr(report, field.name) for field in fields(report)}
+    return {name: dict(v) if isinstance(v, Mapping) else v for name, v in found.items()}
 
 
 def _file(layout: Layout) -> Path:

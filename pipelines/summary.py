@@ -64,6 +64,11 @@ def _model_row(m: dict[str, Any]) -> list[str]:
 
 def _import_rows(found: dict[str, Any]) -> list[list[str]]:
     rows = []
+    live = found["live"]
+    archived, known, refused = sum(live["archived"].values()), live["duplicates"], live["refused"]
+    if events := archived + known + refused:
+        # What doesn't fit never gets into the live log.
+        rows.append(["live events", *(number(f"{c:,}") for c in (events, archived, known, 0, refused))])
     for source in found["sources"]:
         cells = [source["rows"], sum(source["accepted"].values()), source["duplicates"]]
         cells += [sum(source["rejected"].values()), sum(source["refused"].values())]

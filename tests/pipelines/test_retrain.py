@@ -59,10 +59,13 @@ def test_a_retrain_that_was_killed_goes_on_from_the_step_it_was_in_under_the_sam
     assert not _steps_done(shop), "nothing is left to resume"
 
 
-def test_the_next_retrain_begins_anew_and_replaces_champions_only_through_the_gate(shop: Settings) -> None:
+def test_the_next_retrain_takes_in_what_is_new_and_replaces_champions_only_through_the_gate(shop: Settings) -> None:
     before = {name: open_registry(shop).champion(name) for name in model_classes()}
+    with Path(remembered_sources(shop)[0].location).open("a", encoding="utf-8") as file:
+        file.write("C999998,client-0,ART-001,2,3.50,30/12/2023 10:00,R1\n")
     result = retrain(shop, as_of=shop.now())
     assert not result.resumed
+    assert result.steps["import"].result["sources"][0]["accepted"] == {"product_purchased": 1}
     for name in model_classes():
         found = result.steps[f"train {name}"].result
         champion = open_registry(shop).champion(name)
