@@ -8,8 +8,6 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from consent.purposes import Purpose
-
 __all__ = [
     "AnomaliesAnswered",
     "AnomalyResult",
@@ -70,7 +68,7 @@ class ConsentAnswer:
     """Whether this use of the person's data is allowed, and why."""
 
     allowed: bool
-    purpose: Purpose
+    purpose: str
     reason: str
 
 
@@ -210,6 +208,6 @@ class EventsCollected:
 class ConsentRecorded:
     """A choice that is in force: every answer from now on obeys it."""
 
-    purpose: Purpose
+    purpose: str
     choice: str
     ledger_seq: int

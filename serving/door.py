@@ -26,7 +26,7 @@ from security.rate_limit import Allowance, RateLimit
 from security.wrong_keys import WrongKeys
 from serving.errors import BodyTooLarge, NoKey, Overloaded, Refused, TooManyCalls, TooManyWrongKeys, TooSlow, WrongScope
 from serving.platform import Platform
-from serving.requests import check_content_type, read_body
+from serving.request_body import check_content_type, read_body
 
 __all__ = ["Door", "Place", "over_the_limit"]
 

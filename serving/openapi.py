@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from serving.answers import Problem
+from consent.purposes import Purpose
+from serving.answers import ConsentAnswer, ConsentRecorded, Problem
+from serving.endpoint import Endpoint, endpoints
 from serving.health import Readiness
-from serving.openapi_examples import ANSWERED, ASKED, NOT_READY, READY
-from serving.openapi_pages import PAGES, Page
 
 __all__ = ["ASSETS", "DOCS_HTML", "DOCS_JS", "DOCS_POLICY", "Problem", "asset", "document"]
 
@@ -64,16 +64,19 @@ _PROBLEMS = {
     "422": "The fields can't be used",
     "503": "Redis or a model is not there (yet), or too many calls wait",
 }
+_READY = Readiness(True, models={"churn": "1"})
+_NOT_READY = Readiness(False, missing={"model churn": "it has no champion; run `aap train` or `aap retrain`."})
 
 
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
-    kinds = [t for page in PAGES for t in (page.takes, page.gives)] + [Problem, Readiness]
-    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-    paths = {page.path: {"post": _post(page, schemas[2 * i], schemas[2 * i + 1])} for i, page in enumerate(PAGES)}
+    declared = endpoints()
+    kinds = [t for endpoint in declared for t in (endpoint.takes, endpoint.gives)] + [Problem, Readiness]
+    schemas, components = _schemas(kinds)
+    paths = {e.path: {"post": _post(e, schemas[2 * i], schemas[2 * i + 1])} for i, e in enumerate(declared)}
     ready = {
-        "200": _json("Every endpoint can answer", schemas[-1], example=READY),
-        "503": _json("What is missing", schemas[-1], example=NOT_READY),
+        "200": _json("Every endpoint can answer", schemas[-1], example=_READY),
+        "503": _json("What is missing", schemas[-1], example=_NOT_READY),
     }
     health: dict[str, Any] = {
         "/livez": {
@@ -112,6 +115,23 @@ def document() -> dict[str, Any]:
     }
 
 
+def _schemas(kinds: list[Any]) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
+    """The schema of each type, and the components they refer to.
+
+    The types of the replies say a purpose as text, for the client knows of none; the document says which there are.
+    """
+    template = "#/components/schemas/{name}"
+    schemas, found = msgspec.json.schema_components(kinds, ref_template=template)
+    (purpose,), listed = msgspec.json.schema_components([Purpose], ref_template=template)
+    components: dict[str, Any] = {}
+    for name, schema in found.items():
+        components[name] = schema
+        if name in (ConsentAnswer.__name__, ConsentRecorded.__name__):
+            schema["properties"]["purpose"] = purpose
+            components.update(listed)
+    return schemas, components
+
+
 def asset(name: str) -> bytes | None:
     """One of `ASSETS`, or None where the installed BentoML has no such file."""
     found = importlib.util.find_spec("bentoml")
@@ -121,24 +141,24 @@ def asset(name: str) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def _post(page: Page, takes: dict[str, Any], gives: dict[str, Any]) -> dict[str, Any]:
-    if page.wrapped:
+def _post(endpoint: Endpoint, takes: dict[str, Any], gives: dict[str, Any]) -> dict[str, Any]:
+    if endpoint.is_prediction:
         about = "One answer for each that was asked about, in order."
         gives = {"type": "object", "properties": {"answers": gives}, "required": ["answers"]}
     else:
         about = ""
     problem = {"$ref": "#/components/schemas/Problem"}
     return {
-        "tags": [page.group],
-        "summary": page.summary,
-        "description": f"{page.about} {about}".strip(),
-        "parameters": [_GPC] if page.hears_gpc else [],
+        "tags": [endpoint.group],
+        "summary": endpoint.summary,
+        "description": f"{endpoint.description} {about}".strip(),
+        "parameters": [_GPC] if endpoint.hears_gpc else [],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": takes, "example": ASKED[page.path]}},
+            "content": {"application/json": {"schema": takes, "example": endpoint.example_request}},
         },
         "responses": {
-            "200": {**_json("Answered", gives, example=ANSWERED[page.path]), "headers": _TOLD},
+            "200": {**_json("Answered", gives, example=endpoint.example_response), "headers": _TOLD},
             **{status: _json(meaning, problem) for status, meaning in _PROBLEMS.items()},
         },
     }

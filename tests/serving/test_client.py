@@ -51,7 +51,7 @@ def test_every_endpoint_gives_typed_answers(service: Client, known: str) -> None
     (churn,) = service.churn([known], explain=True)
     assert churn.result is not None
     assert (churn.outcome, churn.result.probability, churn.result.reasons) == (Outcome.ANSWERED, 0.8, (FEATURES[0],))
-    assert churn.consent.purpose is Purpose.MARKETING_RETENTION
+    assert churn.consent.purpose == Purpose.MARKETING_RETENTION
     (plain,) = service.churn([known])
     assert plain.result is not None
     assert plain.result.reasons is None

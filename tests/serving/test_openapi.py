@@ -10,26 +10,27 @@ import pytest
 
 from security.api_keys import Scope
 from serving.answers import Outcome
+from serving.endpoint import Endpoint
+from serving.endpoints import ENDPOINTS
 from serving.openapi import document
-from serving.openapi_pages import PAGES, Page
 
 _DOCUMENT = document()
 
 
-def _said(page: Page) -> tuple[Any, Any]:
+def _said(endpoint: Endpoint) -> tuple[Any, Any]:
     """The question and the answer that the document shows of one endpoint."""
-    post = _DOCUMENT["paths"][page.path]["post"]
+    post = _DOCUMENT["paths"][endpoint.path]["post"]
     answered = post["responses"]["200"]["content"]["application/json"]["example"]
     return post["requestBody"]["content"]["application/json"]["example"], answered
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path)
-def test_the_answer_it_shows_is_of_the_type_that_the_endpoint_gives(page: Page) -> None:
-    _, answered = _said(page)
-    if page.wrapped:
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
+def test_the_answer_it_shows_is_of_the_type_that_the_endpoint_gives(endpoint: Endpoint) -> None:
+    _, answered = _said(endpoint)
+    if endpoint.is_prediction:
         assert set(answered) == {"answers"}
         answered = answered["answers"]
-    again = msgspec.to_builtins(msgspec.convert(answered, page.gives, strict=True))
+    again = msgspec.to_builtins(msgspec.convert(answered, endpoint.gives, strict=True))
     assert again == answered, "nothing in it is unknown to the type"
 
 
@@ -38,22 +39,26 @@ def test_the_questions_it_shows_are_answered_in_the_shape_that_it_shows(
 ) -> None:
     monkeypatch.setattr("privacy.erase.SETTLE_S", 0.0)
     client.headers["Authorization"] = f"Bearer {keys[Scope.ADMIN]}"
-    for page in PAGES:
-        asked, answered = _said(page)
-        given = client.post(page.path, json=asked)
-        assert given.status_code == 200, (page.path, given.text)
-        assert set(answered) <= set(given.json()), page.path
-        if page.wrapped:
+    for endpoint in ENDPOINTS:
+        asked, answered = _said(endpoint)
+        given = client.post(endpoint.path, json=asked)
+        assert given.status_code == 200, (endpoint.path, given.text)
+        assert set(answered) <= set(given.json()), endpoint.path
+        if endpoint.is_prediction:
             named = asked.get("user_ids") or asked["item_ids"]
             assert len(answered["answers"]) == len(given.json()["answers"]) == len(named)
-            msgspec.convert(given.json()["answers"], page.gives)
+            msgspec.convert(given.json()["answers"], endpoint.gives)
         else:
-            msgspec.convert(given.json(), page.gives)
+            msgspec.convert(given.json(), endpoint.gives)
 
 
 def test_a_denied_and_an_answered_person_are_shown() -> None:
-    outcomes = {answer.get("outcome") for page in PAGES if page.wrapped for answer in _said(page)[1]["answers"]}
+    outcomes = {answer.get("outcome") for e in ENDPOINTS if e.is_prediction for answer in _said(e)[1]["answers"]}
     assert {Outcome.ANSWERED, Outcome.DENIED} <= outcomes
+
+
+def test_what_is_asked_of_a_lane_about_people_hears_the_global_privacy_control() -> None:
+    assert all(e.hears_gpc is e.is_about_people for e in ENDPOINTS if e.is_prediction)
 
 
 @pytest.mark.parametrize(("status", "ready"), [("200", True), ("503", False)])

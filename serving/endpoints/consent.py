@@ -1,36 +1,23 @@
-"""The intake: the endpoints that something is told to, a choice of a person (scope `consent`) or events (scope `collect`).
-
-They are handed to `serving.app`, which authenticates, answers and counts for them as for every other endpoint.
-"""
+"""/v1/consent: grant or withdraw one purpose for one person."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from starlette.requests import Request
 
 from consent.ages import check_age
 from consent.policy import Status
-from consent.purposes import parse_purpose
+from consent.purposes import Purpose, parse_purpose
 from security.api_keys import KeyInfo, Scope
 from serving import gpc
-from serving.answers import ConsentRecorded, EventsCollected
+from serving.answers import ConsentRecorded
+from serving.endpoint import Counted, Endpoint, Handler
 from serving.platform import Platform
-from serving.requests import ChoiceRequest, EventsRequest
+from serving.requests import ChoiceRequest
 
-__all__ = ["intake_calls"]
-
-Handler = Callable[[Any, Platform, KeyInfo], Awaitable[tuple[Any, Sequence[Any]]]]
-
-
-def intake_calls() -> tuple[tuple[str, Scope, type[Any], Callable[[Request], Handler]], ...]:
-    """Path below /v1, scope, what it takes, and what makes the handler of a request."""
-    return (
-        ("consent", Scope.CONSENT, ChoiceRequest, _choosing),
-        ("events", Scope.COLLECT, EventsRequest, lambda _: _collect),
-    )
+__all__ = ["CONSENT"]
 
 
 def _choosing(request: Request) -> Handler:
@@ -39,7 +26,7 @@ def _choosing(request: Request) -> Handler:
 
 async def _choose(
     asked: ChoiceRequest, platform: Platform, key: KeyInfo, *, gpc_sent: bool
-) -> tuple[Any, Sequence[Any]]:
+) -> tuple[ConsentRecorded, Sequence[Counted]]:
     purpose = parse_purpose(asked.purpose)
     status = Status.GIVEN if asked.choice == "grant" else Status.WITHDRAWN
     if status.permits:
@@ -66,13 +53,16 @@ async def _choose(
     return ConsentRecorded(purpose, asked.choice, await platform.choices.run(record)), ()
 
 
-async def _collect(asked: EventsRequest, platform: Platform, _key: KeyInfo) -> tuple[Any, Sequence[Any]]:
-    def collect() -> EventsCollected:
-        collector = platform.stores().collector
-        platform.consent.require()
-        found = collector.collect(asked.events, now=platform.settings.now())
-        return EventsCollected(
-            found.accepted, found.duplicates, found.choices, dict(found.refused), dict(found.rejected)
-        )
-
-    return await platform.collecting.run(collect), ()
+CONSENT = Endpoint(
+    name="consent",
+    scope=Scope.CONSENT,
+    takes=ChoiceRequest,
+    gives=ConsentRecorded,
+    answered_by=_choosing,
+    summary="Grant or withdraw one purpose for one person",
+    description="Needs a key with the scope `consent`. When it answers 200, every later answer obeys the choice.",
+    group="Consent and events",
+    hears_gpc=True,
+    example_request={"user_id": "1", "purpose": "personalize.profiled", "choice": "withdraw"},
+    example_response=ConsentRecorded(Purpose.PERSONALIZE_PROFILED, "withdraw", 29_969),
+)
