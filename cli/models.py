@@ -12,6 +12,7 @@ import typer
 
 from cli.console import console, counted, err, table
 from cli.lineage import ended_of, trained_on, why
+from project.loader import project_module
 from settings.config import load_settings
 from storage.layout import Layout
 
@@ -222,7 +223,6 @@ def report(
     from feature_repo.retrieval import open_retrieval
     from models.report import REPORTED, report as judge, with_price
     from models.roster import model_class
-    from pipelines.all_data import CUT, who_said_yes
     from pipelines.promotion import training_settings
 
     chosen = [model_class(name).name for name in model or REPORTED]
@@ -235,10 +235,10 @@ def report(
 
         with _home(home, tell) as settings:
             door, training = open_retrieval(settings), training_settings(settings)
-            at = cut.replace(tzinfo=UTC) if cut else CUT
+            at = cut.replace(tzinfo=UTC) if cut else project_module("pipelines.demo.full_consent").CUT
             found = judge(door, settings=training, cut=at, models=chosen, weeks=weeks, progress=tell)
             if price:
-                yes = None if home else who_said_yes(settings, at=at)
+                yes = None if home else project_module("pipelines.demo.full_consent").who_said_yes(settings, at=at)
                 drawn = with_price(found, door, settings=training, cut=at, consented=yes, progress=tell)
                 _save(drawn, plots)
     for name, told in found.items():
@@ -248,9 +248,11 @@ def report(
 
 
 def _home(home: Path | None, tell: Callable[[str], None]) -> AbstractContextManager[Settings]:
-    from pipelines.all_data import everyone_agrees
-
-    return everyone_agrees(tell) if home is None else nullcontext(load_settings(home))
+    """The settings of `home`; without one, of a temporary home in which everybody agrees."""
+    if home is not None:
+        return nullcontext(load_settings(home))
+    agreed: AbstractContextManager[Settings] = project_module("pipelines.demo.full_consent").everyone_agrees(tell)
+    return agreed
 
 
 def _save(drawn: Mapping[str, Figure], folder: Path | None) -> None:

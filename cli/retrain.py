@@ -11,6 +11,7 @@ import typer
 
 from cli.console import console, counted, table
 from cli.train import print_outcome
+from project.loader import project_module
 from settings.config import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -37,9 +38,8 @@ def retrain(
     replaced.
     """
     from models.roster import MODELS, model_class
-    from pipelines.past_weeks import is_past, retrain_past
-    from pipelines.retrain import retrain as run
 
+    past_weeks = project_module("pipelines.backfill")
     settings = load_settings()
     now = settings.now()
     if first is not None:
@@ -48,7 +48,7 @@ def retrain(
     moment = now if as_of is None else as_of.replace(tzinfo=as_of.tzinfo or UTC)
     if moment > now:
         raise typer.BadParameter(f"{moment:%Y-%m-%d} is in the future.")
-    past = now - moment > timedelta(days=1) or is_past(settings, moment)
+    past = now - moment > timedelta(days=1) or past_weeks.is_past(settings, moment)
     if model and not past:
         raise typer.BadParameter("--model is for past weeks; `aap train` trains one model as of now.")
     with counted("Retraining") as report:
@@ -57,10 +57,10 @@ def retrain(
             report(done, total)
 
         chosen = [model_class(name).name for name in model or MODELS]
-        result = (
-            retrain_past(settings, as_of=moment, models=chosen, say=say)
+        result: RetrainResult = (
+            past_weeks.retrain_past(settings, as_of=moment, models=chosen, say=say)
             if past
-            else run(settings, as_of=moment, say=say)
+            else project_module("pipelines.retrain").retrain(settings, as_of=moment, say=say)
         )
     _print(result)
     if as_json:
@@ -84,11 +84,10 @@ def _print(result: RetrainResult) -> None:
 def _replay(settings: Settings, *, first: datetime, weeks: int, models: list[str] | None, as_json: bool) -> None:
     """Several past weeks, and how good the champions were."""
     from models.roster import MODELS, model_class
-    from pipelines.past_weeks import replay
 
     chosen = [model_class(name).name for name in models or MODELS]
     with counted("Retraining, week by week") as report:
-        found = replay(
+        found = project_module("pipelines.backfill").replay(
             settings, first=first, weeks=weeks, models=chosen, say=lambda _week, done, total: report(done, total)
         )
     rows = [(day, *(_decided(week.get(name)) for name in chosen)) for day, week in found.weeks.items()]

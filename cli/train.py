@@ -18,8 +18,7 @@ def train(model: Annotated[str, typer.Argument(help="A model's name, or all; `aa
     from feature_repo.retrieval import open_retrieval
     from models.registry import open_registry
     from models.roster import MODELS, model_class
-    from pipelines.promotion import train_and_decide, training_settings
-    from pipelines.retrain import describe
+    from pipelines.promotion import describe, train_and_decide, training_settings
 
     settings = load_settings()
     names = list(MODELS) if model == "all" else [model_class(model).name]
