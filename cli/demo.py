@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from cli.console import console, counted, print_error
+from cli.background_services import start_all, stop_all
 from cli.imports import print_report
+from cli.terminal import console, counted, print_error
+from cli.training import print_outcome
 from project.loader import project_module
 from settings.config import Settings, default_home, load_settings
 
@@ -80,8 +82,6 @@ def demo(
 
 
 def _tell(story: Story, *, seed: int) -> None:
-    from cli.train import print_outcome
-
     _heading("1. What people allow")
     households, choices = story.draw_choices(seed=seed)
     console.print(f"{choices:,} choices drawn for {households:,} households (seed {seed}); the data itself has none.")
@@ -111,7 +111,6 @@ def _tell(story: Story, *, seed: int) -> None:
 
 
 def _start(story: Story) -> None:
-    from cli.up import start_all
     from pipelines.errors import PipelineError
 
     with counted("Starting the service"):
@@ -121,8 +120,6 @@ def _start(story: Story) -> None:
 
 
 def _stop(home: Path) -> None:
-    from cli.up import stop_all
-
     stop_all(load_settings(home))
 
 

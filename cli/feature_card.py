@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from cli.console import console, table
+from cli.terminal import console, table
 from settings.config import Settings
 
 if TYPE_CHECKING:
