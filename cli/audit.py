@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.console import console, table
+from cli.terminal import console, table
 from security.audit import read_audit, verify_audit
 from settings.config import load_settings
 from storage.layout import Layout

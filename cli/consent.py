@@ -1,15 +1,16 @@
-"""`aap consent`: what people allow. How it is proved is in `consent_proof`."""
+"""`aap consent`: what people allow, and what proves it: receipts, the public key, tree heads, and the ledger itself."""
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import consent_proof
-from cli.console import console, print_json, table
+from cli.proof_files import check_erasure, continues, public_key, read_json
+from cli.terminal import console, print_error, print_json, table
 from settings.config import Settings, load_settings
 from storage.layout import Layout
 
@@ -21,11 +22,134 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(help="Grant, withdraw and look up consent; verify the ledger.", no_args_is_help=True)
-consent_proof.add_to(app)
 
 _User = Annotated[str, typer.Argument(help="The person's id, as your systems know it.")]
 _PurposeName = Annotated[str, typer.Argument(help="One purpose; `aap consent purposes` lists them.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+_KeyFile = Annotated[
+    Path | None, typer.Option(help="Public key to check with; this home's by default.", dir_okay=False)
+]
+
+
+@app.command()
+def receipt(
+    user: _User,
+    into: Annotated[Path | None, typer.Option(help="Folder to write one file a choice to.", file_okay=False)] = None,
+) -> None:
+    """Print a receipt for each choice of a person: JSON that anybody can check with the public key alone."""
+    from consent.choices import open_ledger
+    from consent.receipts import make_receipts
+    from consent.signing import load_signer
+    from security.audit import note_once
+    from security.pseudonyms import load_pseudonyms
+    from storage.files import write_atomically
+
+    settings = load_settings()
+    layout = Layout(settings.home)
+    key = load_pseudonyms(layout).user_key(user)
+    note_once(layout.audit, "hand out a person's receipts", by="command line", at=settings.now(), about=[key])
+    made = make_receipts(
+        open_ledger(settings),
+        key,
+        signer=load_signer(layout),
+        controller=settings.controller,
+    )
+    if into is None:
+        print_json({"receipts": made})
+        return
+    for one in made:
+        write_atomically(into / f"receipt-{one['record_header']['record_id']}.json", _pretty(one), private=True)
+    console.print(f"{len(made)} receipts written to {into}.", soft_wrap=True)
+
+
+@app.command("check-receipt")
+def check_receipt(
+    file: Annotated[Path, typer.Argument(help="A receipt, or what `aap consent receipt` printed.")],
+    key_file: _KeyFile = None,
+) -> None:
+    """Check a receipt, or a certificate of an erasure, offline: no ledger, no Redis, only the public key."""
+    from consent.receipts import check
+
+    told = read_json(file)
+    public = public_key(key_file)
+    if told.get("kind") == "erasure certificate":
+        check_erasure(told, public)
+        return
+    several = told.get("receipts", [told])
+    bad = 0
+    for one in several if isinstance(several, list) else [told]:
+        found = check(one, public_key=public)
+        for problem in found.problems:
+            print_error(problem)
+        bad += not found.holds
+        if found.holds:
+            purpose, event = one["pii_processing"]["purposes"][0]["purpose"], one["event"]
+            console.print(f"Record {one['record_header']['record_id']} holds: {purpose} {event['event_state']} "
+                          f"on {event['event_time']}.", soft_wrap=True)  # fmt: skip
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.command()
+def key(
+    into: Annotated[Path | None, typer.Option(help="File to write it to.", dir_okay=False)] = None,
+) -> None:
+    """Print the public key that receipts, tree heads and certificates are checked with."""
+    from consent.signing import load_signer
+    from storage.files import write_atomically
+
+    pem = load_signer(Layout(load_settings().home)).public.pem
+    if into is None:
+        typer.echo(pem, nl=False)
+        return
+    write_atomically(into, pem.encode())
+
+
+@app.command()
+def head() -> None:
+    """Print the newest signed tree head; kept elsewhere, it proves later that nothing before it was changed."""
+    from consent.choices import open_ledger
+
+    found = open_ledger(load_settings()).head()
+    if found is None:
+        print_error("The ledger has no signed tree head yet: the first choice makes one.")
+        raise typer.Exit(1)
+    print_json(found.to_dict())
+
+
+@app.command()
+def verify(
+    since: Annotated[Path | None, typer.Option(help="A tree head kept from earlier (`aap consent head`).")] = None,
+    key_file: _KeyFile = None,
+    as_json: _Json = False,
+) -> None:
+    """Check that no record of the ledger was changed, inserted, removed or moved, and name each that was."""
+    from consent.choices import open_ledger
+    from consent.verification import verify as check
+
+    ledger = open_ledger(load_settings(), checked=False)
+    problems = [str(f) for f in check(ledger, public_key=public_key(key_file))]
+    if since is not None and not continues(ledger, since, public_key(key_file)):
+        problems.append(f"The ledger is not the one that the tree head in {since} was made of.")
+    checkpoint = ledger.checkpoint()
+    if as_json:
+        print_json({"records": checkpoint.size, "root": checkpoint.root, "sound": not problems, "problems": problems})
+    for problem in () if as_json else problems:
+        print_error(problem)
+    if problems:
+        raise typer.Exit(1)
+    if not as_json:
+        console.print(f"{checkpoint.size:,} records, none changed. Merkle root {checkpoint.root}", soft_wrap=True)
+
+
+@app.command()
+def sign() -> None:
+    """Sign the records of a ledger that was never signed, as they are. Only for one whose records you trust."""
+    from consent.choices import open_ledger
+
+    settings = load_settings()
+    count = open_ledger(settings, checked=False).sign_all(at=settings.now())
+    console.print(f"{count:,} records are signed as they are: what was changed in them before, nobody can tell.")
 
 
 @app.command()
@@ -188,3 +312,7 @@ def _record(user: str, purpose: str, status: str, *, notice: str, said_by: str) 
     )
     _note(settings, f"{status} {named}", key, at=now)
     console.print(f"{named}: {status}, ledger position {position}.")
+
+
+def _pretty(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=1, ensure_ascii=False).encode()

@@ -4,21 +4,54 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from cli.console import console, counted, print_error
+from cli.background_services import start_all, stop_all
 from cli.imports import print_report
-from settings.config import default_home, load_settings
+from cli.terminal import console, counted, print_error
+from cli.training import print_outcome
+from project.loader import project_module
+from settings.config import Settings, default_home, load_settings
 
 if TYPE_CHECKING:
-    from pipelines.demo import Story
+    from collections.abc import Callable, Iterable
 
-__all__ = ["demo"]
+    from events.importer import ImportReport
+    from pipelines.run_record import RetrainResult
+
+__all__ = ["Story", "demo"]
 
 _PAGES = {"retrain": "Summary", "consistency": "Served", "drift": "Drift", "experiment": "Experiment"}
 """What a report is, by how its file's name begins."""
+
+
+class Story(Protocol):
+    """What the project's `pipelines.demo.story` has to tell the demo with."""
+
+    settings: Settings
+
+    def draw_choices(self, *, seed: int) -> tuple[int, int]:
+        """Draw everyone's choices; returns (households, choices)."""
+
+    def imports(self) -> Iterable[tuple[str, Path]]:
+        """(table, mapping) of everything to import."""
+
+    def bring_in(self, location: str, mapping: Path, *, progress: Callable[[int, int], None]) -> ImportReport:
+        """Import one table."""
+
+    def bring_in_again(self) -> ImportReport:
+        """Import a table that is in already."""
+
+    def retrain(self, say: Callable[[str, int, int], None]) -> RetrainResult:
+        """Run the weekly retrain."""
+
+    def visit(self) -> Iterable[str]:
+        """Ask the running service, and tell what it says."""
+
+    def figures(self, *, seconds: float, peak_bytes: int) -> list[tuple[str, str, str, bool]]:
+        """(what, figure, goal, whether it was reached)."""
 
 
 def demo(
@@ -27,18 +60,18 @@ def demo(
     """See it all: real shop data to live predictions, in minutes. Uses a folder of its own and starts it afresh."""
     import os
 
-    from pipelines.demo import DemoFolder, Story
     from pipelines.peak_memory import PeakMemory
     from storage.layout import Layout
 
-    folder = DemoFolder(Path(os.environ["AAP_HOME"]) if "AAP_HOME" in os.environ else default_home() / "demo")
+    project = project_module("pipelines.demo.story")
+    folder = project.DemoFolder(Path(os.environ["AAP_HOME"]) if "AAP_HOME" in os.environ else default_home() / "demo")
     with folder.held():
         began = time.perf_counter()
         if folder.in_use():
             _stop(folder.home)
         folder.start_afresh()
         settings = load_settings(folder.home)
-        story = Story(settings)
+        story: Story = project.Story(settings)
         with PeakMemory(Layout(folder.home)) as memory:
             try:
                 _tell(story, seed=seed)
@@ -49,8 +82,6 @@ def demo(
 
 
 def _tell(story: Story, *, seed: int) -> None:
-    from cli.train import print_outcome
-
     _heading("1. What people allow")
     households, choices = story.draw_choices(seed=seed)
     console.print(f"{choices:,} choices drawn for {households:,} households (seed {seed}); the data itself has none.")
@@ -80,7 +111,6 @@ def _tell(story: Story, *, seed: int) -> None:
 
 
 def _start(story: Story) -> None:
-    from cli.up import start_all
     from pipelines.errors import PipelineError
 
     with counted("Starting the service"):
@@ -90,8 +120,6 @@ def _start(story: Story) -> None:
 
 
 def _stop(home: Path) -> None:
-    from cli.up import stop_all
-
     stop_all(load_settings(home))
 
 

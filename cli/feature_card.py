@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from cli.console import console, table
+from cli.terminal import console, table
 from settings.config import Settings
 
 if TYPE_CHECKING:
@@ -44,10 +44,9 @@ class Line:
 def listed(settings: Settings, *, now: datetime) -> list[Line]:
     """Every declared feature, in the order of its declaration."""
     from consent.choices import open_ledger
-    from feature_repo.definitions import FEATURES, ON_REQUEST
     from feature_repo.errors import FeaturesNotBuilt
     from feature_repo.profile import profile
-    from feature_repo.views import all_views, services
+    from feature_repo.views import all_views, declared_features, on_request_features, services
     from storage.folder import features_folder
 
     standing = open_ledger(settings).standing(in_force_at=now)
@@ -71,7 +70,7 @@ def listed(settings: Settings, *, now: datetime) -> list[Line]:
             missing.get((getattr(f, "entity", ""), f.name)),
             f.description,
         )
-        for f in (*FEATURES, *ON_REQUEST)
+        for f in (*declared_features(), *on_request_features())
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.console import console, counted, table
+from cli.terminal import console, counted, table
 from settings.config import load_settings
 
 __all__ = ["app"]

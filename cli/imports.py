@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.console import console, counted, table
+from cli.terminal import console, counted, table
 from events.importer import ImportReport
 from settings.config import load_settings
 from storage.layout import Layout

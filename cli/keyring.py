@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.console import print_json, table
+from cli.terminal import print_json, table
 from settings.config import Settings, load_settings
 
 __all__ = ["app"]

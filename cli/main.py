@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cli.console import print_error
+from cli.terminal import print_error
 
 if TYPE_CHECKING:
     from typer._click.core import Command, Context
@@ -72,32 +72,34 @@ ENTRIES: Mapping[str, Entry] = {
     entry.name: entry
     for entry in (
         Entry("demo", "cli.demo", "demo", "Start", "See it all: real shop data to live predictions, in minutes."),
-        Entry("up", "cli.up", "up", "Start", "Start Redis, the prediction service, live features and the pages."),
-        Entry("down", "cli.up", "down", "Start", "Stop everything that `up` started."),
-        Entry("status", "cli.up", "status", "Start", "What runs, where, since when."),
+        Entry("up", "cli.services", "up", "Start", "Start Redis, the prediction service, live features and the pages."),
+        Entry("down", "cli.services", "down", "Start", "Stop everything that `up` started."),
+        Entry("status", "cli.services", "status", "Start", "What runs, where, since when."),
         Entry("import", "cli.imports", "import_", "Data", "Import a CSV, Parquet file or SQL table by a mapping."),
         Entry("rejected", "cli.imports", "rejected", "Data", "List or replay the rows that didn't fit."),
         Entry("features", "cli.features", "app", "Features", "Build, publish and look at features."),
-        Entry("live", "cli.live", "live", "Features", "Fold live events into the online features as they come."),
-        Entry("train", "cli.train", "train", "Models", "Train one model, or all, beside their baselines."),
+        Entry("live", "cli.services", "live", "Features", "Fold live events into the online features as they come."),
+        Entry("train", "cli.training", "train", "Models", "Train one model, or all, beside their baselines."),
         Entry("models", "cli.models", "app", "Models", "List model versions; promote or roll back."),
-        Entry("retrain", "cli.retrain", "retrain", "Models", "The weekly job: import, features, drift, train, gate."),
-        Entry("job", "cli.job", "job", "Models", "Run the daily or the monthly job once."),
-        Entry("schedule", "cli.schedule", "schedule", "Models", "Print the jobs for cron, systemd or Kubernetes."),
-        Entry("tune", "cli.tune", "tune", "Models", "Search for better training settings, on earlier days only."),
-        Entry("serve", "cli.serve", "serve", "Serve", "Run the prediction service in this terminal."),
-        Entry("experiment", "cli.experiment", "app", "Serve", "List experiments, read them out, stop and resume them."),
-        Entry("keys", "cli.keys", "app", "Serve", "Create and revoke the API keys of applications."),
+        Entry("retrain", "cli.training", "retrain", "Models", "The weekly job: import, features, drift, train, gate."),
+        Entry("job", "cli.jobs", "job", "Models", "Run the daily or the monthly job once."),
+        Entry("schedule", "cli.jobs", "schedule", "Models", "Print the jobs for cron, systemd or Kubernetes."),
+        Entry("tune", "cli.training", "tune", "Models", "Search for better training settings, on earlier days only."),
+        Entry("serve", "cli.services", "serve", "Serve", "Run the prediction service in this terminal."),
+        Entry(
+            "experiment", "cli.experiments", "app", "Serve", "List experiments, read them out, stop and resume them."
+        ),
+        Entry("keys", "cli.api_keys", "app", "Serve", "Create and revoke the API keys of applications."),
         Entry("keyring", "cli.keyring", "app", "Serve", "List and rotate the keys that seal archive and ids on disk."),
         Entry("audit", "cli.audit", "app", "Serve", "Show who read or changed what, and check the log for tampering."),
-        Entry("replay", "cli.replay", "replay", "Serve", "Make an answer again from its record, bit for bit."),
+        Entry("replay", "cli.predictions", "replay", "Serve", "Make an answer again from its record, bit for bit."),
         Entry("consent", "cli.consent", "app", "Consent", "Grant, withdraw and look up consent; verify the ledger."),
-        Entry("export", "cli.person", "export", "Consent", "Hand over everything held of a person."),
-        Entry("import-person", "cli.person", "import_person", "Consent", "Take in one person's export."),
-        Entry("rectify", "cli.person", "rectify", "Consent", "Correct a past event of a person."),
-        Entry("erase", "cli.erase", "erase", "Consent", "Erase a person everywhere, with a signed certificate."),
-        Entry("retention", "cli.retention", "retention", "Consent", "Delete what no purpose may use any more."),
-        Entry("console", "cli.look", "look", "Look", "How everything is, on one page in the browser."),
+        Entry("export", "cli.subject", "export", "Consent", "Hand over everything held of a person."),
+        Entry("import-person", "cli.subject", "import_person", "Consent", "Take in one person's export."),
+        Entry("rectify", "cli.subject", "rectify", "Consent", "Correct a past event of a person."),
+        Entry("erase", "cli.subject", "erase", "Consent", "Erase a person everywhere, with a signed certificate."),
+        Entry("retention", "cli.subject", "retention", "Consent", "Delete what no purpose may use any more."),
+        Entry("console", "cli.dashboard", "dashboard", "Look", "How everything is, on one page in the browser."),
         Entry("bench", "cli.bench", "app", "Look", "Measure the platform beside its peers."),
     )
 }

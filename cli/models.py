@@ -1,4 +1,4 @@
-"""`aap models`: the versions there are, which one answers, and how good the models are."""
+"""`aap models`: the versions there are, which one answers, what each was made of, and how good the models are."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ import json
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import console, counted, err, table
-from cli.lineage import ended_of, trained_on, why
+from cli.model_rendering import (
+    ended_of,
+    headline,
+    lineage_of,
+    print_alerts,
+    print_live_quality,
+    print_report,
+    print_shadow,
+)
+from cli.terminal import console, counted, err, table
+from project.loader import project_module
 from settings.config import load_settings
 from storage.layout import Layout
 
@@ -47,7 +56,7 @@ def list_models() -> None:
             ", ".join(v.aliases) or None,
             v.tags.get("as_of", "")[:16],
             v.tags.get("rows"),
-            _headline(v.tags, provenance.registry.metrics(v)),
+            headline(v.tags, provenance.registry.metrics(v)),
             ended_of(v, provenance, now=now),
         )
         for name in model_classes()
@@ -60,8 +69,47 @@ def list_models() -> None:
         console.print("No model is trained yet; run `aap train all` or `aap retrain`.")
 
 
-app.command()(why)
-app.command("trained-on")(trained_on)
+@app.command()
+def why(
+    model: _Model,
+    version: _Version,
+) -> None:
+    """Say why a version was promoted or not, whether the service refused it, and what it was made of."""
+    from models.provenance import open_provenance
+
+    settings = load_settings()
+    provenance = open_provenance(settings)
+    found = provenance.registry.version(model, version)
+    lines = json.loads(found.tags.get("promotion_reasons", "[]")) or ["No decision is recorded for it."]
+    if found.refusal:
+        lines.append(f"The service refuses to answer with it: {found.refusal}.")
+    lines += lineage_of(found, provenance, now=settings.now())
+    console.print("\n".join(lines), soft_wrap=True, highlight=False)
+
+
+@app.command("trained-on")
+def trained_on(user: Annotated[str, typer.Argument(help="The person's id, as your systems know it.")]) -> None:
+    """Say which versions were trained on a person. One that doesn't say on whom counts as trained on them."""
+    from models.registry import open_registry
+    from models.roster import model_classes
+    from security.audit import note_once
+    from security.pseudonyms import load_pseudonyms
+
+    settings = load_settings()
+    layout = Layout(settings.home)
+    registry, key = open_registry(settings), load_pseudonyms(layout).user_key(user)
+    note_once(
+        layout.audit, "read which versions learned from a person", by="command line", at=settings.now(), about=[key]
+    )
+    rows = [
+        (v.name, v.version, ", ".join(v.aliases) or None, "to be replaced" if v.tainted else None)
+        for name in model_classes()
+        for v in registry.trained_on(name, key)
+    ]
+    if rows:
+        table("model", "version", "alias", "marked", rows=rows, numbers=["version"])
+    else:
+        console.print("No version was trained on this person.")
 
 
 @app.command()
@@ -131,31 +179,9 @@ def shadow(as_json: Annotated[bool, typer.Option("--json", help="End with one li
     from serving.shadow import read_shadow
 
     found = read_shadow(Layout(load_settings().home).shadow)
-    rows = [
-        (
-            one.model,
-            f"{one.challenger} over {one.champion}",
-            f"{one.people:,}",
-            _or_none(one.difference, ".4f"),
-            f"{one.largest:.4f}",
-            _or_none(one.champion_ms, ".2f"),
-            _or_none(one.challenger_ms, ".2f"),
-            one.errors,
-            one.dropped,
-        )
-        for one in found
-    ]
-    headings = ["people", "mean difference", "largest", "champion ms", "challenger ms", "errors", "dropped"]
-    if rows:
-        table("model", "versions", *headings, rows=rows, numbers=headings)
-    else:
-        console.print("No challenger had a copy of the traffic yet; see `aap models challenge` and AAP_SHADOW.")
+    print_shadow(found)
     if as_json:
         typer.echo(json.dumps({"challengers": [asdict(one) for one in found]}))
-
-
-def _or_none(value: float | None, form: str) -> str | None:
-    return None if value is None else format(value, form)
 
 
 @app.command()
@@ -178,21 +204,12 @@ def alerts(
 ) -> None:
     """List what `aap live` found unusual, newest first; people by their pseudonyms."""
     from pipelines.alerts import read
-    from storage.layout import Layout
 
     found = read(Layout(load_settings().home).alerts, most=most)
     if as_json:
         typer.echo(json.dumps(found, default=str))
         return
-    rows = [
-        (f"{a['time']:%Y-%m-%d %H:%M:%S}", a["kind"], a["user_key"][:8], a["about"], f"{a['score']:.3f}",
-         f"{a['threshold']:.3f}", ", ".join(a["drivers"]))
-        for a in found
-    ]  # fmt: skip
-    if rows:
-        table("time", "kind", "who", "about", "score", "above", "driven by", rows=rows, numbers=["score", "above"])
-    else:
-        console.print("No alerts; `aap live --watch` gives them once the anomaly models have champions.")
+    print_alerts(found)
 
 
 @app.command()
@@ -222,7 +239,6 @@ def report(
     from feature_repo.retrieval import open_retrieval
     from models.report import REPORTED, report as judge, with_price
     from models.roster import model_class
-    from pipelines.all_data import CUT, who_said_yes
     from pipelines.promotion import training_settings
 
     chosen = [model_class(name).name for name in model or REPORTED]
@@ -235,22 +251,24 @@ def report(
 
         with _home(home, tell) as settings:
             door, training = open_retrieval(settings), training_settings(settings)
-            at = cut.replace(tzinfo=UTC) if cut else CUT
+            at = cut.replace(tzinfo=UTC) if cut else project_module("pipelines.demo.full_consent").CUT
             found = judge(door, settings=training, cut=at, models=chosen, weeks=weeks, progress=tell)
             if price:
-                yes = None if home else who_said_yes(settings, at=at)
+                yes = None if home else project_module("pipelines.demo.full_consent").who_said_yes(settings, at=at)
                 drawn = with_price(found, door, settings=training, cut=at, consented=yes, progress=tell)
                 _save(drawn, plots)
     for name, told in found.items():
-        _print_report(name, told)
+        print_report(name, told)
     if as_json:
         typer.echo(json.dumps(found))
 
 
 def _home(home: Path | None, tell: Callable[[str], None]) -> AbstractContextManager[Settings]:
-    from pipelines.all_data import everyone_agrees
-
-    return everyone_agrees(tell) if home is None else nullcontext(load_settings(home))
+    """The settings of `home`; without one, of a temporary home in which everybody agrees."""
+    if home is not None:
+        return nullcontext(load_settings(home))
+    agreed: AbstractContextManager[Settings] = project_module("pipelines.demo.full_consent").everyone_agrees(tell)
+    return agreed
 
 
 def _save(drawn: Mapping[str, Figure], folder: Path | None) -> None:
@@ -260,23 +278,6 @@ def _save(drawn: Mapping[str, Figure], folder: Path | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
         figure.savefig(folder / f"price-of-consent-{name}.png")
-
-
-def _print_report(name: str, told: dict[str, Any]) -> None:
-    """A model's figures, a line a part, with its baselines."""
-    parts = {f"{name} {key}": part for key, part in told.items() if isinstance(part, dict) and "interval" in part}
-    rows = []
-    for part, found in (parts or {name: told}).items():
-        figures = {k: v for k, v in found.items() if isinstance(v, float)}
-        rows += [(part, metric, f"{value:.4f}") for metric, value in figures.items()]
-        for rival, theirs in found["baselines"].items():
-            shown = theirs.items() if isinstance(theirs, dict) else [("", theirs)]
-            rows += [(f"  {rival}", metric, f"{value:.4f}") for metric, value in shown]
-    for people, theirs in told.get("price", {}).items():
-        if isinstance(theirs, dict):
-            of = f"  {people} %" if people.isdigit() else f"  {people}"
-            rows += [(of, metric, "too few" if value is None else f"{value:.4f}") for metric, value in theirs.items()]
-    table("model", "metric", "figure", rows=rows, numbers=["figure"])
 
 
 @app.command("live-quality")
@@ -294,15 +295,7 @@ def live_quality(
     if as_json:
         typer.echo(json.dumps({"live_quality": [asdict(line) for line in found]}))
         return
-    if not found:
-        console.print("Nobody was answered yet; ask the service, or wait a few seconds for its records.")
-        return
-    rows = [(q.model, q.version, q.variant, q.answers, q.waiting, _said(q.measured)) for q in found]
-    table("model", "version", "variant", "judged", "waiting", "measured", rows=rows, numbers=["judged", "waiting"])
-
-
-def _said(measured: dict[str, float | None]) -> str:
-    return ", ".join(f"{name} {'–' if value is None else f'{value:.4f}'}" for name, value in measured.items())
+    print_live_quality(found)
 
 
 def _must_answer(provenance: Provenance, version: ModelVersion) -> None:
@@ -310,8 +303,3 @@ def _must_answer(provenance: Provenance, version: ModelVersion) -> None:
     from serving.models_in_use import smoke_test
 
     smoke_test(version.name, provenance.load(version))
-
-
-def _headline(tags: dict[str, str], metrics: dict[str, float]) -> str | None:
-    name = tags.get("headline", "")
-    return f"{name} {metrics[name]:.4f}" if name in metrics else None

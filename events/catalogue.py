@@ -7,11 +7,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from events.mapping import CATALOGUE_FIELDS
 from storage.duck import open_duckdb
 from storage.files import write_atomically
 
-__all__ = ["read_catalogue", "update_catalogue"]
+__all__ = ["CATALOGUE_FIELDS", "read_catalogue", "update_catalogue"]
+
+CATALOGUE_FIELDS = ("item_id", "name", "department", "category", "brand")
+"""What the catalogue knows of an item; only `item_id` is needed."""
 
 _SCHEMA = pa.schema([(name, pa.string()) for name in CATALOGUE_FIELDS])
 

@@ -17,13 +17,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from consent.policy import Status
 from consent.purposes import Purpose
+from events.catalogue import CATALOGUE_FIELDS
 from events.errors import EventError, MappingError
 from events.schema import EventType, event_type
 
-__all__ = ["CATALOGUE_FIELDS", "ConsentTable", "Lookup", "Mapping", "StatedGrant", "Value", "load_mapping", "resolve"]
-
-CATALOGUE_FIELDS = ("item_id", "name", "department", "category", "brand")
-"""What the catalogue knows of an item; only `item_id` is needed."""
+__all__ = ["ConsentTable", "Lookup", "Mapping", "StatedGrant", "Value", "load_mapping", "resolve"]
 
 
 class _Strict(BaseModel):

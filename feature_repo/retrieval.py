@@ -49,7 +49,7 @@ NO_FEATURES = "no_features"
 
 
 class Retrieval:
-    """Reads features for the services declared in `feature_repo.definitions`."""
+    """Reads features for the services that the project declares."""
 
     def __init__(
         self,

@@ -14,16 +14,19 @@ from zlib import crc32
 from consent import projection
 from consent.purposes import Purpose
 from feature_repo.declare import Aggregate, Entity, Feature, Op, Ratio, Service, micros
-from feature_repo.definitions import FEATURES, ON_REQUEST, SERVICES
 from feature_repo.errors import UnknownFeature, UnusableDeclaration
 from feature_repo.on_request import OnRequest, Reading
+from project.loader import project_module
 
 __all__ = [
     "View",
     "all_views",
     "columns_read",
     "computed_for",
+    "declared_features",
+    "declared_services",
     "make_views",
+    "on_request_features",
     "reading",
     "service",
     "services",
@@ -133,9 +136,27 @@ def columns_read(view: View, event: str) -> list[str]:
 
 
 @cache
+def declared_features() -> tuple[Feature, ...]:
+    """The features the project declares, in the order of their declaration."""
+    return tuple(project_module("feature_repo.features").FEATURES)
+
+
+@cache
+def on_request_features() -> tuple[OnRequest, ...]:
+    """The request-time features the project declares."""
+    return tuple(project_module("feature_repo.features").ON_REQUEST)
+
+
+@cache
+def declared_services() -> tuple[Service, ...]:
+    """The services the project declares, unchecked; `services` has checked them."""
+    return tuple(project_module("feature_repo.features").SERVICES)
+
+
+@cache
 def all_views() -> tuple[View, ...]:
     """The views of the declared features."""
-    return make_views(FEATURES)
+    return make_views(declared_features())
 
 
 def view_for(entity: Entity, purpose: Purpose) -> View:
@@ -150,7 +171,7 @@ def view_for(entity: Entity, purpose: Purpose) -> View:
 def computed_for(purpose: Purpose) -> dict[str, OnRequest]:
     """The declared request-time features of `purpose` by name, each checked against what is stored for it."""
     found: dict[str, OnRequest] = {}
-    for feature in (f for f in ON_REQUEST if purpose in f.purposes):
+    for feature in (f for f in on_request_features() if purpose in f.purposes):
         names = view_for(Entity.USER, purpose).names
         if feature.name in found or feature.name in names:
             raise UnusableDeclaration(f"Two features are called {feature.name!r} for {purpose}; rename one.")
@@ -165,7 +186,7 @@ def computed_for(purpose: Purpose) -> dict[str, OnRequest]:
 @cache
 def services() -> dict[str, Service]:
     """The declared services by name, each checked against its view."""
-    for s in SERVICES:
+    for s in declared_services():
         view = view_for(Entity.USER, s.purpose)
         numbers, lists = {*view.names, *computed_for(s.purpose)}, {f.name for f in view.sequences}
         missing = [n for n in s.features if n not in numbers] + [n for n in s.sequences if n not in lists]
@@ -173,7 +194,7 @@ def services() -> dict[str, Service]:
             raise UnusableDeclaration(
                 f"Service {s.name!r} reads {missing[0]!r}, which is not declared for {s.purpose}."
             )
-    return {s.name: s for s in SERVICES}
+    return {s.name: s for s in declared_services()}
 
 
 def service(name: str) -> Service:

@@ -18,7 +18,6 @@ from typing import Any
 import pandas as pd
 import yaml
 
-import settings as settings_package
 from consent.choices import open_desk
 from consent.policy import Status
 from consent.purposes import Purpose, spec
@@ -27,6 +26,7 @@ from events.journey import IMPORTS, SHOP_CLOSES, draw_choices
 from feature_repo.build import build
 from feature_repo.views import service
 from pipelines.ingest import import_source
+from project.loader import project_conf
 from security.pseudonyms import load_pseudonyms, pseudonym_key_file
 from settings.config import Settings, load_settings
 from storage import redis_server
@@ -39,7 +39,7 @@ __all__ = ["CUT", "everyone_agrees", "who_said_yes"]
 CUT = datetime(2017, 12, 1, tzinfo=UTC)
 """Where the shop's history is cut to judge models: the figures of docs/benchmarks-models.md are of the days after it."""
 
-_MAPPINGS = Path(settings_package.__file__).parent / "demo"
+_MAPPINGS = project_conf() / "demo"
 _GRANT = {
     "by": "whoever runs this measurement",
     "basis": "research use of a public data set, as its licence allows",

@@ -18,7 +18,6 @@ from typing import Any
 
 import httpx
 
-import settings as settings_package
 from consent.choices import open_desk
 from consent.purposes import Purpose
 from events.importer import ImportReport
@@ -31,6 +30,7 @@ from pipelines.errors import PipelineError
 from pipelines.ingest import import_source
 from pipelines.retrain import Say, retrain
 from pipelines.run_record import RetrainResult
+from project.loader import project_conf
 from security.api_keys import ApiKeys, Scope
 from security.pseudonyms import load_pseudonyms
 from settings.config import Settings
@@ -44,7 +44,7 @@ _PATIENCE_S = 30.0
 _MARK = "this-is-the-demo"
 _RECOMPUTED = 300
 """Vectors of each service, of all that were served: all would take as long as building the features twice."""
-_MAPPINGS = Path(settings_package.__file__).parent / "demo"
+_MAPPINGS = project_conf() / "demo"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,10 @@ from consent.choices import open_ledger
 from consent.purposes import Purpose
 from feature_repo.build import Standing
 from feature_repo.declare import Aggregate, Entity, Feature, Ratio
-from feature_repo.definitions import FEATURES, ON_REQUEST
 from feature_repo.errors import FeaturesNotBuilt, OnlineStoreUnavailable, UnknownFeature
 from feature_repo.on_request import OnRequest
 from feature_repo.profile import Spread, brought_online, profile
-from feature_repo.views import services, view_for
+from feature_repo.views import declared_features, on_request_features, services, view_for
 from models.errors import ModelError
 from models.registry import open_registry
 from models.roster import model_classes
@@ -72,7 +71,7 @@ class Card:
 
 def declared(name: str) -> Feature | OnRequest:
     """The declaration called `name`; raises `UnknownFeature`."""
-    found = next((f for f in (*FEATURES, *ON_REQUEST) if f.name == name), None)
+    found = next((f for f in (*declared_features(), *on_request_features()) if f.name == name), None)
     if found is None:
         raise UnknownFeature(f"Unknown feature {name!r}; `aap features list` shows the ones there are.")
     return found
@@ -125,7 +124,7 @@ def _parts(feature: Feature | OnRequest) -> Sequence[Aggregate]:
         return [feature]
     names = (feature.numerator, feature.denominator) if isinstance(feature, Ratio) else feature.features
     view = view_for(Entity.USER, min(feature.purposes)) if isinstance(feature, OnRequest) else None
-    among = view.features if view else [f for f in FEATURES if f.entity is feature.entity]  # type: ignore[union-attr]
+    among = view.features if view else [f for f in declared_features() if f.entity is feature.entity]  # type: ignore[union-attr]
     return [part for name in names for f in among if f.name == name for part in _parts(f)]
 
 

@@ -22,13 +22,13 @@ from events.schema import EVENT_TYPES
 from pipelines.guarding import look
 from pipelines.ingest import archive_live_events
 from pipelines.live_worker import FAILED, LiveWorker
-from pipelines.watching import watch
+from project.loader import project_module
 from settings.config import Settings, load_settings
 from storage.errors import StorageError
 from storage.folder import archive_folder
 from storage.redis_server import connect
 
-__all__ = ["run", "work"]
+__all__ = ["run", "score_anomalies", "work"]
 
 _DRAIN_S = 10.0
 _SETTLED_S = 60.0
@@ -44,6 +44,11 @@ def work(home: str, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     worker = LiveWorker(connect(settings, start=False), Archive(archive_folder(settings)), settings.now)
     worker.run(lambda: stop.is_set() or os.getppid() != parent, tell=lambda problem: _tell(f"{problem}\n"))
+
+
+def score_anomalies(home: str, parent: int) -> None:
+    """The process that scores what happens. It asks for the project's module here: spawned, it begins with nothing loaded."""
+    project_module("pipelines.anomaly_scoring.process").watch(home, parent)
 
 
 def run(
@@ -74,7 +79,7 @@ def run(
             while len(running) < workers:
                 running.append(_start(work, settings))
             if watch_too and (watcher is None or not watcher.is_alive()):
-                watcher = _start(watch, settings)
+                watcher = _start(score_anomalies, settings)
             looks.keep_up()
             if time.monotonic() - drained >= drain_every_s:
                 _drain(settings, admitted)

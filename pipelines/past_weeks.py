@@ -39,7 +39,7 @@ class Replayed:
     """What came of several weeks."""
 
     weeks: dict[str, dict[str, dict[str, Any]]]
-    """By day, then by model: what `pipelines.retrain.describe` tells of the outcome."""
+    """By day, then by model: what `pipelines.promotion.describe` tells of the outcome."""
     pages: tuple[Path, ...]
     """The page, its JSON, and the plot."""
 

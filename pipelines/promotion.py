@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from consent.ledger import Ledger
 from feature_repo.retrieval import Retrieval
@@ -23,7 +24,7 @@ from models.run import Run
 from models.training import TrainedModel, train
 from settings.config import Settings
 
-__all__ = ["Outcome", "train_and_decide", "training_settings"]
+__all__ = ["Outcome", "describe", "train_and_decide", "training_settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,24 @@ def train_and_decide(
         registry.explain(trained.version, reasons=decision.reasons)
     reached = registry.metrics(before).get(trained.evaluation.headline) if before else None
     return Outcome(trained, decision.promote, decision.reasons, before.version if before else None, reached)
+
+
+def describe(outcome: Outcome) -> dict[str, Any]:
+    """One model's outcome, JSON-ready."""
+    evaluation = outcome.trained.evaluation
+    return {
+        "model": outcome.trained.name,
+        "version": outcome.trained.version.version,
+        "promoted": outcome.promoted,
+        "replaced": outcome.replaced,
+        "reasons": list(outcome.reasons),
+        "headline": evaluation.headline,
+        "champion": outcome.champion,
+        "metrics": evaluation.metrics,
+        "baselines": evaluation.baselines,
+        "rows": outcome.trained.manifest.rows,
+        "excluded": outcome.trained.manifest.excluded,
+    }
 
 
 def _bar(champion: ModelVersion | None, provenance: Provenance, *, now: datetime) -> Mapping[str, float] | None:

@@ -29,7 +29,7 @@ from models.run import Run
 from pipelines.consistency import check_consistency
 from pipelines.drift import report_drift
 from pipelines.ingest import import_what_is_new
-from pipelines.promotion import Outcome, train_and_decide, training_settings
+from pipelines.promotion import describe, train_and_decide, training_settings
 from pipelines.publish import bring_online, build_features
 from pipelines.run_record import RetrainResult
 from pipelines.runner import Say, Step, run_job
@@ -37,7 +37,7 @@ from pipelines.summary import write_summary
 from settings.config import Settings
 from storage.layout import Layout
 
-__all__ = ["Say", "describe", "retrain", "training_steps"]
+__all__ = ["Say", "retrain", "training_steps"]
 
 
 def retrain(settings: Settings, *, as_of: datetime, say: Say | None = None) -> RetrainResult:
@@ -133,21 +133,3 @@ def training_steps(
         return train_it
 
     return {f"train {name}": model(name) for name in models}
-
-
-def describe(outcome: Outcome) -> dict[str, Any]:
-    """One model's outcome, JSON-ready."""
-    evaluation = outcome.trained.evaluation
-    return {
-        "model": outcome.trained.name,
-        "version": outcome.trained.version.version,
-        "promoted": outcome.promoted,
-        "replaced": outcome.replaced,
-        "reasons": list(outcome.reasons),
-        "headline": evaluation.headline,
-        "champion": outcome.champion,
-        "metrics": evaluation.metrics,
-        "baselines": evaluation.baselines,
-        "rows": outcome.trained.manifest.rows,
-        "excluded": outcome.trained.manifest.excluded,
-    }

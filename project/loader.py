@@ -7,9 +7,10 @@ the project's modules lie among the library's, under the names of `_TODAY`.
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from types import ModuleType
 
-__all__ = ["project_module"]
+__all__ = ["project_conf", "project_module"]
 
 _TODAY = {
     "feature_repo.features": "feature_repo.definitions",
@@ -25,3 +26,8 @@ _TODAY = {
 def project_module(name: str) -> ModuleType:
     """The module `name` of the project, such as `pipelines.retrain`. Raises `ImportError` where there is none."""
     return importlib.import_module(_TODAY.get(name, name))
+
+
+def project_conf() -> Path:
+    """The folder of the project's YAML: `training.yaml`, `flags.json`, `experiments.yaml`, and `demo/` with mappings."""
+    return Path(__file__).resolve().parent.parent / "settings"

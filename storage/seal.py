@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -27,15 +27,30 @@ from pyarrow import fs
 
 from storage.keyring import Keyring
 
-if TYPE_CHECKING:
-    from storage.folder import Folder, StoredFile
-
 __all__ = ["DataKey", "Seal", "dataset"]
 
 _AT_ONCE = 8
 _SEALED, _ENDING = b"PARE", 8
 """A sealed file ends with the length of its footer (4 bytes) and this; an open one with PAR1."""
 _TOLD = re.compile(rb"aap-seal:([0-9A-Za-z.-]+):([0-9A-Za-z+/=]+);")
+
+
+class _Named(Hashable, Protocol):
+    """A file of a folder; equal to what it was asked of before only if it wasn't replaced since."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the folder."""
+
+
+class _Openable(Protocol):
+    """A folder, for what is needed of it here: `storage.folder` imports this module."""
+
+    def open(self, name: str) -> pa.NativeFile:
+        """The file called `name`, for reading at any place."""
+
+
+_File = TypeVar("_File", bound=_Named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +70,7 @@ class Seal:
 
     def __init__(self, keyring: Keyring, *, writes: bool, clock: Callable[[], datetime]) -> None:
         self.keyring, self.writes, self._clock = keyring, writes, clock
-        self._keys: dict[StoredFile, DataKey | None] = {}
+        self._keys: dict[_Named, DataKey | None] = {}
 
     def encryption(self) -> Any:
         """For writing one file: pyarrow's `FileEncryptionProperties`; None if files are not to be sealed."""
@@ -85,12 +100,12 @@ class Seal:
         key = self.key(file)
         return None if key is None else key.decryption()
 
-    def keys(self, folder: Folder, files: Iterable[StoredFile]) -> dict[StoredFile, DataKey | None]:
+    def keys(self, folder: _Openable, files: Iterable[_File]) -> dict[_File, DataKey | None]:
         """The key of each file; asked of each file once."""
         wanted = list(files)
         asked = [f for f in wanted if f not in self._keys]
 
-        def opened(file: StoredFile) -> DataKey | None:
+        def opened(file: _Named) -> DataKey | None:
             with folder.open(file.name) as content:
                 return self.key(content)
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import consent, materialize, online
-from cli.bench import app
+from benchmarks.cli import app
 
 
 def test_reading_is_measured_beside_feast_and_a_bare_mget(home: Path) -> None:

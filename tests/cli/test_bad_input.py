@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import bench
 from cli.main import main
 from consent.choices import open_desk
 from consent.policy import Status
@@ -34,12 +35,13 @@ class Aap:
     capsys: pytest.CaptureFixture[str]
     monkeypatch: pytest.MonkeyPatch
 
-    def refusal(self, *arguments: str | Path) -> str:
-        """What a command says as it fails."""
+    def refusal(self, *arguments: str | Path, code: int | None = None) -> str:
+        """What a command says as it fails, with `code` if one is named."""
         self.monkeypatch.setattr(sys, "argv", ["aap", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code not in (0, None)
+        assert code in (None, ended.value.code)
         said = self.capsys.readouterr().err
         assert "Traceback" not in said
         (sentence,) = [line for line in said.splitlines() if line.startswith("Error:")]
@@ -126,3 +128,13 @@ def test_a_clock_before_the_last_choice_dates_no_choice(aap: Aap, home: Path, mo
     ):
         assert "but the consent ledger's last record is of" in aap.refusal("consent", *words)
     assert desk.ledger.size() == 1
+
+
+def test_without_a_checkout_bench_says_where_the_benchmarks_are(
+    aap: Aap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "project_conf", lambda: tmp_path / "conf")
+    for words in (["bench"], ["bench", "online"], ["bench", "--help"]):
+        assert aap.refusal(*words, code=2) == (
+            "Error: Benchmarks live in the repository's checkout: run `aap bench` from there."
+        )

@@ -95,10 +95,10 @@ def test_status_of_an_empty_home_starts_and_writes_nothing(tmp_path: Path) -> No
 def run_failing(body: str, **env: str) -> subprocess.CompletedProcess[str]:
     """`aap status`, whose function is replaced by one with this body."""
     program = f"""
-        import sys, cli.main, cli.up
+        import sys, cli.main, cli.services
         def status() -> None:
             {body}
-        cli.up.status = status
+        cli.services.status = status
         sys.argv = ["aap", "status"]
         cli.main.main()
     """

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import pipelines.schedule as scheduled
-from cli.schedule import schedule
+from cli.jobs import schedule
 from models.revision import WRITTEN
 from pipelines.schedule import SCHEDULED, Place
 from settings.config import Settings

@@ -15,8 +15,8 @@ import psutil
 import pyarrow.dataset as ds
 import pytest
 
+from cli.background_services import start_all, stop_all
 from cli.main import main
-from cli.up import start_all, stop_all
 from security.api_keys import ApiKeys, Scope
 from serving.records import SCHEMA
 from serving.run import listening

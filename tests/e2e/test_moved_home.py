@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.up import start_all, stop_all
+from cli.background_services import start_all, stop_all
 from feature_repo.store import open_store
 from security.api_keys import ApiKeys, Scope
 from settings.config import load_settings

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.rivals import rivals
-from cli.up import start_all, stop_all
+from cli.background_services import start_all, stop_all
 from feature_repo.retrieval import open_retrieval
 from models.registry import open_registry
 from models.revision import code_revision

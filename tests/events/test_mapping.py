@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-import settings
 from events.errors import MappingError
 from events.mapping import load_mapping, resolve
+from project.loader import project_conf
 from tests.events.corner_shop import MAPPING
 
 GRANT: dict[str, Any] = MAPPING["consent"]["grant"]
@@ -84,7 +84,7 @@ def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
         load_mapping(tmp_path / "m.yaml")
 
 
-@pytest.mark.parametrize("path", sorted((Path(settings.__file__).parent / "demo").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((project_conf() / "demo").glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_demo_s_own_mappings_are_sound(path: Path) -> None:
     assert load_mapping(path).columns
 

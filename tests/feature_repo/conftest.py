@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from consent.choices import open_desk
+from feature_repo import definitions, views
 from feature_repo.batch import Engine, duckdb_engine
 from feature_repo.spark_engine import spark_engine, spark_session, why_unavailable
 from settings.config import Settings, load_settings
@@ -42,6 +43,28 @@ def room(filled_home: Path, running: Settings, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def random() -> np.random.Generator:
     return np.random.default_rng(11)
+
+
+@pytest.fixture
+def redeclare() -> Iterator[Callable[..., None]]:
+    """Has the project declare something else: `redeclare(SERVICES=(...))`. What it really declares is back after the test."""
+    derived = (
+        *(views.declared_features, views.on_request_features, views.declared_services),
+        *(views.all_views, views.computed_for, views.services, views.reading),
+    )
+
+    def forget() -> None:
+        for cached in derived:
+            cached.cache_clear()
+
+    def put(**declared: object) -> None:
+        for name, value in declared.items():
+            patched.setattr(definitions, name, value)
+        forget()
+
+    with pytest.MonkeyPatch.context() as patched:
+        yield put
+    forget()
 
 
 # Read before any test takes the AAP_ variables away.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from consent.purposes import Purpose
-from feature_repo import declare, definitions, views
+from feature_repo import declare, definitions
 from feature_repo.declare import Feature
 from feature_repo.errors import FeaturesNotBuilt
 from feature_repo.frame import Status
@@ -24,7 +24,7 @@ ADDED = ("products_viewed_7d", "products_viewed_1d", "products_viewed_lately")
 
 
 @pytest.fixture
-def added(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def added(redeclare: Callable[..., None]) -> None:
     """Steps 3 to 5: the entries, and a service that reads them."""
     made: list[Feature] = []
     for source in blocks(DOCS / "add-a-feature.md", "python"):
@@ -32,14 +32,10 @@ def added(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert tuple(f.name for f in made) == ADDED
     (recommendation,) = (s for s in definitions.SERVICES if s.name == "recommendation")
     more = replace(recommendation, features=(*recommendation.features, *ADDED))
-    monkeypatch.setattr(views, "FEATURES", (*definitions.FEATURES, *made))
-    monkeypatch.setattr(views, "SERVICES", tuple(more if s is recommendation else s for s in definitions.SERVICES))
-    for cached in (views.all_views, views.services):
-        cached.cache_clear()
-    yield
-    monkeypatch.undo()
-    for cached in (views.all_views, views.services):
-        cached.cache_clear()
+    redeclare(
+        FEATURES=(*definitions.FEATURES, *made),
+        SERVICES=tuple(more if s is recommendation else s for s in definitions.SERVICES),
+    )
 
 
 def looked_at(room: StoreRoom) -> None:

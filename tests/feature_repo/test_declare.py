@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -121,18 +122,14 @@ def test_a_ratio_divides_amounts_of_its_own_purpose() -> None:
     ],
 )
 def test_a_service_reads_only_what_is_declared_for_its_purpose(
-    monkeypatch: pytest.MonkeyPatch, features: tuple[str, ...], sequences: tuple[str, ...], named: str
+    redeclare: Callable[..., None], features: tuple[str, ...], sequences: tuple[str, ...], named: str
 ) -> None:
     wrong = Service(name="wrong", purpose=Purpose.PERSONALIZE_PROFILING, features=features, sequences=sequences)
-    monkeypatch.setattr(views, "SERVICES", (wrong,))
-    views.services.cache_clear()
-    try:
-        with pytest.raises(
-            UnusableDeclaration, match=f"Service 'wrong' reads '{named}.*', which is not declared for personalize"
-        ):
-            views.services()
-    finally:
-        views.services.cache_clear()
+    redeclare(SERVICES=(wrong,))
+    with pytest.raises(
+        UnusableDeclaration, match=f"Service 'wrong' reads '{named}.*', which is not declared for personalize"
+    ):
+        views.services()
 
 
 def test_a_view_there_is_not_is_told() -> None:

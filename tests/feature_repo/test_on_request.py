@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -38,19 +38,9 @@ USUAL: dict[str, Any] = {
 CHECKOUT = Service(name="checkout", purpose=RETENTION, features=("tenure_days", "against_usual", "amount_sum_7d"))
 
 
-def _forget() -> None:
-    for cached in (views.all_views, views.services, views.computed_for, views.reading):
-        cached.cache_clear()
-
-
 @pytest.fixture
-def declared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(views, "ON_REQUEST", (OnRequest(**USUAL),))
-    monkeypatch.setattr(views, "SERVICES", (*definitions.SERVICES, CHECKOUT))
-    _forget()
-    yield
-    monkeypatch.undo()
-    _forget()
+def declared(redeclare: Callable[..., None]) -> None:
+    redeclare(ON_REQUEST=(OnRequest(**USUAL),), SERVICES=(*definitions.SERVICES, CHECKOUT))
 
 
 @pytest.fixture
@@ -152,22 +142,17 @@ def test_a_wrong_declaration_is_told_in_one_sentence(change: dict[str, Any], pro
     ],
 )
 def test_it_reads_only_what_is_stored_for_its_own_purpose(
-    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], problem: str
+    redeclare: Callable[..., None], change: dict[str, Any], problem: str
 ) -> None:
     made = OnRequest(**{**USUAL, **change})
-    monkeypatch.setattr(views, "ON_REQUEST", (made,))
-    _forget()
-    try:
-        with pytest.raises(UnusableDeclaration, match=problem):
-            views.computed_for(next(iter(made.purposes)))
-    finally:
-        _forget()
+    redeclare(ON_REQUEST=(made,))
+    with pytest.raises(UnusableDeclaration, match=problem):
+        views.computed_for(next(iter(made.purposes)))
 
 
-def test_a_function_must_answer_one_value_a_row(counter: StoreRoom, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_must_answer_one_value_a_row(counter: StoreRoom, redeclare: Callable[..., None]) -> None:
     made = OnRequest(**{**USUAL, "function": lambda basket, amount_sum_90d, basket_count_90d: np.float64(1.0)})
-    monkeypatch.setattr(views, "ON_REQUEST", (made,))
-    _forget()
+    redeclare(ON_REQUEST=(made,))
     with pytest.raises(UnusableDeclaration, match="must give one value a row"):
         counter.door().online_vectors(
             counter.keys("customer-0"), service="checkout", now=AS_OF, request={"basket": [1.0]}

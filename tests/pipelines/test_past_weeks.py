@@ -22,10 +22,9 @@ from feature_repo.build import built_as_of
 from feature_repo.retrieval import open_retrieval
 from models.registry import open_registry
 from models.roster import model_classes
-from pipelines import runner
+from pipelines import daily, monthly, runner
 from pipelines.aggregates import FEWEST, daily_aggregates
 from pipelines.errors import PipelineError, StepFailed
-from pipelines.jobs import run
 from pipelines.past_weeks import replay, retrain_past
 from pipelines.promotion import train_and_decide, training_settings
 from pipelines.publish import bring_online, build_features
@@ -93,9 +92,9 @@ def test_a_week_that_has_not_come_is_refused(shop: Settings) -> None:
 def test_a_job_killed_within_a_step_goes_on_in_that_step_under_the_same_moment(shop: Settings) -> None:
     state = Layout(shop.home).run / "daily.json"
     code = (
-        "import time, pipelines.jobs as jobs; from settings.config import load_settings; s = load_settings()\n"
-        "jobs.write_daily = lambda *a, **k: time.sleep(60)\n"
-        "jobs.run(s, 'daily', as_of=s.now())"
+        "import time, pipelines.daily as job; from settings.config import load_settings; s = load_settings()\n"
+        "job.write_daily = lambda *a, **k: time.sleep(60)\n"
+        "job.run(s, as_of=s.now())"
     )
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "AAP_HOME": str(shop.home), "PYTHONPATH": root}
@@ -109,7 +108,7 @@ def test_a_job_killed_within_a_step_goes_on_in_that_step_under_the_same_moment(s
     running.wait()
     left = json.loads(state.read_text())
     assert list(left["steps"]) == ["import"]
-    result = run(shop, "daily", as_of=shop.now())
+    result = daily.run(shop, as_of=shop.now())
     assert result.resumed
     assert (result.run_id, result.as_of) == (left["run_id"], left["as_of"])
     assert result.steps["import"].seconds == left["steps"]["import"]["seconds"], "not done again"
@@ -125,7 +124,7 @@ def test_a_step_that_fails_is_named(shop: Settings) -> None:
 
 
 def test_daily_aggregates_are_of_days_with_enough_customers_and_forget_who_withdraws(shop: Settings) -> None:
-    run(shop, "daily", as_of=shop.now())
+    daily.run(shop, as_of=shop.now())
     table = pq.read_table(Layout(shop.home).aggregates / "daily.parquet")
     before = table.to_pylist()
     assert table.num_rows > 300
@@ -148,14 +147,14 @@ def test_days_whose_purchases_are_past_their_time_stay_as_sums_over_enough_peopl
     shop: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, opened = Layout(shop.home).aggregates / "daily.parquet", shop.now()
-    run(shop, "daily", as_of=opened)
+    daily.run(shop, as_of=opened)
     before = pq.read_table(file).to_pylist()
     edge = (opened + timedelta(days=150) - spec(Purpose.ANALYTICS_REPORTING).retention).date()
     gone = [day for day in before if day["day"] < edge]
     assert gone
     for days in (150, 151):
         monkeypatch.setattr(Settings, "now", lambda _, days=days: opened + timedelta(days=days))
-        done = run(shop, "daily", as_of=shop.now())
+        done = daily.run(shop, as_of=shop.now())
         assert done.steps["retention"].result["deleted"]["product_purchased"] > 0
     after = pq.read_table(file).to_pylist()
     assert [day for day in after if day["day"] < edge] == gone
@@ -164,7 +163,7 @@ def test_days_whose_purchases_are_past_their_time_stay_as_sums_over_enough_peopl
 
 
 def test_the_trend_report_shows_months_consent_and_versions(shop: Settings) -> None:
-    result = run(shop, "monthly", as_of=shop.now())
+    result = monthly.run(shop, as_of=shop.now())
     page = Path(result.steps["trends"].result["page"]).read_text()
     assert "data:image/png" in page
     assert "2023-11" in page

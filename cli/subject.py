@@ -1,19 +1,20 @@
-"""`aap export`, `aap import-person`, `aap rectify`: what a person may ask to have, to take along, to have put right."""
+"""`aap export`, `import-person`, `rectify`, `erase`, `retention`: a person's data handed over, put right, or deleted."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.console import console, print_json, table
+from cli.terminal import console, counted, print_json, table
 from security.audit import note_once
 from settings.config import load_settings
 from storage.layout import Layout
 
-__all__ = ["export", "import_person", "rectify"]
+__all__ = ["erase", "export", "import_person", "rectify", "retention"]
 
 _User = Annotated[str, typer.Argument(help="The person's id, as your systems know it.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -108,3 +109,67 @@ def rectify(
         return
     console.print(f"Corrected: {', '.join(note['fields'])} of one {note['event']} event. Run `aap features build` and "
                   "`aap features materialize`, or wait for the next retrain.", soft_wrap=True)  # fmt: skip
+
+
+def erase(
+    user: _User,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask: it can't be undone.")] = False,
+    into: Annotated[Path | None, typer.Option(help="File to write the certificate to as well.", dir_okay=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the certificate.")] = False,
+) -> None:
+    """Erase a person from every store and certify it.
+
+    Item features are computed anew; model versions they taught are marked, and the next retrain replaces them.
+    """
+    from privacy.erase import erase as run
+    from privacy.holdings import open_holdings
+    from security.pseudonyms import load_pseudonyms
+    from storage.files import write_atomically
+
+    if not user.strip():
+        raise typer.BadParameter("The person's id is empty.")
+    if not yes and not typer.confirm("Everything held of this person is deleted and can't be brought back. Go on?"):
+        raise typer.Exit(1)
+    settings = load_settings()
+    key = load_pseudonyms(Layout(settings.home)).user_key(user.strip())
+    with counted("Erasing") as report:
+        certificate = run(open_holdings(settings), key, now=settings.now(), progress=report)
+    note_once(Layout(settings.home).audit, "erase a person", by="command line", at=settings.now())
+    if into is not None:
+        write_atomically(into, json.dumps(certificate, indent=1).encode(), private=True)
+    if as_json:
+        print_json(certificate)
+        return
+    rows = [(p["place"], p["method"], p["before"], p["after"]) for p in certificate["places"]]
+    table("place", "how", "before", "after", rows=rows, numbers=["before", "after"])
+    for model in certificate["models"]:
+        console.print(f"{model['model']} version {model['version']} was trained on them: the next retrain replaces it.")
+    console.print(f"The certificate is signed with the key {certificate['key_id']} and kept below "
+                  f"{Layout(settings.home).certificates}.", soft_wrap=True)  # fmt: skip
+
+
+def retention(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be deleted.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Delete events and records that are older than their purpose keeps them, or that no grant covers any more."""
+    from privacy.holdings import open_holdings
+    from privacy.retention import retain
+
+    settings = load_settings()
+    with counted("Looking") as report:
+        done = retain(open_holdings(settings), now=settings.now(), dry_run=dry_run, progress=report)
+    if as_json:
+        print_json({"dry_run": dry_run, "deleted": dict(done.deleted), "kept": dict(done.kept),
+                    "ids_forgotten": done.ids_forgotten})  # fmt: skip
+        return
+    rows = [(name, f"{done.deleted[name]:,}", f"{done.kept[name]:,}") for name in sorted({*done.deleted, *done.kept})]
+    table(
+        "what",
+        "to be deleted" if dry_run else "deleted",
+        "kept",
+        rows=rows,
+        numbers=["deleted", "to be deleted", "kept"],
+    )
+    if not dry_run:
+        console.print(f"{done.ids_forgotten:,} ids forgotten. Run `aap features build` for the features to follow.")

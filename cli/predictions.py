@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.console import console
+from cli.terminal import console
 from settings.config import load_settings
 from storage.layout import Layout
 

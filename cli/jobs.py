@@ -1,18 +1,59 @@
-"""`aap schedule`: the text that has cron, systemd or Kubernetes run the jobs."""
+"""`aap job` and `aap schedule`: a job run once, and the text that has cron, systemd or Kubernetes run them all."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.terminal import console, counted
+from project.loader import project_module
 from settings.config import load_settings
 
-__all__ = ["schedule"]
+if TYPE_CHECKING:
+    from pipelines.run_record import RetrainResult
+
+__all__ = ["job", "schedule"]
+
+_JOBS = ("daily", "monthly")
+
+
+def job(
+    name: Annotated[str, typer.Argument(help="daily: aggregates; monthly: the trend report.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, on the last line.")] = False,
+) -> None:
+    """Run one of the smaller jobs once. Killed and run again it goes on where it was; the weekly one is `aap retrain`."""
+    if name not in _JOBS:
+        raise typer.BadParameter(
+            f"No job {name!r}; choose one of: {', '.join(_JOBS)}. The weekly one is `aap retrain`."
+        )
+    settings = load_settings()
+    run = project_module(f"pipelines.{name}").run
+    with counted(f"The {name} job") as report:
+        result: RetrainResult = run(settings, as_of=settings.now(), say=lambda _step, done, total: report(done, total))
+    for step, record in result.steps.items():
+        console.print(f"{step}: {_listed(record.result)}", soft_wrap=True, highlight=False, markup=False)
+    if as_json:
+        typer.echo(json.dumps(asdict(result)))
+
+
+def _listed(found: Mapping[str, Any]) -> str:
+    """What a step found, on one line; what is within something is in parentheses, and what is empty is left out."""
+    return ", ".join(f"{name} {said}" for name, value in found.items() if (said := _said(value)))
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"({inner})" if (inner := _listed(value)) else ""
+    if isinstance(value, list):
+        return ", ".join(said for one in value if (said := _said(one)))
+    return str(value) if isinstance(value, int | str) else ""
 
 
 def schedule(

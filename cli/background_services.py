@@ -1,4 +1,4 @@
-"""`aap up`, `aap down`, `aap status`: everything that runs in the background, started, stopped and listed.
+"""What runs in the background: each service, how it is started and stopped, and how one tells that it is ready.
 
 Redis comes first, since the service needs it; the service, the MLflow page and the Feast page then start side by side.
 One that can't start is reported in a sentence and the others stay.
@@ -20,18 +20,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import typer
 import yaml
 
-from cli.console import console, err, print_error, table
-from settings.config import Settings, load_settings
+from settings.config import Settings
 from storage import processes
 from storage.detached import free_port
 from storage.errors import StorageError
 from storage.layout import Layout, own_run
-from storage.processes import ProcessStatus
 
-__all__ = ["Service", "down", "services", "start_all", "status", "stop_all", "up"]
+__all__ = ["Service", "services", "start_all", "stop_all"]
 
 _LOOPBACK = "127.0.0.1"
 _READY_TIMEOUT_S = 120.0
@@ -58,37 +55,6 @@ class Service:
     not_yet: str | None = None
     tells: Callable[[], str | None] = lambda: None
     """What it says of itself now, in place of an address."""
-
-
-def up() -> None:
-    """Start Redis, the prediction service, live features and the MLflow and Feast pages; print where they are."""
-    settings = load_settings()
-    with err.status("Starting…"):
-        problems = start_all(settings)
-    _print_status(settings)
-    for sentence in problems:
-        print_error(sentence)
-    if problems:
-        raise typer.Exit(1)
-
-
-def down() -> None:
-    """Stop everything that `aap up` started; calls in flight are answered first."""
-    with err.status("Stopping…"):
-        stopped = stop_all(load_settings())
-    console.print(f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running.")
-
-
-def status() -> None:
-    """Show what runs, where and since when; and whether a key that opens archive and ids is missing."""
-    from storage.keyring import open_keyring
-
-    settings = load_settings()
-    _print_status(settings)
-    try:
-        open_keyring(Layout(settings.home)).check()
-    except StorageError as error:
-        print_error(str(error))
 
 
 def start_all(settings: Settings) -> list[str]:
@@ -282,37 +248,3 @@ def _with_project_root() -> str:
     """A PYTHONPATH on which our packages are found, whatever folder the process runs in."""
     root = str(Path(__file__).resolve().parents[1])
     return os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
-
-
-def _print_status(settings: Settings) -> None:
-    rows = [_redis_row(settings)]
-    for service in services(settings):
-        if service.elsewhere is not None:
-            rows.append((service.title, "elsewhere", None, service.elsewhere, None))
-        else:
-            rows.append(_process_row(service, processes.status(service.name, layout=Layout(settings.home))))
-    table("what", "state", "pid", "address", "since", rows=rows, numbers=["pid"])
-
-
-Row = tuple[str, str, object, object, object]
-
-
-def _redis_row(settings: Settings) -> Row:
-    from storage import redis_server
-
-    found = redis_server.status(settings)
-    state = "running" if found.running else f"unreachable: {found.problem}" if found.problem else "stopped"
-    return "Redis", state, found.pid, found.address, _moment(found.since)
-
-
-def _process_row(service: Service, found: ProcessStatus) -> Row:
-    state = f"died: see {service.name}.log" if found.state == "died" else found.state
-    told = service.tells()
-    if told and found.state != "running":
-        state = "running, not by `up`"
-    address = told or found.address
-    return service.title, state, found.pid, address, _moment(found.since)
-
-
-def _moment(moment: object) -> str | None:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else None

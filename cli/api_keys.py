@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.console import table
+from cli.terminal import table
 from security.api_keys import ApiKeys, KeyInfo, Scope
 from security.audit import note_once
 from settings.config import Settings, load_settings

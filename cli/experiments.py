@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import console, counted, table
+from cli.terminal import console, counted, table
 from settings.config import load_settings
 
 if TYPE_CHECKING:

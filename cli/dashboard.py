@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from cli.console import console, counted
+from cli.terminal import console, counted
 from settings.config import load_settings
 
-__all__ = ["look"]
+__all__ = ["dashboard"]
 
 
-def look(
+def dashboard(
     save: Annotated[
         Path | None,
         typer.Option(
