@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from benchmarks.machine import describe_machine
-from models.anomaly_trial import mad_rule
-from models.errors import OneClassOnly, TooFewRows, UnusableTable
-from models.forest import Forest
-from models.metrics import auc, average_precision, paired_bootstrap
-from models.scaling import Scaling
+from aap.modeling.algorithms.isolation_forest import Forest
+from aap.modeling.algorithms.robust_scaling import Scaling
+from aap.modeling.errors import OneClassOnly, TooFewRows, UnusableTable
+from aap.modeling.evaluation.metrics import auc, average_precision, paired_bootstrap
+from benchmarks.support.environment import describe_machine
+from models.anomaly.evaluation import mad_rule
 
 __all__ = ["Found", "run"]
 

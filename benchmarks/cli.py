@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.terminal import console, counted, err, table
-from settings.config import load_settings
+from aap.cli.terminal import console, counted, err, table
+from aap.config import load_settings
 
 __all__ = ["app"]
 
@@ -23,7 +23,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, on th
 @app.command()
 def online(people: People = 100_000, as_json: Json = False) -> None:
     """Reading fifty features online: ours, Feast's Redis store, and a bare MGET."""
-    from benchmarks.online import run
+    from benchmarks.online_read import run
 
     report = run(people=people)
     if as_json:
@@ -41,7 +41,7 @@ def online(people: People = 100_000, as_json: Json = False) -> None:
 @app.command()
 def consent(people: People = 100_000, as_json: Json = False) -> None:
     """What checking consent adds to an online read of the same rows."""
-    from benchmarks.consent import run
+    from benchmarks.consent_check import run
 
     report = run(people=people)
     if as_json:
@@ -89,10 +89,10 @@ def models(
     """Fitting the four models on all data, and answering one person."""
     from contextlib import nullcontext
 
+    from aap.features.retrieval import open_retrieval
+    from aap.modeling.train_and_promote import training_settings
     from benchmarks.models import run
-    from feature_repo.retrieval import open_retrieval
-    from pipelines.all_data import CUT, everyone_agrees
-    from pipelines.promotion import training_settings
+    from pipelines.demo.full_consent import CUT, everyone_agrees
 
     def tell(stage: str) -> None:
         err.print(f"[dim]{stage}[/]", highlight=False)
@@ -140,8 +140,8 @@ def live(
     as_json: Json = False,
 ) -> None:
     """Events appended to the log until their effect is readable online, and whether any is lost or counted twice."""
-    from benchmarks.live import PURPOSES, run
-    from consent.purposes import parse_purpose
+    from aap.consent.purposes import parse_purpose
+    from benchmarks.streaming import PURPOSES, run
 
     chosen = tuple(parse_purpose(name) for name in purpose) if purpose else PURPOSES
     with err.status("Steady, burst, kill…"):
@@ -166,7 +166,7 @@ def offline(
     as_json: Json = False,
 ) -> None:
     """Joining label rows with the values of their moment: ours, a bare ASOF join, Feast's duckdb and dask stores."""
-    from benchmarks.offline import run
+    from benchmarks.point_in_time_join import run
 
     with counted("Depths measured") as told:
         report = run(now=load_settings().now(), labels=labels, rows=rows, limit_s=limit, progress=told)
@@ -194,7 +194,7 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Building the features of a year of real purchases: DuckDB, Spark, and ten times the people."""
-    from benchmarks.build import run
+    from benchmarks.feature_build import run
 
     with counted("Steps done") as told:
         report = run(copies=copies, progress=told)
@@ -220,7 +220,7 @@ def withdraw(
     as_json: Json = False,
 ) -> None:
     """Withdrawing under load: how long until it is acknowledged, and whether anything uses the data afterwards."""
-    from benchmarks.withdraw import run
+    from benchmarks.consent_withdrawal import run
 
     with err.status("Training a shop, then withdrawing under load…"):
         report = run(withdrawals=withdrawals)
@@ -240,7 +240,7 @@ def swap(
     as_json: Json = False,
 ) -> None:
     """Swapping models under load: which calls failed, and which were answered by a model that wasn't whole."""
-    from benchmarks.swap import run
+    from benchmarks.model_swap import run
 
     report = run(swaps=swaps, requests=requests)
     if as_json:
@@ -258,7 +258,7 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Answering over HTTP: ours, a no-op in the same stack, a bare one, and MLflow's own scoring server."""
-    from benchmarks.serve import run
+    from benchmarks.serving import run
 
     report = run(rounds=rounds, requests=requests, soak=soak, workers=workers)
     if as_json:

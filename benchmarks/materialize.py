@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.crowd import AS_OF, Crowd, a_server_of_its_own, crowd, project, the_view
-from benchmarks.feast_peer import VIEWS, FeastPeer
-from benchmarks.machine import describe
-from events.archive import Archive
-from feature_repo import online
-from feature_repo.latest import latest_rows
-from feature_repo.offline_values import Inputs
-from feature_repo.offline_write import ValuesWriter
-from feature_repo.views import View
-from storage.duck import open_duckdb
-from storage.folder import Folder, archive_folder, features_folder
+from aap.events.archive import Archive
+from aap.features.offline.store import Inputs
+from aap.features.offline.writer import ValuesWriter
+from aap.features.online import reader
+from aap.features.online.materialize import latest_rows
+from aap.features.views import View
+from aap.infra.duckdb import open_duckdb
+from aap.infra.object_store import Folder, archive_folder, features_folder
+from benchmarks.support.environment import describe
+from benchmarks.support.feast_redis import VIEWS, FeastPeer
+from benchmarks.support.synthetic_users import AS_OF, Crowd, a_server_of_its_own, crowd, project, the_view
 
 __all__ = ["MaterializeReport", "run"]
 
@@ -74,7 +74,7 @@ def run(*, people: int = 100_000, feast_people: int = 4_000, seed: int = 7) -> M
                 standing=everybody.standing,
                 as_of=AS_OF,
             )
-            got = online.write_many(client, view, rows)[0] if write else sum(map(len, rows))
+            got = reader.write_many(client, view, rows)[0] if write else sum(map(len, rows))
             if got != expected:
                 raise RuntimeError(f"{got} rows came of {expected}.")
             return time.perf_counter() - started
@@ -103,11 +103,11 @@ def _lay_down(view: View, folder: Folder, people: Crowd, *, future: int) -> None
     places = np.array(people.with_values())
     order = places[np.argsort(np.array([people.keys[i] for i in places]))]
     each = _PAST + future
-    moments = online.to_micros(AS_OF) + (np.arange(each) - _PAST) * 86_400_000_000 + 3_600_000_000
+    moments = reader.to_micros(AS_OF) + (np.arange(each) - _PAST) * 86_400_000_000 + 3_600_000_000
     values = np.repeat(people.values[order], each, axis=0)
     for change in range(each):
         values[change::each, change * _CHANGED : (change + 1) * _CHANGED] += 1
-    starts = [online.to_micros(people.standing[people.keys[i]][view.purpose][0][0].start) for i in order]
+    starts = [reader.to_micros(people.standing[people.keys[i]][view.purpose][0][0].start) for i in order]
     columns = {
         "k": pa.array(np.repeat([people.keys[i] for i in order], each)),
         "moment": np.tile(moments, len(order)),

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import describe_machine, percentile_ms
-from models.churn_columns import columns
-from models.contract import Retrieval
-from models.parameters import TrainingSettings
-from models.purchases import Purchases
-from models.recommendation import STRATEGIES
-from models.roster import model_class
+from aap.modeling.base import Retrieval
+from aap.modeling.catalog import model_class
+from aap.modeling.interactions import Purchases
+from aap.modeling.training_config import TrainingSettings
+from benchmarks.support.environment import describe_machine, percentile_ms
+from models.churn.features import columns
+from models.recommendation.model import STRATEGIES
 
 __all__ = ["FITTED", "Costs", "run"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from feature_repo.feast_objects import feast_objects
-from settings.config import load_settings
-from storage.folder import features_folder
+from aap.config import load_settings
+from aap.features.feast.objects import feast_objects
+from aap.infra.object_store import features_folder
 
 globals().update({f"{type(o).__name__}_{o.name}": o for o in feast_objects(features_folder(load_settings()))})

@@ -1,1 +1,1 @@
-"""Keeps it fresh: imports, feature publishing, drift, the weekly retrain, the demo."""
+"""The jobs of the shop: retrain, daily, monthly, backfill, anomaly scoring, and the demo."""

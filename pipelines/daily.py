@@ -7,15 +7,15 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from models.registry import Registry
-from models.run import Run
-from pipelines.aggregates import write_daily
-from pipelines.ingest import import_what_is_new
-from pipelines.run_record import RetrainResult
-from pipelines.runner import Say, Step, run_job
-from privacy.holdings import open_holdings
-from privacy.retention import retain
-from settings.config import Settings
+from aap.config import Settings
+from aap.jobs.ingest import import_what_is_new
+from aap.jobs.reports.daily_aggregates import write_daily
+from aap.jobs.run_state import RetrainResult
+from aap.jobs.runner import Say, Step, run_job
+from aap.modeling.registry.mlflow_run import Run
+from aap.modeling.registry.registry import Registry
+from aap.privacy.data_inventory import open_holdings
+from aap.privacy.retention import retain
 
 __all__ = ["run"]
 

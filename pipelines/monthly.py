@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from models.registry import Registry
-from models.run import Run
-from pipelines.aggregates import daily_aggregates
-from pipelines.run_record import RetrainResult
-from pipelines.runner import Say, Step, run_job
-from pipelines.trends import write_trends
-from settings.config import Settings
+from aap.config import Settings
+from aap.jobs.reports.daily_aggregates import daily_aggregates
+from aap.jobs.reports.monthly_trends import write_trends
+from aap.jobs.run_state import RetrainResult
+from aap.jobs.runner import Say, Step, run_job
+from aap.modeling.registry.mlflow_run import Run
+from aap.modeling.registry.registry import Registry
 
 __all__ = ["run"]
 

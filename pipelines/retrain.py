@@ -16,26 +16,26 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from consent.choices import open_ledger
-from experiments.report import write_report
-from experiments.running import open_experiments
-from feature_repo.errors import NothingToVerify
-from feature_repo.retrieval import open_retrieval
-from models.errors import OneClassOnly, TooFewRows
-from models.parameters import TrainingSettings
-from models.registry import Registry
-from models.roster import model_classes
-from models.run import Run
-from pipelines.consistency import check_consistency
-from pipelines.drift import report_drift
-from pipelines.ingest import import_what_is_new
-from pipelines.promotion import describe, train_and_decide, training_settings
-from pipelines.publish import bring_online, build_features
-from pipelines.run_record import RetrainResult
-from pipelines.runner import Say, Step, run_job
-from pipelines.summary import write_summary
-from settings.config import Settings
-from storage.layout import Layout
+from aap.config import Settings
+from aap.consent.service import open_ledger
+from aap.experiments.analysis.report import write_report
+from aap.experiments.service import open_experiments
+from aap.features.errors import NothingToVerify
+from aap.features.retrieval import open_retrieval
+from aap.infra.paths import Layout
+from aap.jobs.ingest import import_what_is_new
+from aap.jobs.publish_features import bring_online, build_features
+from aap.jobs.reports.drift import report_drift
+from aap.jobs.reports.online_offline_skew import check_consistency
+from aap.jobs.reports.retrain_summary import write_summary
+from aap.jobs.run_state import RetrainResult
+from aap.jobs.runner import Say, Step, run_job
+from aap.modeling.catalog import model_classes
+from aap.modeling.errors import OneClassOnly, TooFewRows
+from aap.modeling.registry.mlflow_run import Run
+from aap.modeling.registry.registry import Registry
+from aap.modeling.train_and_promote import describe, train_and_decide, training_settings
+from aap.modeling.training_config import TrainingSettings
 
 __all__ = ["Say", "retrain", "training_steps"]
 

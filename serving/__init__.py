@@ -1,1 +1,1 @@
-"""Answers: the HTTP door, the predictor behind it, and the models it has in use."""
+"""The shop's prediction service and its endpoints."""

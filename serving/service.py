@@ -1,7 +1,7 @@
-"""The BentoML service: one process that serves the application of `serving.app`.
+"""The BentoML service: one process that serves the application of `aap.serving.app`.
 
 BentoML gives the server, its workers and a graceful end. Its own pages (/metrics, /schema.json, /) know nothing of API
-keys, so every HTTP call is handed straight to our application (`serving.straight`) and they can't be reached.
+keys, so every HTTP call is handed straight to our application (`aap.serving.http.bentoml_bypass`) and they can't be reached.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 import bentoml
 import uvicorn.config
 
-from serving.app import build_app
-from serving.platform import Platform
-from serving.straight import Straight
-from settings.config import load_settings
-from storage.log_lines import line_formatter
+from aap.config import load_settings
+from aap.infra.logging import line_formatter
+from aap.serving.app import build_app
+from aap.serving.context import Platform
+from aap.serving.http.bentoml_bypass import Straight
 
 __all__ = ["AAP", "application"]
 
@@ -77,7 +77,7 @@ def _tls_1_3_only(make_context: Callable[..., ssl.SSLContext]) -> Callable[..., 
 
 uvicorn.config.create_ssl_context = _tls_1_3_only(uvicorn.config.create_ssl_context)
 # BentoML lets uvicorn choose how to speak HTTP; this is what it chooses.
-uvicorn.config.HTTP_PROTOCOLS["auto"] = "serving.connections:Connection"
+uvicorn.config.HTTP_PROTOCOLS["auto"] = "aap.serving.http.connections:Connection"
 
 
 @bentoml.asgi_app(application, path="/")

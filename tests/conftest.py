@@ -15,9 +15,10 @@ import hypothesis
 import pytest
 import redis
 
-from settings.config import Settings, load_settings
-from storage import detached, embedded, redis_server as server
-from storage.layout import Layout
+from aap.config import Settings, load_settings
+from aap.infra.paths import Layout
+from aap.infra.process import detached
+from aap.infra.redis import connection as server, embedded_server
 
 _NOBODY = 65534
 
@@ -55,7 +56,7 @@ def _no_server_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     """Stop, at the end, every embedded server that a test started in its own folder and didn't stop."""
     yield
     for state in tmp_path_factory.getbasetemp().glob("**/redis/server.json"):
-        embedded.stop(Layout(state.parent.parent))
+        embedded_server.stop(Layout(state.parent.parent))
 
 
 @pytest.fixture(autouse=True)

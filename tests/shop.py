@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from models.registry import open_registry
-from models.roster import model_classes
-from pipelines.ingest import import_source
+from aap.config import Settings, load_settings
+from aap.jobs.ingest import import_source
+from aap.modeling.catalog import model_classes
+from aap.modeling.registry.registry import open_registry
 from pipelines.retrain import retrain
-from settings.config import Settings, load_settings
 
 __all__ = ["CLOSES", "PURPOSES", "imported_shop", "small_shop", "write_shop"]
 

@@ -22,7 +22,7 @@ def test_imports_point_one_way(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_importing_the_consent_policy_loads_no_store_and_no_network() -> None:
-    loaded = "import sys, consent.policy; print(' '.join({m.split('.')[0] for m in sys.modules}))"
+    loaded = "import sys, aap.consent.policy; print(' '.join({m.split('.')[0] for m in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"redis", "sqlalchemy", "sqlite3", "duckdb", "pyarrow", "socket"} & set(done.stdout.split())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving.endpoint import Endpoint
+from aap.serving.endpoint import Endpoint
 from serving.endpoints.anomalies import ANOMALIES
 from serving.endpoints.churn import CHURN
 from serving.endpoints.consent import CONSENT

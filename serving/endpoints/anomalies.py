@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from consent.purposes import Purpose
-from security.api_keys import Scope
-from serving.answers import AnomalyResult, Answer
-from serving.endpoint import Endpoint, Prediction, example_answer
-from serving.requests import ScoreRequest
+from aap.consent.purposes import Purpose
+from aap.security.api_keys import Scope
+from aap.serving.endpoint import Endpoint, Prediction, example_answer
+from aap_client.requests import ScoreRequest
+from aap_client.responses import AnomalyResult, Answer
 
 __all__ = ["ANOMALIES"]
 

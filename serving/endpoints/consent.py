@@ -7,15 +7,15 @@ from functools import partial
 
 from starlette.requests import Request
 
-from consent.ages import check_age
-from consent.policy import Status
-from consent.purposes import Purpose, parse_purpose
-from security.api_keys import KeyInfo, Scope
-from serving import gpc
-from serving.answers import ConsentRecorded
-from serving.endpoint import Counted, Endpoint, Handler
-from serving.platform import Platform
-from serving.requests import ChoiceRequest
+from aap.consent.age_rules import check_age
+from aap.consent.policy import Status
+from aap.consent.purposes import Purpose, parse_purpose
+from aap.security.api_keys import KeyInfo, Scope
+from aap.serving.context import Platform
+from aap.serving.endpoint import Counted, Endpoint, Handler
+from aap.serving.http import gpc
+from aap_client.requests import ChoiceRequest
+from aap_client.responses import ConsentRecorded
 
 __all__ = ["CONSENT"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from security.api_keys import KeyInfo, Scope
-from serving.answers import EventsCollected
-from serving.endpoint import Counted, Endpoint
-from serving.platform import Platform
-from serving.requests import EventsRequest
+from aap.security.api_keys import KeyInfo, Scope
+from aap.serving.context import Platform
+from aap.serving.endpoint import Counted, Endpoint
+from aap_client.requests import EventsRequest
+from aap_client.responses import EventsCollected
 
 __all__ = ["EVENTS"]
 

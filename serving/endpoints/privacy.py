@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from security.api_keys import KeyInfo, Scope
-from serving.endpoint import Endpoint, in_worker_pool
-from serving.platform import Platform
-from serving.privacy_requests import ErasureRequest, PersonRequest
+from aap.security.api_keys import KeyInfo, Scope
+from aap.serving.context import Platform
+from aap.serving.endpoint import Endpoint, in_worker_pool
+from aap_client.privacy import ErasureRequest, PersonRequest
 
 __all__ = ["ERASURES", "EXPORTS"]
 
 
 def _export(platform: Platform, asked: PersonRequest, caller: KeyInfo) -> dict[str, Any]:
-    from privacy.export import collect  # slow to import, and seldom needed
-    from privacy.holdings import open_holdings
+    from aap.privacy.data_inventory import open_holdings
+    from aap.privacy.export import collect  # slow to import, and seldom needed
 
     platform.records.flush()
     platform.exposures.flush()
@@ -26,8 +26,8 @@ def _export(platform: Platform, asked: PersonRequest, caller: KeyInfo) -> dict[s
 
 
 def _erase(platform: Platform, asked: ErasureRequest, caller: KeyInfo) -> dict[str, Any]:
-    from privacy.erase import erase
-    from privacy.holdings import open_holdings
+    from aap.privacy.data_inventory import open_holdings
+    from aap.privacy.erasure import erase
 
     platform.stores()  # raises what says that Redis is down, before anything is begun
     held = open_holdings(platform.settings)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from consent.receipts import make_receipts
-from consent.signing import load_signer
-from security.api_keys import KeyInfo, Scope
-from serving.endpoint import Endpoint, in_worker_pool
-from serving.platform import Platform
-from serving.privacy_requests import PersonRequest, Receipts
+from aap.consent.ledger.receipts import make_receipts
+from aap.consent.ledger.signing import load_signer
+from aap.security.api_keys import KeyInfo, Scope
+from aap.serving.context import Platform
+from aap.serving.endpoint import Endpoint, in_worker_pool
+from aap_client.privacy import PersonRequest, Receipts
 
 __all__ = ["RECEIPTS"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from consent.purposes import Purpose
-from security.api_keys import Scope
-from serving.answers import Answer, Item
-from serving.endpoint import Endpoint, Prediction, example_answer, example_denial
-from serving.requests import RecommendationRequest
+from aap.consent.purposes import Purpose
+from aap.security.api_keys import Scope
+from aap.serving.endpoint import Endpoint, Prediction, example_answer, example_denial
+from aap_client.requests import RecommendationRequest
+from aap_client.responses import Answer, Item
 
 __all__ = ["RECOMMENDATIONS"]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from consent.purposes import Purpose
-from security.api_keys import Scope
-from serving.answers import ChurnAnswered, Mixed, RecommendationsAnswered
-from serving.endpoint import Endpoint, example_denial
+from aap.consent.purposes import Purpose
+from aap.security.api_keys import Scope
+from aap.serving.endpoint import Endpoint, example_denial
+from aap.serving.http.prediction_handlers import asking_several
+from aap_client.requests import MixedRequest
+from aap_client.responses import ChurnAnswered, Mixed, RecommendationsAnswered
 from serving.endpoints.churn import CHURN_ANSWER
-from serving.prediction_handlers import asking_several
-from serving.requests import MixedRequest
 
 __all__ = ["SCORE"]
 

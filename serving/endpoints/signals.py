@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from security.api_keys import KeyInfo, Scope
-from serving.endpoint import Endpoint, in_worker_pool
-from serving.platform import Platform
-from serving.privacy_requests import SignalRecorded, SignalRequest
+from aap.security.api_keys import KeyInfo, Scope
+from aap.serving.context import Platform
+from aap.serving.endpoint import Endpoint, in_worker_pool
+from aap_client.privacy import SignalRecorded, SignalRequest
 
 __all__ = ["SIGNALS"]
 

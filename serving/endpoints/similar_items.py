@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from security.api_keys import Scope
-from serving.answers import Item, ModelUsed, SimilarItems
-from serving.endpoint import Endpoint, Prediction
-from serving.requests import SimilarRequest
+from aap.security.api_keys import Scope
+from aap.serving.endpoint import Endpoint, Prediction
+from aap_client.requests import SimilarRequest
+from aap_client.responses import Item, ModelUsed, SimilarItems
 
 __all__ = ["SIMILAR_ITEMS"]
 

@@ -13,11 +13,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
-import pipelines.schedule as scheduled
-from cli.jobs import schedule
-from models.revision import WRITTEN
-from pipelines.schedule import SCHEDULED, Place
-from settings.config import Settings
+import aap.jobs.schedule as scheduled
+from aap.cli.commands.jobs import schedule
+from aap.config import Settings
+from aap.infra.code_version import WRITTEN
+from aap.jobs.schedule import SCHEDULED, Place
 
 _DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 _PLACE = Place(Path("aap"), Path("/data"), "aap", "aap:0.1.0", "aap-home")

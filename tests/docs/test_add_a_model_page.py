@@ -13,16 +13,16 @@ from types import ModuleType
 import pytest
 import yaml
 
-from models import shop_models
-from models.artifact import digests
-from models.gate import decide
-from models.parameters import TrainingSettings, parse_training_settings
-from models.registry import Registry
-from models.roster import ModelDeclaration, declarations, evaluate, model_class
-from models.splits import global_split
-from models.training import train
+import models
+from aap.modeling.catalog import ModelDeclaration, declarations, evaluate, model_class
+from aap.modeling.promotion_gate import decide
+from aap.modeling.registry.artifacts import digests
+from aap.modeling.registry.registry import Registry
+from aap.modeling.temporal_split import global_split
+from aap.modeling.training import train
+from aap.modeling.training_config import TrainingSettings, parse_training_settings
 from tests.docs.pages import DOCS, ROOT, blocks
-from tests.models.shop import START, Shop, purchases
+from tests.unit.modeling.shop import START, Shop, purchases
 
 PAGE = DOCS / "add-a-model.md"
 AS_OF = START + timedelta(days=200)
@@ -47,7 +47,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
 def training(written: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainingSettings]:
     """Steps 3 and 4: its section and its place among the shop's models."""
     lapsed = ModelDeclaration(written.Lapsed, evaluate=written.evaluate)
-    monkeypatch.setattr(shop_models, "MODELS", (*shop_models.MODELS, lapsed))
+    monkeypatch.setattr(models, "MODELS", (*models.MODELS, lapsed))
     declarations.cache_clear()
     content = yaml.safe_load((ROOT / "settings" / "training.yaml").read_text())
     (section,) = blocks(PAGE, "yaml")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from consent.purposes import Purpose, spec
-from feature_repo.declare import Aggregate, Entity, Feature
-from feature_repo.definitions import FEATURES, ON_REQUEST
-from feature_repo.on_request import OnRequest
-from feature_repo.views import all_views, services
+from aap.consent.purposes import Purpose, spec
+from aap.features.declarations import Aggregate, Entity, Feature
+from aap.features.on_demand import OnRequest
+from aap.features.views import all_views, services
+from features import FEATURES, ON_REQUEST
 from tests.docs.pages import DOCS
 
 PAGE = DOCS / "features.md"
@@ -19,7 +19,7 @@ def generated() -> str:
     """The page."""
     parts = [
         "# Features",
-        "<!-- Made by `python -m tests.docs.test_features_page` from feature_repo/definitions.py; do not edit. -->",
+        "<!-- Made by `python -m tests.docs.test_features_page` from feature_repo/features.py; do not edit. -->",
         "Each is declared once and made once for every purpose it names; a value made for one purpose is never\n"
         "read for another. `aap features show NAME` shows the whole declaration; [add-a-feature.md](add-a-feature.md)\n"
         "says how to add one.",

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from events.mapping import Consent, ConsentTable, Lookup, Mapping, StatedGrant, Value, load_mapping
-from pipelines.ingest import import_source
-from settings.config import Settings
-from storage.folder import archive_folder
+from aap.config import Settings
+from aap.events.importing.mapping import Consent, ConsentTable, Lookup, Mapping, StatedGrant, Value, load_mapping
+from aap.infra.object_store import archive_folder
+from aap.jobs.ingest import import_source
 from tests.docs.pages import DOCS, ROOT, blocks
 
 PAGE = DOCS / "import.md"
@@ -80,7 +80,7 @@ def test_the_whole_example_takes_a_french_shop_in(tmp_path: Path, settings: Sett
 def test_values_come_from_columns_products_sums_constants_and_lookups(tmp_path: Path, settings: Settings) -> None:
     import duckdb
 
-    from events.archive import Archive
+    from aap.events.archive import Archive
 
     shop = tmp_path / "shop"
     choices = written(
@@ -98,7 +98,7 @@ def test_values_come_from_columns_products_sums_constants_and_lookups(tmp_path: 
 
 
 def test_what_came_before_a_stated_grant_is_kept_for_fraud_detection_alone(tmp_path: Path, settings: Settings) -> None:
-    from feature_repo.retrieval import open_retrieval
+    from aap.features.retrieval import open_retrieval
 
     shop = tmp_path / "shop"
     shop.mkdir()

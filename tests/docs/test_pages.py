@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli.main import ENTRIES
-from settings.config import Settings
+from aap.cli.main import ENTRIES
+from aap.config import Settings
 from tests.docs.pages import DOCS, ROOT, blocks, pages
 
 every_page = pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -82,6 +82,6 @@ def test_the_subcommands_of_the_schedule_page_say_help() -> None:
     wanted = {tuple(words[1:3]) for words in lines if words[:2] == ["aap", "models"]}
     assert wanted
     for words in sorted(wanted):
-        command = [sys.executable, "-m", "cli.main", *words, "--help"]
+        command = [sys.executable, "-m", "aap.cli.main", *words, "--help"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr

@@ -15,13 +15,13 @@ import psutil
 import pyarrow.dataset as ds
 import pytest
 
-from cli.background_services import start_all, stop_all
-from cli.main import main
-from security.api_keys import ApiKeys, Scope
-from serving.records import SCHEMA
-from serving.run import listening
-from settings.config import Settings, load_settings
-from storage.layout import Layout
+from aap.cli.background_services import start_all, stop_all
+from aap.cli.main import main
+from aap.config import Settings, load_settings
+from aap.infra.paths import Layout
+from aap.security.api_keys import ApiKeys, Scope
+from aap.serving.logging.prediction_log import SCHEMA
+from aap.serving.server import listening
 from tests.shop import small_shop
 
 

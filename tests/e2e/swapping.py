@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.registry import ModelVersion, Registry
+from aap.modeling.registry.registry import ModelVersion, Registry
 
 
 @dataclass

@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.background_services import start_all, stop_all
-from feature_repo.store import open_store
-from security.api_keys import ApiKeys, Scope
-from settings.config import load_settings
-from storage.layout import Layout
+from aap.cli.background_services import start_all, stop_all
+from aap.config import load_settings
+from aap.features.feast.store import open_store
+from aap.infra.paths import Layout
+from aap.security.api_keys import ApiKeys, Scope
 from tests.e2e.conftest import address
 from tests.shop import small_shop
 

@@ -18,25 +18,26 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.rivals import rivals
-from cli.background_services import start_all, stop_all
-from feature_repo.retrieval import open_retrieval
-from models.registry import open_registry
-from models.revision import code_revision
-from models.roster import model_classes
-from pipelines.consistency import open_served
-from privacy.person_rows import count_rows
-from security.pseudonyms import load_pseudonyms
-from serving.catalogue import Shelves, catalogue_stamp
-from serving.errors import UnknownPrediction
-from serving.replay import find, replay
-from serving.run import listening
-from settings.config import load_settings
-from storage import detached, redis_server
-from storage.embedded import read_state
-from storage.folder import archive_folder, features_folder
-from storage.layout import Layout
-from storage.locks import hold
+from aap.cli.background_services import start_all, stop_all
+from aap.config import load_settings
+from aap.features.retrieval import open_retrieval
+from aap.infra.code_version import code_revision
+from aap.infra.locks import hold
+from aap.infra.object_store import archive_folder, features_folder
+from aap.infra.paths import Layout
+from aap.infra.process import detached
+from aap.infra.redis import connection
+from aap.infra.redis.embedded_server import read_state
+from aap.jobs.reports.online_offline_skew import open_served
+from aap.modeling.catalog import model_classes
+from aap.modeling.registry.registry import open_registry
+from aap.privacy.parquet_subjects import count_rows
+from aap.security.pseudonyms import load_pseudonyms
+from aap.serving.analysis.replay import find, replay
+from aap.serving.errors import UnknownPrediction
+from aap.serving.inference.catalog_filter import Shelves, catalogue_stamp
+from aap.serving.server import listening
+from benchmarks.support.model_variants import rivals
 from tests.e2e.callers import asking
 from tests.e2e.conftest import Aap, Running, connected_to
 from tests.e2e.swapping import Loaded
@@ -80,7 +81,7 @@ def test_nothing_is_stored_of_a_person_who_refused(running: Running) -> None:
     for folder in (archive_folder(running.settings), features_folder(running.settings)):
         assert folder.files()
         assert count_rows(folder, key) == 0
-    client = redis_server.connect(running.settings)
+    client = connection.connect(running.settings)
     assert list(client.scan_iter(f"*{key}*")) == [f"{{u:{key}}}:c".encode()]
 
 
@@ -256,7 +257,16 @@ def test_everything_the_service_handed_out_is_recomputed_without_a_mismatch(runn
     deadline = time.monotonic() + 20
     while served.count() < allowed and time.monotonic() < deadline:
         time.sleep(0.1)
-    command = [sys.executable, "-m", "cli.main", "--home", running.settings.home, "features", "consistency", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "aap.cli.main",
+        "--home",
+        running.settings.home,
+        "features",
+        "consistency",
+        "--json",
+    ]
     found = subprocess.run(command, capture_output=True, text=True, timeout=110)
     assert found.returncode == 0, found.stdout + found.stderr
     told = json.loads(found.stdout.splitlines()[-1])

@@ -17,15 +17,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from consent.purposes import Purpose
-from feature_repo.offline_values import built_view
-from feature_repo.views import all_views
-from privacy.export import write_export
-from privacy.holdings import open_holdings
-from security.audit import read_audit
-from settings.config import Settings
-from storage.folder import features_folder
-from storage.layout import Layout
+from aap.config import Settings
+from aap.consent.purposes import Purpose
+from aap.features.offline.store import built_view
+from aap.features.views import all_views
+from aap.infra.object_store import features_folder
+from aap.infra.paths import Layout
+from aap.privacy.data_inventory import open_holdings
+from aap.privacy.export import write_export
+from aap.security.audit_log import read_audit
 from tests.noninterference.mixed_shop import Kind
 from tests.noninterference.trained_world import TrainedWorld
 from tests.noninterference.world import World

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.ingest import import_source
-from settings.config import Settings, load_settings
+from aap.config import Settings, load_settings
+from aap.jobs.ingest import import_source
 from tests.noninterference.world import World
 from tests.shop import PURPOSES, write_shop
 

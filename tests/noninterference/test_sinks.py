@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from consent.policy import Status
-from consent.purposes import Purpose
-from feature_repo.views import all_views
-from privacy.holdings import FILES, KEYS, unlisted_file, unlisted_key
+from aap.consent.policy import Status
+from aap.consent.purposes import Purpose
+from aap.features.views import all_views
+from aap.privacy.data_inventory import FILES, KEYS, unlisted_file, unlisted_key
 from tests.noninterference.test_two_worlds import redis_url  # noqa: F401 - the fixture
 from tests.noninterference.world import World, purchase, two_worlds
 

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, settings as hypothesis_settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from consent.policy import Status
-from consent.purposes import Purpose
-from storage import embedded
-from storage.layout import Layout
+from aap.consent.policy import Status
+from aap.consent.purposes import Purpose
+from aap.infra.paths import Layout
+from aap.infra.redis import embedded_server
 from tests.noninterference.world import World, purchase, told_apart, two_worlds
 
 OPEN = ("ana", "ben", "cyd")
@@ -35,11 +35,11 @@ SECRET = "what-nobody-may-know"
 @pytest.fixture(scope="module")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     layout = Layout(tmp_path_factory.mktemp("worlds-redis") / "home")
-    embedded.ensure_running(layout)
-    state = embedded.read_state(layout)
+    embedded_server.ensure_running(layout)
+    state = embedded_server.read_state(layout)
     assert state is not None
-    yield f"redis://:{state.password}@{embedded.HOST}:{state.port}/0"
-    embedded.stop(layout)
+    yield f"redis://:{state.password}@{embedded_server.HOST}:{state.port}/0"
+    embedded_server.stop(layout)
 
 
 class Worlds(RuleBasedStateMachine):

@@ -15,24 +15,24 @@ from typing import Any
 import httpx
 import pytest
 
-from consent.choices import open_desk
-from consent.policy import Status
-from consent.purposes import Purpose
-from feature_repo.retrieval import open_retrieval
-from models.registry import open_registry
-from models.roster import model_classes
-from pipelines.consistency import check_consistency
-from pipelines.promotion import training_settings
-from pipelines.publish import build_features
+from aap.config import Settings
+from aap.consent.policy import Status
+from aap.consent.purposes import Purpose
+from aap.consent.service import open_desk
+from aap.features.retrieval import open_retrieval
+from aap.infra.paths import Layout
+from aap.jobs.publish_features import build_features
+from aap.jobs.reports.online_offline_skew import check_consistency
+from aap.modeling.catalog import model_classes
+from aap.modeling.registry.registry import open_registry
+from aap.modeling.train_and_promote import training_settings
+from aap.security.api_keys import ApiKeys, Scope
+from aap.security.pseudonyms import load_pseudonyms
+from aap.serving.context import Platform
 from pipelines.retrain import retrain
-from security.api_keys import ApiKeys, Scope
-from security.pseudonyms import load_pseudonyms
-from serving.platform import Platform
-from settings.config import Settings
-from storage.layout import Layout
 from tests.noninterference.mixed_shop import CUSTOMERS, Kind, Kinds, kind_of, open_mixed_shop
-from tests.serving.shop_window import calling
 from tests.shop import CLOSES
+from tests.unit.serving.shop_window import calling
 
 __all__ = ["TrainedWorld", "a_clock", "fitted", "lived"]
 

@@ -21,48 +21,48 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from consent.choices import open_desk, open_ledger
-from consent.policy import Status
-from consent.purposes import Purpose
-from consent.records import fields_of
-from events.archive import Archive
-from events.collector import Collected, Collector
-from events.log import PARTITIONS, RedisStreamLog, key_of
-from events.logged import decode
-from events.rejected import RejectedLog
-from experiments.assignment import Assigner
-from experiments.exposures import Exposures
-from experiments.flags import Flags
-from feature_repo import online
-from feature_repo.build import build
-from feature_repo.declare import Entity
-from feature_repo.latest import latest_items, latest_rows
-from feature_repo.offline_values import built_view
-from feature_repo.retrieval import Retrieval, open_retrieval
-from feature_repo.views import all_views
-from models.errors import TooFewRows
-from models.listing import Wishes
-from models.popularity import Popularity, PopularityParameters
-from models.ranking import Recommendation
-from pipelines.ingest import archive_live_events
-from pipelines.live_worker import LiveWorker
-from privacy.export import collect
-from privacy.holdings import open_holdings
-from privacy.retention import retain
-from security.id_map import open_id_map
-from security.pseudonyms import load_pseudonyms
-from serving.catalogue import Shelves
-from serving.item_names import ItemNames
-from serving.models_in_use import InUse
-from serving.predictor import Predictor
-from serving.records import PredictionRecords
-from serving.requests import Ranked
-from serving.sampling import SampledFeatures, ServedSample
-from settings.config import Settings, load_settings
-from storage.folder import Folder, archive_folder, features_folder
-from storage.layout import Layout
-from storage.redis_server import connect
-from tests.serving.shop_window import Spend
+from aap.config import Settings, load_settings
+from aap.consent.ledger.records import fields_of
+from aap.consent.policy import Status
+from aap.consent.purposes import Purpose
+from aap.consent.service import open_desk, open_ledger
+from aap.events.archive import Archive
+from aap.events.dead_letter import RejectedLog
+from aap.events.streaming.collector import Collected, Collector
+from aap.events.streaming.columns import decode
+from aap.events.streaming.event_log import PARTITIONS, RedisStreamLog, key_of
+from aap.experiments.assignment.assigner import Assigner
+from aap.experiments.assignment.exposures import Exposures
+from aap.experiments.flags.store import Flags
+from aap.features.declarations import Entity
+from aap.features.offline.build import build
+from aap.features.offline.store import built_view
+from aap.features.online import reader
+from aap.features.online.materialize import latest_items, latest_rows
+from aap.features.retrieval import Retrieval, open_retrieval
+from aap.features.views import all_views
+from aap.infra.object_store import Folder, archive_folder, features_folder
+from aap.infra.paths import Layout
+from aap.infra.redis.connection import connect
+from aap.jobs.ingest import archive_live_events
+from aap.jobs.streaming.worker import LiveWorker
+from aap.modeling.errors import TooFewRows
+from aap.modeling.evaluation.ranking import Recommendation
+from aap.modeling.list_constraints import Wishes
+from aap.privacy.data_inventory import open_holdings
+from aap.privacy.export import collect
+from aap.privacy.retention import retain
+from aap.security.id_map import open_id_map
+from aap.security.pseudonyms import load_pseudonyms
+from aap.serving.inference.catalog_filter import Shelves
+from aap.serving.inference.item_names import ItemNames
+from aap.serving.inference.predictor import Predictor
+from aap.serving.logging.feature_sampling import SampledFeatures, ServedSample
+from aap.serving.logging.prediction_log import PredictionRecords
+from aap.serving.model_cache import InUse
+from aap_client.requests import Ranked
+from models.popularity.model import Popularity, PopularityParameters
+from tests.unit.serving.shop_window import Spend
 
 __all__ = ["OPENS", "World", "purchase", "told_apart", "two_worlds"]
 
@@ -145,10 +145,10 @@ class World:
         open_desk(self.settings).catch_up(now=self.now)
         for view in all_views():
             if view.entity is Entity.ITEM:
-                online.write_items(self.client, view, latest_items(view, folder=folder, as_of=self.now))
+                reader.write_items(self.client, view, latest_items(view, folder=folder, as_of=self.now))
             else:
                 rows = latest_rows(view, folder=folder, archive=archive, standing=standing, as_of=self.now)
-                online.write_many(self.client, view, rows)
+                reader.write_many(self.client, view, rows)
 
     def train(self) -> None:
         """Fit what answers people who said no; where nobody says yes the model of before stays, as in a retrain."""

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from consent.choices import open_ledger
-from feature_repo.retrieval import open_retrieval
-from models.registry import open_registry
-from pipelines.promotion import train_and_decide, training_settings
-from pipelines.publish import build_features
-from settings.config import Settings
-from storage import redis_server
+from aap.consent.service import open_ledger
+from aap.features.retrieval import open_retrieval
+from aap.modeling.registry.registry import open_registry
+from aap.modeling.train_and_promote import train_and_decide, training_settings
+from aap.jobs.publish_features import build_features
+from aap.config import Settings
+from aap.infra.redis import connection
 from tests.shop import imported_shop
 
 
@@ -35,5 +35,5 @@ def with_champion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings
     if not outcome.promoted:  # a notebook compares with a champion, however good it is on so small a shop
         registry.promote("churn", outcome.trained.version.version, reasons=("Promoted for the notebooks.",))
     yield settings
-    redis_server.stop(settings)
+    connection.stop(settings)
     os.environ.update(left)

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from settings.config import Settings
+from aap.config import Settings
 
 pytestmark = pytest.mark.full
 

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-from tests.events.conftest import redis_url, running  # noqa: F401 - fixtures
-from tests.feature_repo.conftest import filled_home, room  # noqa: F401 - fixtures
+from tests.unit.events.conftest import redis_url, running  # noqa: F401 - fixtures
+from tests.unit.features.conftest import filled_home, room  # noqa: F401 - fixtures

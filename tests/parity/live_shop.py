@@ -9,23 +9,23 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from consent.choices import open_desk, open_ledger
-from consent.purposes import Purpose
-from events.archive import Archive
-from events.collector import Collected, Collector
-from events.drain import Drained, drain
-from events.log import RedisStreamLog
-from events.rejected import RejectedLog
-from feature_repo.build import build_one
-from feature_repo.declare import Entity
-from feature_repo.latest import sequences_at
-from feature_repo.views import view_for
-from pipelines.live_worker import LiveWorker
-from security.id_map import open_id_map
-from security.pseudonyms import load_pseudonyms
-from storage.folder import archive_folder
-from storage.redis_server import connect
-from tests.feature_repo.store_room import StoreRoom
+from aap.consent.purposes import Purpose
+from aap.consent.service import open_desk, open_ledger
+from aap.events.archive import Archive
+from aap.events.dead_letter import RejectedLog
+from aap.events.streaming.archiver import Drained, drain
+from aap.events.streaming.collector import Collected, Collector
+from aap.events.streaming.event_log import RedisStreamLog
+from aap.features.declarations import Entity
+from aap.features.offline.build import build_one
+from aap.features.online.materialize import sequences_at
+from aap.features.views import view_for
+from aap.infra.object_store import archive_folder
+from aap.infra.redis.connection import connect
+from aap.jobs.streaming.worker import LiveWorker
+from aap.security.id_map import open_id_map
+from aap.security.pseudonyms import load_pseudonyms
+from tests.unit.features.store_room import StoreRoom
 
 PURPOSES = (
     Purpose.MARKETING_RETENTION, Purpose.PERSONALIZE_PROFILING, Purpose.ANALYTICS_REPORTING,

@@ -12,27 +12,28 @@ import pytest
 import redis
 import yaml
 
-from consent import projection
-from consent.policy import Status
-from consent.purposes import Purpose
-from events.archive import Archive
-from events.log import RedisStreamLog
-from events.logged import LoggedEvent
-from feature_repo import live_rows, online
-from feature_repo.declare import Entity
-from feature_repo.live_layout import live_plans
-from feature_repo.online import erase, to_micros
-from feature_repo.retrieval import open_retrieval
-from feature_repo.views import view_for
-from pipelines.consistency import check_consistency
-from pipelines.ingest import import_source
-from pipelines.publish import bring_online
-from serving.sampling import SampledFeatures, ServedSample
-from storage.folder import archive_folder
-from storage.layout import Layout
-from storage.redis_server import connect
-from tests.feature_repo.store_room import CUSTOMERS, RETENTION, StoreRoom
+from aap.consent import redis_projection
+from aap.consent.policy import Status
+from aap.consent.purposes import Purpose
+from aap.events.archive import Archive
+from aap.events.streaming.columns import LoggedEvent
+from aap.events.streaming.event_log import RedisStreamLog
+from aap.features.declarations import Entity
+from aap.features.online import reader
+from aap.features.online.reader import erase, to_micros
+from aap.features.retrieval import open_retrieval
+from aap.features.streaming import sink
+from aap.features.streaming.plan import live_plans
+from aap.features.views import view_for
+from aap.infra.object_store import archive_folder
+from aap.infra.paths import Layout
+from aap.infra.redis.connection import connect
+from aap.jobs.ingest import import_source
+from aap.jobs.publish_features import bring_online
+from aap.jobs.reports.online_offline_skew import check_consistency
+from aap.serving.logging.feature_sampling import SampledFeatures, ServedSample
 from tests.parity.live_shop import PURPOSES, LiveShop, purchase
+from tests.unit.features.store_room import CUSTOMERS, RETENTION, StoreRoom
 
 ANA, BEA = CUSTOMERS[:2]
 
@@ -136,11 +137,11 @@ def test_a_worker_killed_half_way_through_its_writes_is_taken_over_and_nothing_i
 
     def half(client: redis.Redis, view: Any, rows: Any) -> tuple[int, int]:
         made = list(chain.from_iterable(rows))
-        online.write(client, view, made[: len(made) // 2])
+        reader.write(client, view, made[: len(made) // 2])
         raise KeyboardInterrupt
 
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        killed.setattr(live_rows, "write_many", half)
+        killed.setattr(sink, "write_many", half)
         dies.step()
     shop.bury(dies, long_ago=long_ago)
     if archived:
@@ -176,13 +177,13 @@ def test_a_withdrawal_takes_the_live_row_with_it_and_a_new_grant_starts_afresh(s
     shop.collect(purchase(1, ANA, shop.now), purchase(2, BEA, shop.now))
     shop.settle()
     client, key = connect(shop.room.settings), shop.room.key(ANA)
-    assert client.exists(*projection.feature_keys(key, RETENTION)) == 2
+    assert client.exists(*redis_projection.feature_keys(key, RETENTION)) == 2
     shop.later(seconds=1)
     shop.room.say(ANA, RETENTION, Status.WITHDRAWN, at=shop.now)
-    assert client.exists(*projection.feature_keys(key, RETENTION)) == 0
+    assert client.exists(*redis_projection.feature_keys(key, RETENTION)) == 0
     shop.collect(purchase(3, ANA, shop.now))
     shop.settle()
-    assert client.exists(*projection.feature_keys(key, RETENTION)) == 0
+    assert client.exists(*redis_projection.feature_keys(key, RETENTION)) == 0
     shop.later(seconds=1)
     shop.room.say(ANA, RETENTION, Status.GIVEN, at=shop.now)
     shop.later(seconds=1)
@@ -193,19 +194,19 @@ def test_a_withdrawal_takes_the_live_row_with_it_and_a_new_grant_starts_afresh(s
 
 def test_a_choice_between_computing_and_writing_is_obeyed(shop: LiveShop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.collect(purchase(1, ANA, shop.now))
-    real = live_rows.write_many
+    real = sink.write_many
 
     def write(client: redis.Redis, view: Any, rows: Any) -> tuple[int, int]:
         made = list(rows)
         if view.purpose is RETENTION:
-            monkeypatch.setattr(live_rows, "write_many", real)
+            monkeypatch.setattr(sink, "write_many", real)
             shop.later(seconds=1)
             shop.room.say(ANA, RETENTION, Status.WITHDRAWN, at=shop.now)
         return real(client, view, made)
 
-    monkeypatch.setattr(live_rows, "write_many", write)
+    monkeypatch.setattr(sink, "write_many", write)
     shop.settle()
-    assert connect(shop.room.settings).exists(*projection.feature_keys(shop.room.key(ANA), RETENTION)) == 0
+    assert connect(shop.room.settings).exists(*redis_projection.feature_keys(shop.room.key(ANA), RETENTION)) == 0
 
 
 def test_a_grant_withdrawn_and_given_again_between_computing_and_writing_is_followed(
@@ -213,19 +214,19 @@ def test_a_grant_withdrawn_and_given_again_between_computing_and_writing_is_foll
 ) -> None:
     shop.settle()
     shop.collect(purchase(1, ANA, shop.now))
-    real = live_rows.write_many
+    real = sink.write_many
 
     def write(client: redis.Redis, view: Any, rows: Any) -> tuple[int, int]:
         made = list(rows)
         if view.purpose is RETENTION:
-            monkeypatch.setattr(live_rows, "write_many", real)
+            monkeypatch.setattr(sink, "write_many", real)
             for status in (Status.WITHDRAWN, Status.GIVEN):
                 shop.later(seconds=1)
                 shop.room.say(ANA, RETENTION, status, at=shop.now)
             shop.later(seconds=1)
         return real(client, view, made)
 
-    monkeypatch.setattr(live_rows, "write_many", write)
+    monkeypatch.setattr(sink, "write_many", write)
     shop.settle()
     shop.collect(purchase(2, ANA, shop.now))
     shop.settle()
@@ -352,12 +353,12 @@ def test_redis_going_away_in_mid_write_loses_nothing(shop: LiveShop, monkeypatch
         made = list(chain.from_iterable(rows))
         if len(failed) < 5:
             failed.append(1)
-            online.write(client, view, made[: 1 + len(made) // 3])
+            reader.write(client, view, made[: 1 + len(made) // 3])
             raise redis.exceptions.ConnectionError("gone")
-        return online.write(client, view, made)
+        return reader.write(client, view, made)
 
-    monkeypatch.setattr(live_rows, "write_many", flaky)
-    monkeypatch.setattr("pipelines.live_worker._AGAIN_S", 0.01)
+    monkeypatch.setattr(sink, "write_many", flaky)
+    monkeypatch.setattr("aap.jobs.streaming.worker._AGAIN_S", 0.01)
     worker.run(lambda: worker.folded >= 40)
     shop.assert_as_rebuilt(*CUSTOMERS)
 
@@ -382,7 +383,7 @@ def test_a_damaged_archive_file_is_named_and_live_features_go_on_once_it_is_put_
 def test_no_batch_is_too_small_and_no_time_too_long_for_a_timetable(
     shop: LiveShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_rows, "_FEW", 2)  # as if these were many people: timetables follow later
+    monkeypatch.setattr(sink, "_FEW", 2)  # as if these were many people: timetables follow later
     shop.worker().step()
     shop.collect(*burst(shop, 80))
     shop.workers[-1].step()
@@ -396,7 +397,7 @@ def test_no_batch_is_too_small_and_no_time_too_long_for_a_timetable(
 def test_of_many_people_a_row_that_is_about_to_change_by_itself_has_its_timetable_at_once(
     shop: LiveShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_rows, "_FEW", 2)
+    monkeypatch.setattr(sink, "_FEW", 2)
     shop.now = (shop.now + timedelta(days=1)).replace(hour=23, minute=59, second=30)
     shop.worker().step()
     shop.collect(*burst(shop, 80))

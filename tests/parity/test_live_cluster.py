@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.live import PURPOSES, Shop
-from consent import projection
-from consent.policy import LONGEST_GRANT, Grant, Reason
-from consent.purposes import Purpose
-from events.archive import Archive
-from events.live_group import behind
-from events.log import RedisStreamLog
-from pipelines.live_worker import LiveWorker
-from settings.config import load_settings
-from storage.folder import archive_folder
-from storage.redis_server import connect
-from tests.feature_repo.cluster import three_nodes
+from aap.config import load_settings
+from aap.consent import redis_projection
+from aap.consent.policy import LONGEST_GRANT, Grant, Reason
+from aap.consent.purposes import Purpose
+from aap.events.archive import Archive
+from aap.events.streaming.consumer_group import behind
+from aap.events.streaming.event_log import RedisStreamLog
+from aap.infra.object_store import archive_folder
+from aap.infra.redis.connection import connect
+from aap.jobs.streaming.worker import LiveWorker
+from benchmarks.streaming import PURPOSES, Shop
+from tests.unit.features.cluster import three_nodes
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
@@ -42,7 +42,7 @@ def test_events_on_a_cluster_reach_their_people_once(
             for key in people
         }
         shop = Shop(settings, connect(settings), people, PURPOSES, np.random.default_rng(1))
-        projection.write(shop.client, standings, seq=1, now=NOW)
+        redis_projection.write(shop.client, standings, seq=1, now=NOW)
         log = RedisStreamLog(shop.client)
         sent = shop.events(500, first=0)
         assert all(log.append(sent))

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from events.logged import EventColumns, LoggedEvent, by_type
-from feature_repo.declare import DAY_US, Feature, Op, Where
-from feature_repo.live_layout import TypeLayout, plan_view
-from feature_repo.live_memory import Memory
-from feature_repo.live_values import LiveValues, evaluate
-from feature_repo.views import make_views
-from tests.feature_repo.brute_force import Happened
-from tests.feature_repo.test_meaning import (
+from aap.events.streaming.columns import EventColumns, LoggedEvent, by_type
+from aap.features.declarations import DAY_US, Feature, Op, Where
+from aap.features.streaming.evaluate import LiveValues, evaluate
+from aap.features.streaming.plan import TypeLayout, plan_view
+from aap.features.streaming.state import Memory
+from aap.features.views import make_views
+from tests.unit.features.brute_force import Happened
+from tests.unit.features.test_meaning import (
     HOUR,
     ORIGIN,
     PEOPLE,

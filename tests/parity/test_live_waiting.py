@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from events.log import RedisStreamLog
-from events.logged import LoggedEvent
-from feature_repo.declare import Entity
-from feature_repo.online import to_micros
-from feature_repo.views import view_for
-from storage.redis_server import connect
-from tests.feature_repo.store_room import CUSTOMERS, RETENTION, StoreRoom
+from aap.events.streaming.columns import LoggedEvent
+from aap.events.streaming.event_log import RedisStreamLog
+from aap.features.declarations import Entity
+from aap.features.online.reader import to_micros
+from aap.features.views import view_for
+from aap.infra.redis.connection import connect
 from tests.parity.live_shop import LiveShop
+from tests.unit.features.store_room import CUSTOMERS, RETENTION, StoreRoom
 
 ANA = CUSTOMERS[0]
 FIELDS = {"basket_id": "b", "item_id": "i", "quantity": 1, "amount": 100, "department": "g"}
@@ -120,7 +120,7 @@ def test_a_worker_that_is_behind_lets_events_gather(
         if len(slept) <= 3:
             log.append([bought(shop, len(slept))])
 
-    monkeypatch.setattr("pipelines.live_worker._GATHER_S", 1_000.0)
-    monkeypatch.setattr("pipelines.live_worker.time.sleep", sleep)
+    monkeypatch.setattr("aap.jobs.streaming.worker._GATHER_S", 1_000.0)
+    monkeypatch.setattr("aap.jobs.streaming.worker.time.sleep", sleep)
     worker._gather(at_most_s=1_000.0)
     assert len(slept) == looks

@@ -12,24 +12,24 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
-from consent.policy import Status
-from consent.purposes import Purpose
-from experiments.batches import Batches
-from feature_repo.definitions import SERVICES
-from feature_repo.frame import TrainingFrame
-from feature_repo.online import to_micros
-from models.anomaly import Anomaly, AnomalyParameters
-from models.doing_anomaly import EventAnomaly, SessionAnomaly
-from models.doings import LINE_FEATURES, SESSION_FEATURES, Doings
-from models.errors import StoreUnavailable
-from pipelines.alerts import SCHEMA, Alert, read
-from pipelines.watch import Champions, Watch
-from storage.layout import Layout
-from storage.redis_server import connect
-from tests.feature_repo.store_room import AS_OF, StoreRoom
-from tests.models.shop import manifest
+from aap.cli.main import app
+from aap.consent.policy import Status
+from aap.consent.purposes import Purpose
+from aap.features.datasets import TrainingFrame
+from aap.features.online.reader import to_micros
+from aap.infra.parquet_writer import Batches
+from aap.infra.paths import Layout
+from aap.infra.redis.connection import connect
+from aap.jobs.streaming.alerts import SCHEMA, Alert, read
+from aap.modeling.errors import StoreUnavailable
+from features import SERVICES
+from models.anomaly.customers import Anomaly, AnomalyParameters
+from models.anomaly.transaction_features import LINE_FEATURES, SESSION_FEATURES, Doings
+from models.anomaly.transactions import EventAnomaly, SessionAnomaly
+from pipelines.anomaly_scoring.scorer import Champions, Watch
 from tests.parity.live_shop import LiveShop, purchase
+from tests.unit.features.store_room import AS_OF, StoreRoom
+from tests.unit.modeling.shop import manifest
 
 PARAMETERS = AnomalyParameters(28, trees=50, rows_per_tree=128, false_alarm_budget=0.001, min_rows=50)
 OF_PEOPLE = next(service.features for service in SERVICES if service.name == "anomaly")

@@ -1,0 +1,1 @@
+"""What benchmarks share: synthetic data, load, child processes, peers."""

@@ -1,0 +1,1 @@
+"""A typed client of the prediction service; it needs httpx and msgspec alone."""

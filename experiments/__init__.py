@@ -1,1 +1,0 @@
-"""Who sees which: flags, sticky assignment, exposures."""

@@ -1,1 +1,0 @@
-"""What we know: features declared once; batch, online and offline stores; the one door `retrieval`."""

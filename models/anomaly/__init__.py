@@ -1,0 +1,1 @@
+"""Anomalies: isolation forests over customers and over transactions."""

@@ -1,0 +1,1 @@
+"""Popularity: what users who decline are recommended."""

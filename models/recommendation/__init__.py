@@ -1,0 +1,1 @@
+"""Recommendation: candidates, a ranker learned from past cuts, and lists."""

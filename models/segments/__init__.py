@@ -1,0 +1,1 @@
+"""Segments: k-means groups of customers that keep their names."""

@@ -1,0 +1,1 @@
+"""Scoring of transactions as they happen, in a process of its own."""

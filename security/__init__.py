@@ -1,1 +1,0 @@
-"""Shared by every door: pseudonyms, the encrypted id map, API keys."""

@@ -1,1 +1,0 @@
-"""What a person may change without touching code: environment variables, YAML and JSON files."""

@@ -1,0 +1,1 @@
+"""AAP: a consent-aware feature store and model-serving platform for customer events."""

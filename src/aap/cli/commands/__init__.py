@@ -1,0 +1,1 @@
+"""The commands of `aap`, one module a noun."""

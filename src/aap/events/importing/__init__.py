@@ -1,0 +1,1 @@
+"""Importing history: mappings, readers, validation in batches, and retries of rejected rows."""

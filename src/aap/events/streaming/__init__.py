@@ -1,0 +1,1 @@
+"""Live events: the collector, the event log, its consumer groups, and the archiver."""

@@ -1,0 +1,1 @@
+"""Who sees which variant: flags, assignment, and analysis of what came of it."""

@@ -1,0 +1,1 @@
+"""Analysis: plans, metrics, outcomes, sequential tests, guardrails, results."""

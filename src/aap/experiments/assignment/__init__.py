@@ -1,0 +1,1 @@
+"""Assignment: which variant a user gets, where that is stored, and exposures."""

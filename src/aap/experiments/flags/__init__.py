@@ -1,0 +1,1 @@
+"""Flags: their definition, evaluation by OpenFeature, rollout, and kill switches."""

@@ -1,0 +1,1 @@
+"""Feast over our stores: the objects of the registry, and the extension points that are ours."""

@@ -1,0 +1,1 @@
+"""Features in history: builds, the files they write, and point-in-time joins."""

@@ -1,0 +1,1 @@
+"""Checks of feature values: engine parity, online-offline skew, profiles, and recomputation."""

@@ -1,0 +1,1 @@
+"""What everything else stands on: files, locks, processes, Redis, DuckDB, encryption at rest, time stamps."""

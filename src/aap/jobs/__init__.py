@@ -1,0 +1,1 @@
+"""Jobs: resumable runs of steps, their schedule, and what several pipelines share."""

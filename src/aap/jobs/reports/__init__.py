@@ -1,0 +1,1 @@
+"""Reports that jobs write: drift, skew, summaries, trends, aggregates."""

@@ -1,0 +1,1 @@
+"""Processes that follow the event log: workers, their supervisor, alerts, experiment monitor."""

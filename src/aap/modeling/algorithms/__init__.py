@@ -1,0 +1,1 @@
+"""Algorithms behind the models, each reproducible to the byte and stored without pickle."""

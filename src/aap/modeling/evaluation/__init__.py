@@ -1,0 +1,1 @@
+"""How models are judged: metrics, ranking metrics, intervals, and plots."""

@@ -1,0 +1,1 @@
+"""Reports over all models, and what consent costs them in accuracy."""

@@ -1,0 +1,1 @@
+"""A person's rights: export, erasure, rectification, retention, and signed certificates."""

@@ -1,0 +1,1 @@
+"""Pseudonyms, the id map, API keys, rate limits and the audit log."""

@@ -1,0 +1,1 @@
+"""Predictions over HTTP: the application, its context, and the server."""

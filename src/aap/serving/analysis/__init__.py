@@ -1,0 +1,1 @@
+"""What was served, looked at afterwards: replay, and evaluation of predictions."""

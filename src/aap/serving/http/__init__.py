@@ -1,0 +1,1 @@
+"""HTTP: gateway, connections, responses, OpenAPI document, operational routes."""

@@ -1,0 +1,1 @@
+"""From a request to a prediction: consent, features, models, batching, worker pools."""

@@ -1,0 +1,1 @@
+"""What is recorded of predictions: the prediction log, and sampled feature vectors."""

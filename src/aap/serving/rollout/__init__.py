@@ -1,0 +1,1 @@
+"""Rollout of new models: canaries, shadow traffic, targeting by segment."""
