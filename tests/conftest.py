@@ -19,6 +19,9 @@ from aap.config import Settings, load_settings
 from aap.infra.paths import Layout
 from aap.infra.process import detached
 from aap.infra.redis import connection as server, embedded_server
+from aap.project.loader import current_project
+
+current_project().expose()  # tests import the project's modules by their plain names
 
 _NOBODY = 65534
 
@@ -28,12 +31,13 @@ hypothesis.settings.load_profile("aap")
 
 
 _LONGEST = (
-    "pipelines/test_retrain",
+    "unit/pipelines/test_retrain",
     "e2e/",
-    "serving/test_service_process",
-    "pipelines/",
-    "privacy/",
-    "cli/",
+    "unit/serving/test_service_process",
+    "unit/pipelines/",
+    "unit/jobs/",
+    "unit/privacy/",
+    "unit/cli/",
     "benchmarks/",
 )
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["Settings", "SettingsError", "default_home", "load_settings"]
+__all__ = ["ProjectUnusable", "Settings", "SettingsError", "default_home", "load_settings", "project_root"]
 
 # Evidently and BentoML report usage to their makers unless told not to; nobody here agreed to that.
 for _name, _value in (("DO_NOT_TRACK", "1"), ("BENTOML_DO_NOT_TRACK", "True"), ("MLFLOW_DISABLE_TELEMETRY", "true")):
@@ -22,6 +23,48 @@ for _name, _value in (("DO_NOT_TRACK", "1"), ("BENTOML_DO_NOT_TRACK", "True"), (
 
 class SettingsError(ValueError):
     """A setting has a value that can't be used; the message names it."""
+
+
+class ProjectUnusable(SettingsError):
+    """There is no project where one was looked for, or it lacks something; the message says what to do."""
+
+
+def project_root() -> Path:
+    """The folder of the project: `AAP_PROJECT`, else the first one from the working directory upwards, else from `AAP_HOME`.
+
+    A project is a folder whose `pyproject.toml` has a table `[tool.aap]`. Raises `ProjectUnusable` where there is none.
+    """
+    if named := os.environ.get("AAP_PROJECT"):
+        if not _is_project(Path(named)):
+            raise ProjectUnusable(
+                f"AAP_PROJECT={named!r} is no project: name a folder whose pyproject.toml has a table [tool.aap]."
+            )
+        return Path(named).resolve()
+    starts = [Path.cwd()] + ([Path(home).resolve()] if (home := os.environ.get("AAP_HOME")) else [])
+    found = next((folder for start in starts for folder in (start, *start.parents) if _is_project(folder)), None)
+    if found is None:
+        raise ProjectUnusable(
+            f"No project found from {starts[0]} upwards: run this within one, or name its folder by --project or AAP_PROJECT."
+        )
+    return found
+
+
+def _is_project(folder: Path) -> bool:
+    try:
+        return "aap" in tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("tool", {})
+    except (OSError, ValueError):
+        return False
+
+
+def _found_project() -> Path | None:
+    try:
+        return project_root()
+    except ProjectUnusable:
+        return None
+
+
+def _own_conf() -> Path:
+    return (_found_project() or Path.cwd()) / "conf"
 
 
 class Settings(BaseSettings):
@@ -37,9 +80,13 @@ class Settings(BaseSettings):
     seal_archive: bool = Field(
         default=True, description="Encrypt the archive's files, with keys of this home; off: files are written open."
     )
+    project: Path | None = Field(
+        default_factory=_found_project,
+        description="Folder of the project; found from the working directory or the home upwards by default.",
+    )
     settings_dir: Path = Field(
-        default=Path(__file__).parent,
-        description="Folder with training.yaml and flags.json (the package's own by default).",
+        default_factory=_own_conf,
+        description="Folder with training.yaml, flags.json and experiments.yaml; the project's conf/ by default.",
     )
     run_dir: Path | None = Field(
         default=None,
@@ -113,14 +160,9 @@ class Settings(BaseSettings):
 
 
 def default_home() -> Path:
-    """`AAP_HOME`, else `var` beside the packages of a checkout (wherever a command is run from), else `./var`."""
+    """`AAP_HOME`, else `var` in the project (wherever in it a command is run), else `./var`."""
     named = os.environ.get("AAP_HOME")
-    checkout = Path(__file__).resolve().parent.parent
-    return (
-        Path(named).resolve()
-        if named
-        else (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "var"
-    )
+    return Path(named).resolve() if named else (_found_project() or Path.cwd()) / "var"
 
 
 def load_settings(home: Path | None = None) -> Settings:

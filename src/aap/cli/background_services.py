@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import ssl
 import sys
 import time
@@ -27,6 +26,7 @@ from aap.infra.errors import StorageError
 from aap.infra.paths import Layout, own_run
 from aap.infra.process import supervisor
 from aap.infra.process.detached import free_port
+from aap.project.loader import current_project
 
 __all__ = ["Service", "services", "start_all", "stop_all"]
 
@@ -101,7 +101,7 @@ def _start(service: Service, settings: Settings) -> str | None:
             command=service.command,
             ready=service.ready,
             timeout_s=_READY_TIMEOUT_S,
-            env={"AAP_HOME": str(settings.home), **service.env},
+            env={"AAP_HOME": str(settings.home), "AAP_PROJECT": str(current_project().root), **service.env},
         )
     except StorageError as error:
         return str(error)
@@ -124,7 +124,6 @@ def _prediction_service(settings: Settings) -> Service:
         command=[sys.executable, "-m", "aap.cli.main", "serve"],
         ready=ready,
         problem=lambda address: _missing_from_service(address, settings),
-        env={"PYTHONPATH": _with_project_root()},
     )
 
 
@@ -162,7 +161,6 @@ def _live_features(settings: Settings) -> Service:
         title="Live features",
         command=[sys.executable, "-m", "aap.cli.main", "live"],
         ready=lambda _pid: _behind(settings),
-        env={"PYTHONPATH": _with_project_root()},
         tells=lambda: _behind(settings),
     )
 
@@ -217,7 +215,7 @@ def _feast_page(settings: Settings) -> Service:
             *("ui", "--host", _LOOPBACK, "--port", str(port)),
         ],
         ready=_answers(f"http://{_LOOPBACK}:{port}", "/"),
-        env={"PYTHONPATH": _with_project_root(), "FEAST_USAGE": "False"},
+        env={"FEAST_USAGE": "False"},
         not_yet=None if registered else "Feast has nothing to show yet: run `aap features build`, then `aap up` again.",
     )
 
@@ -242,9 +240,3 @@ def _get(url: str, *, trusted: ssl.SSLContext | None = None) -> tuple[int, bytes
         return error.code, error.read()
     except OSError:
         return 0, b""
-
-
-def _with_project_root() -> str:
-    """A PYTHONPATH on which our packages are found, whatever folder the process runs in."""
-    root = str(Path(__file__).resolve().parents[1])
-    return os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)

@@ -23,25 +23,21 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from aap.cli.terminal import print_error
+from aap.project.loader import is_project_module
 
 if TYPE_CHECKING:
     from typer._click.core import Command, Context
 
 __all__ = ["ENTRIES", "Entry", "app", "main", "sentence"]
 
-_OURS = frozenset(
-    {
-        *("settings", "project", "storage", "security", "consent", "events", "feature_repo"),
-        *("models", "experiments", "privacy", "serving", "pipelines", "cli", "benchmarks"),
-    }
-)
+_OURS = ("aap", "aap_client", "benchmarks")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One line of the table of contents: where the command is, and what it is for.
 
-    `attribute` of `module` is a function (one command) or a `typer.Typer` (a group of commands).
+    `attribute` of the command module `module` is a function (one command) or a `typer.Typer` (a group of commands).
     """
 
     name: str
@@ -56,7 +52,7 @@ class Entry:
 
     def load(self) -> Command:
         """The command itself, its module imported."""
-        found = getattr(importlib.import_module(self.module), self.attribute)
+        found = getattr(importlib.import_module(f"aap.cli.commands.{self.module}"), self.attribute)
         if isinstance(found, typer.Typer):
             command: Command = typer.main.get_group(found)
         else:
@@ -73,116 +69,110 @@ ENTRIES: Mapping[str, Entry] = {
     for entry in (
         Entry(
             "demo",
-            "aap.cli.commands.demo",
+            "demo",
             "demo",
             "Start",
             "See it all: real shop data to live predictions, in minutes.",
         ),
         Entry(
             "up",
-            "aap.cli.commands.services",
+            "services",
             "up",
             "Start",
             "Start Redis, the prediction service, live features and the pages.",
         ),
-        Entry("down", "aap.cli.commands.services", "down", "Start", "Stop everything that `up` started."),
-        Entry("status", "aap.cli.commands.services", "status", "Start", "What runs, where, since when."),
+        Entry("down", "services", "down", "Start", "Stop everything that `up` started."),
+        Entry("status", "services", "status", "Start", "What runs, where, since when."),
         Entry(
             "import",
-            "aap.cli.commands.imports",
+            "imports",
             "import_",
             "Data",
             "Import a CSV, Parquet file or SQL table by a mapping.",
         ),
-        Entry("rejected", "aap.cli.commands.imports", "rejected", "Data", "List or replay the rows that didn't fit."),
-        Entry("features", "aap.cli.commands.features", "app", "Features", "Build, publish and look at features."),
+        Entry("rejected", "imports", "rejected", "Data", "List or replay the rows that didn't fit."),
+        Entry("features", "features", "app", "Features", "Build, publish and look at features."),
         Entry(
             "live",
-            "aap.cli.commands.services",
+            "services",
             "live",
             "Features",
             "Fold live events into the online features as they come.",
         ),
-        Entry(
-            "train", "aap.cli.commands.training", "train", "Models", "Train one model, or all, beside their baselines."
-        ),
-        Entry("models", "aap.cli.commands.models", "app", "Models", "List model versions; promote or roll back."),
+        Entry("train", "training", "train", "Models", "Train one model, or all, beside their baselines."),
+        Entry("models", "models", "app", "Models", "List model versions; promote or roll back."),
         Entry(
             "retrain",
-            "aap.cli.commands.training",
+            "training",
             "retrain",
             "Models",
             "The weekly job: import, features, drift, train, gate.",
         ),
-        Entry("job", "aap.cli.commands.jobs", "job", "Models", "Run the daily or the monthly job once."),
-        Entry(
-            "schedule", "aap.cli.commands.jobs", "schedule", "Models", "Print the jobs for cron, systemd or Kubernetes."
-        ),
+        Entry("job", "jobs", "job", "Models", "Run the daily or the monthly job once."),
+        Entry("schedule", "jobs", "schedule", "Models", "Print the jobs for cron, systemd or Kubernetes."),
         Entry(
             "tune",
-            "aap.cli.commands.training",
+            "training",
             "tune",
             "Models",
             "Search for better training settings, on earlier days only.",
         ),
-        Entry("serve", "aap.cli.commands.services", "serve", "Serve", "Run the prediction service in this terminal."),
+        Entry("serve", "services", "serve", "Serve", "Run the prediction service in this terminal."),
         Entry(
             "experiment",
-            "aap.cli.commands.experiments",
+            "experiments",
             "app",
             "Serve",
             "List experiments, read them out, stop and resume them.",
         ),
-        Entry("keys", "aap.cli.commands.api_keys", "app", "Serve", "Create and revoke the API keys of applications."),
+        Entry("keys", "api_keys", "app", "Serve", "Create and revoke the API keys of applications."),
         Entry(
             "keyring",
-            "aap.cli.commands.keyring",
+            "keyring",
             "app",
             "Serve",
             "List and rotate the keys that seal archive and ids on disk.",
         ),
         Entry(
             "audit",
-            "aap.cli.commands.audit",
+            "audit",
             "app",
             "Serve",
             "Show who read or changed what, and check the log for tampering.",
         ),
         Entry(
             "replay",
-            "aap.cli.commands.predictions",
+            "predictions",
             "replay",
             "Serve",
             "Make an answer again from its record, bit for bit.",
         ),
         Entry(
             "consent",
-            "aap.cli.commands.consent",
+            "consent",
             "app",
             "Consent",
             "Grant, withdraw and look up consent; verify the ledger.",
         ),
-        Entry("export", "aap.cli.commands.subject", "export", "Consent", "Hand over everything held of a person."),
-        Entry("import-person", "aap.cli.commands.subject", "import_person", "Consent", "Take in one person's export."),
-        Entry("rectify", "aap.cli.commands.subject", "rectify", "Consent", "Correct a past event of a person."),
+        Entry("export", "subject", "export", "Consent", "Hand over everything held of a person."),
+        Entry("import-person", "subject", "import_person", "Consent", "Take in one person's export."),
+        Entry("rectify", "subject", "rectify", "Consent", "Correct a past event of a person."),
         Entry(
             "erase",
-            "aap.cli.commands.subject",
+            "subject",
             "erase",
             "Consent",
             "Erase a person everywhere, with a signed certificate.",
         ),
-        Entry(
-            "retention", "aap.cli.commands.subject", "retention", "Consent", "Delete what no purpose may use any more."
-        ),
+        Entry("retention", "subject", "retention", "Consent", "Delete what no purpose may use any more."),
         Entry(
             "console",
-            "aap.cli.commands.dashboard",
+            "dashboard",
             "dashboard",
             "Look",
             "How everything is, on one page in the browser.",
         ),
-        Entry("bench", "aap.cli.commands.bench", "app", "Look", "Measure the platform beside its peers."),
+        Entry("bench", "bench", "app", "Look", "Measure the platform beside its peers."),
     )
 }
 
@@ -268,7 +258,9 @@ def sentence(error: Exception) -> str:
 
 
 def _is_ours(error: Exception) -> bool:
-    return any(base.__module__.partition(".")[0] in _OURS for base in type(error).__mro__)
+    """Whether it is declared in the library, in the project, or in a benchmark."""
+    packages = [base.__module__.partition(".")[0] for base in type(error).__mro__]
+    return any(package in _OURS or is_project_module(package) for package in packages)
 
 
 def _is_wrong_input(error: Exception) -> bool:

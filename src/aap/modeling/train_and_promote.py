@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from aap.config import Settings
@@ -23,6 +22,7 @@ from aap.modeling.registry.provenance import Provenance
 from aap.modeling.registry.registry import ModelVersion, Registry
 from aap.modeling.training import TrainedModel, train
 from aap.modeling.training_config import TrainingSettings, load_training_settings
+from aap.project.loader import current_project
 
 __all__ = ["Outcome", "describe", "train_and_decide", "training_settings"]
 
@@ -70,7 +70,7 @@ def train_and_decide(
         settings=settings,
         as_of=as_of,
         parent=parent,
-        revision=code_revision(Path(__file__).parent.parent),
+        revision=code_revision(current_project().root),
         progress=progress,
     )
     decision = _knows_later(before, as_of=as_of) or decide(

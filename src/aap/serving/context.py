@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -34,6 +33,7 @@ from aap.infra.code_version import code_revision
 from aap.infra.object_store import features_folder
 from aap.infra.paths import Layout
 from aap.infra.redis.connection import connect, connect_async
+from aap.project.loader import current_project
 from aap.security.api_keys import ApiKeys
 from aap.security.audit_log import Audit
 from aap.security.id_map import open_id_map
@@ -56,7 +56,6 @@ from aap.serving.rollout.shadow import Challengers, Shadow
 __all__ = ["Platform", "Stores"]
 
 _log = logging.getLogger("aap.serving")
-_ROOT = Path(__file__).resolve().parents[1]
 _EVERY_S = 2.0
 _LOOKED_UP = timedelta(minutes=1)
 
@@ -100,7 +99,7 @@ class Platform:
         )
         self.exposures = Exposures(self.layout.exposures)
         self.vitals = Vitals(self.layout.vitals)
-        self.records = PredictionRecords(self.layout.predictions, code_revision=code_revision(_ROOT))
+        self.records = PredictionRecords(self.layout.predictions, code_revision=code_revision(current_project().root))
         self.traces = Traces(settings.traces_url, share=settings.traces_share)
         self.served = ServedSample(self.layout.served, rate=settings.served_sample_rate)
         self.audit = Audit(self.layout.audit, user_keys=self.pseudonyms.user_keys)

@@ -19,7 +19,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import FrameType
 
 from aap.config import Settings, SettingsError
@@ -29,13 +28,13 @@ from aap.infra.errors import ProcessFailed
 from aap.infra.paths import own_run
 from aap.infra.process.detached import free_port
 from aap.infra.redis.connection import ensure_running
+from aap.project.loader import current_project
 
 __all__ = ["Listening", "listening", "serve", "trust"]
 
 _START_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
 _COMMAND = (sys.executable, "-m", "bentoml", "serve", "--quiet", "serving.service:AAP")
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +62,20 @@ def serve(settings: Settings, *, ready: Callable[[Listening], None] = lambda _: 
     ensure_running(settings)
     state = make_folder(own_run(settings)) / "serve.json"
     port = settings.port or free_port(settings.host)
+    project = current_project().root
     server = subprocess.Popen(
-        [*_COMMAND, "--host", settings.host, "--port", str(port), "--working-dir", str(_ROOT), *_tls_options(settings)],
+        [
+            *_COMMAND,
+            "--host",
+            settings.host,
+            "--port",
+            str(port),
+            "--working-dir",
+            str(project),
+            *_tls_options(settings),
+        ],
         env=_environment(settings),
-        cwd=_ROOT,
+        cwd=project,
         start_new_session=True,
     )
     try:
@@ -99,11 +108,10 @@ def listening(settings: Settings) -> Listening | None:
 
 def _environment(settings: Settings) -> dict[str, str]:
     """The server's environment: our settings, BentoML's files under home, no telemetry, one thread a library."""
-    root = os.pathsep.join(p for p in (str(_ROOT), os.environ.get("PYTHONPATH", "")) if p)
     return {
         **os.environ,
         **{f"AAP_{k.upper()}": str(v) for k, v in settings.model_dump(mode="json").items() if v is not None},
-        "PYTHONPATH": root,
+        "AAP_PROJECT": str(current_project().root),
         "BENTOML_HOME": str(make_folder(own_run(settings) / "bentoml")),
         "BENTOML_DO_NOT_TRACK": "True",
         "DO_NOT_TRACK": "1",

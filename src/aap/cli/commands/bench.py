@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 from typer.core import TyperGroup
 
-from aap.project.loader import project_conf
+from aap.project.loader import current_project
 
 if TYPE_CHECKING:
     from typer._click.core import Command, Context
@@ -35,7 +35,7 @@ app = typer.Typer(cls=_Benchmarks, help="Measure the platform beside its peers."
 
 
 def _declared() -> TyperGroup:
-    checkout = project_conf().parent
+    checkout = current_project().root
     if not (checkout / "benchmarks" / "cli.py").is_file():
         raise BenchmarksMissing("Benchmarks live in the repository's checkout: run `aap bench` from there.")
     if str(checkout) not in sys.path:

@@ -28,7 +28,7 @@ _PAGES = {"retrain": "Summary", "consistency": "Served", "drift": "Drift", "expe
 
 
 class Story(Protocol):
-    """What the project's `pipelines.demo.story.story` has to tell the demo with."""
+    """What the project's `pipelines.demo.story` has to tell the demo with."""
 
     settings: Settings
 
@@ -63,7 +63,7 @@ def demo(
     from aap.infra.memory import PeakMemory
     from aap.infra.paths import Layout
 
-    project = project_module("pipelines.demo.story.story")
+    project = project_module("pipelines.demo.story")
     folder = project.DemoFolder(Path(os.environ["AAP_HOME"]) if "AAP_HOME" in os.environ else default_home() / "demo")
     with folder.held():
         began = time.perf_counter()

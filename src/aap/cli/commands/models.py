@@ -251,12 +251,10 @@ def report(
 
         with _home(home, tell) as settings:
             door, training = open_retrieval(settings), training_settings(settings)
-            at = cut.replace(tzinfo=UTC) if cut else project_module("pipelines.demo.story.full_consent").CUT
+            at = cut.replace(tzinfo=UTC) if cut else project_module("pipelines.demo.full_consent").CUT
             found = judge(door, settings=training, cut=at, models=chosen, weeks=weeks, progress=tell)
             if price:
-                yes = (
-                    None if home else project_module("pipelines.demo.story.full_consent").who_said_yes(settings, at=at)
-                )
+                yes = None if home else project_module("pipelines.demo.full_consent").who_said_yes(settings, at=at)
                 drawn = with_price(found, door, settings=training, cut=at, consented=yes, progress=tell)
                 _save(drawn, plots)
     for name, told in found.items():
@@ -269,7 +267,7 @@ def _home(home: Path | None, tell: Callable[[str], None]) -> AbstractContextMana
     """The settings of `home`; without one, of a temporary home in which everybody agrees."""
     if home is not None:
         return nullcontext(load_settings(home))
-    agreed: AbstractContextManager[Settings] = project_module("pipelines.demo.story.full_consent").everyone_agrees(tell)
+    agreed: AbstractContextManager[Settings] = project_module("pipelines.demo.full_consent").everyone_agrees(tell)
     return agreed
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 from datetime import UTC, datetime
-from pathlib import Path
 
 import yaml
 from feast import FeatureStore, RepoConfig
@@ -15,10 +14,9 @@ from aap.features.feast.objects import feast_objects
 from aap.infra.atomic_files import write_atomically
 from aap.infra.object_store import features_folder
 from aap.infra.paths import Layout
+from aap.project.loader import current_project
 
 __all__ = ["apply", "materialize", "open_store"]
-
-_CONFIG = Path(__file__).parent / "feature_store.yaml"
 
 
 def open_store(settings: Settings) -> FeatureStore:
@@ -50,7 +48,9 @@ def materialize(settings: Settings, *, as_of: datetime) -> None:
 
 
 def _config(settings: Settings) -> dict[str, object]:
-    config: dict[str, object] = yaml.safe_load(_CONFIG.read_text(encoding="utf-8"))
+    config: dict[str, object] = yaml.safe_load(
+        (current_project().root / "feature_repo" / "feature_store.yaml").read_text(encoding="utf-8")
+    )
     config["registry"] = str(Layout(settings.home).feast_registry)
     config["online_store"] = {**config["online_store"], "home": str(settings.home)}  # type: ignore[dict-item]
     return config

@@ -14,7 +14,6 @@ import pytest
 from feast import FeatureStore
 from feast.data_source import PushMode
 
-import feature_repo
 from aap.consent.policy import Status as Choice
 from aap.consent.purposes import Purpose
 from aap.features.datasets import Status
@@ -25,9 +24,10 @@ from aap.features.feast.store import apply, materialize
 from aap.features.purpose_context import purpose_in_force
 from aap.features.views import all_views, services, view_for
 from aap.infra.object_store import features_folder
+from aap.project.loader import current_project
 from tests.unit.features.store_room import AS_OF, CUSTOMERS, RETENTION, StoreRoom
 
-FOLDER = Path(feature_repo.__file__).parent
+FOLDER = current_project().root / "feature_repo"
 CHURN = services()["churn"]
 VIEW = view_for(Entity.USER, RETENTION)
 REFS = [f"{VIEW.name}:{name}" for name in CHURN.features]
