@@ -8,7 +8,7 @@ MADE   := $(VENV)/.made-from-lock
 PYTEST ?= $(BIN)/pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full leaks lint format types layers env up down lock clean
+.PHONY: help demo test test-fast test-full leaks lint format types layers env up down lock clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -18,6 +18,9 @@ demo: env ## Import real shop data, train, serve, withdraw consent: the whole pl
 
 test: lint types layers ## Check style, types and layers, then run the tests
 	@$(PYTEST) -m "not full and not spark"
+
+test-fast: env ## Only the tests of pure functions: no process is started, under a minute
+	@$(PYTEST) -m fast
 
 test-full: lint types layers ## The same, with the tests that take long: Spark, and the whole demo data
 	@$(PYTEST)
@@ -47,18 +50,18 @@ down: env ## Stop them
 
 env: $(MADE) ## Make .venv from requirements.lock; nothing to do unless the lock changed
 
-$(MADE): requirements.lock
+$(MADE): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v < (3, 11) and sys.exit("$(PYTHON) is Python %d.%d, and 3.11 or newer is needed: name another, as in make PYTHON=python3.11 env" % v)'
 	@echo "Making $(VENV) from requirements.lock: about a minute the first time."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable clients/python --editable .
 	@touch $@
 
 lock: env ## Choose versions anew and write requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet --upgrade \
-		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o requirements.lock
+		--no-emit-index-url --no-emit-find-links --no-emit-package aap-client --custom-compile-command "make lock" -o requirements.lock
 
 clean: ## Remove .venv and caches; the data under var/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
