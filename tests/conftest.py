@@ -20,6 +20,7 @@ from aap.infra.paths import Layout
 from aap.infra.process import detached
 from aap.infra.redis import connection as server, embedded_server
 from aap.project.loader import current_project
+from tests.waiting import PATIENCE_S
 
 current_project().expose()  # tests import the project's modules by their plain names
 
@@ -154,7 +155,7 @@ class _RealServer:
 
     def __enter__(self) -> str:
         url = f"redis://:{self._password}@127.0.0.1:{self._port}/0"
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + PATIENCE_S
         with redis.Redis.from_url(url) as client:
             while True:
                 try:

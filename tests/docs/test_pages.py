@@ -13,6 +13,7 @@ import yaml
 from aap.cli.main import ENTRIES
 from aap.config import Settings
 from tests.docs.pages import DOCS, ROOT, blocks, pages
+from tests.waiting import PATIENCE_S
 
 every_page = pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
 
@@ -83,5 +84,5 @@ def test_the_subcommands_of_the_schedule_page_say_help() -> None:
     assert wanted
     for words in sorted(wanted):
         command = [sys.executable, "-m", "aap.cli.main", *words, "--help"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stderr

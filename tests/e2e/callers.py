@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from tests.waiting import PATIENCE_S, until
+
 _CALLERS = 4
 _EVERY_S = 0.1
 """Between two calls of one caller: the key may make a thousand a minute, and others use the machine."""
@@ -22,15 +24,15 @@ class Calls:
     answered: list[tuple[str, int, float]] = field(default_factory=list)
     failed: list[tuple[float, str]] = field(default_factory=list)
 
-    def by(self, version: int, *, within_s: float) -> None:
+    def by(self, version: int) -> None:
         """Wait until a call that begins from now on is answered by `version`, for every caller."""
-        since, deadline = len(self.answered), time.monotonic() + within_s
-        while time.monotonic() < deadline:
+        since = len(self.answered)
+
+        def live() -> bool:
             latest = self.answered[since:][-2 * _CALLERS :]
-            if len(latest) == 2 * _CALLERS and {call[1] for call in latest} == {version}:
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"Version {version} was not live within {within_s:.0f} s.")
+            return len(latest) == 2 * _CALLERS and {call[1] for call in latest} == {version}
+
+        until(live)
 
 
 @contextmanager
@@ -39,7 +41,7 @@ def asking(client: httpx.Client, users: Sequence[str]) -> Iterator[Calls]:
     calls, stop = Calls(), threading.Event()
 
     def ask(user: str) -> None:
-        with httpx.Client(base_url=client.base_url, headers=client.headers, timeout=30) as mine:
+        with httpx.Client(base_url=client.base_url, headers=client.headers, timeout=PATIENCE_S) as mine:
             while not stop.wait(_EVERY_S):
                 began = time.monotonic()
                 try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from aap.security.api_keys import ApiKeys, Scope
 from aap.serving.logging.prediction_log import SCHEMA
 from aap.serving.server import listening
 from tests.shop import small_shop
+from tests.waiting import PATIENCE_S, until
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,7 @@ class Running:
 
     def wait_for(self, predictions: set[str]) -> list[dict[str, Any]]:
         """Everything on record, once these are."""
-        deadline = time.monotonic() + 15
-        while not predictions <= {row["prediction_id"] for row in self.records("prediction_id")}:
-            assert time.monotonic() < deadline, "some answers are not on record"
-            time.sleep(0.2)
+        until(lambda: predictions <= {row["prediction_id"] for row in self.records("prediction_id")}, every_s=0.2)
         return self.records()
 
     def workers(self) -> set[int]:
@@ -118,7 +115,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     settings = load_settings(settings.home)
     key = ApiKeys(Layout(settings.home).api_keys).create("e2e", scopes=list(Scope), now=settings.now())
     url = address(settings)
-    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE_S) as client:
         yield Running(settings, client)
     stop_all(settings)
     os.environ.update(left)

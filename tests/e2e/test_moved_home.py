@@ -15,6 +15,7 @@ from aap.infra.paths import Layout
 from aap.security.api_keys import ApiKeys, Scope
 from tests.e2e.conftest import address
 from tests.shop import small_shop
+from tests.waiting import PATIENCE_S
 
 
 @pytest.mark.full
@@ -29,7 +30,7 @@ def test_a_moved_home_answers_and_shows_its_features(tmp_path: Path, monkeypatch
         assert start_all(settings) == []
         key = ApiKeys(Layout(settings.home).api_keys).create("e2e", scopes=list(Scope), now=settings.now())
         with httpx.Client(base_url=address(settings), headers={"Authorization": f"Bearer {key}"}) as client:
-            answer = client.post("/v1/churn", json={"user_ids": ["client-0"]}, timeout=30)
+            answer = client.post("/v1/churn", json={"user_ids": ["client-0"]}, timeout=PATIENCE_S)
         assert answer.status_code == 200, answer.text
         assert answer.json()["answers"][0]["outcome"] == "answered"
         places = [view.batch_source.path for view in open_store(settings).list_feature_views()]

@@ -41,6 +41,7 @@ from benchmarks.support.model_variants import rivals
 from tests.e2e.callers import asking
 from tests.e2e.conftest import Aap, Running, connected_to
 from tests.e2e.swapping import Loaded
+from tests.waiting import PATIENCE_S, until
 
 PERSONAL = ("churn", "segments", "anomalies")
 
@@ -123,9 +124,7 @@ def test_the_experiment_variant_of_a_person_never_changes_and_is_logged_once(run
         rows = [row for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
         return [row["variant"] for row in rows if row["user_key"] == key]
 
-    deadline = time.monotonic() + 10
-    while not logged() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    until(logged, every_s=0.1)
     time.sleep(1.5)
     assert logged() == [answers[0]["experiment"]["variant"]]
 
@@ -182,7 +181,7 @@ def test_every_kind_of_answer_is_replayed_bit_for_bit_from_its_record(running: R
     layout, door = Layout(running.settings.home), open_retrieval(running.settings)
     shelves = Shelves(door.catalogue, stamp=lambda: catalogue_stamp(layout))
     registry = open_registry(running.settings)
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + PATIENCE_S
     for prediction in ids:
         while True:
             try:
@@ -214,9 +213,7 @@ def test_while_redis_is_down_the_service_says_so_and_once_it_died_live_brings_it
         assert answer.status_code == 503
         assert "Redis" in answer.json()["error"]
         assert running.client.get("/readyz").status_code == 503
-    deadline = time.monotonic() + 30
-    while running.client.get("/readyz").status_code != 200 and time.monotonic() < deadline:
-        time.sleep(0.2)
+    until(lambda: running.client.get("/readyz").status_code == 200, every_s=0.2)
     assert running.ask("segments", "client-0")[0]["outcome"] == "answered"
 
 
@@ -243,7 +240,11 @@ def test_feast_knows_the_views_and_services(running: Running) -> None:
     feast = Path(sys.executable).parent / "feast"
     folder = Layout(running.settings.home).feast_registry.parent
     listed = subprocess.run(
-        [feast, "-c", folder, "feature-services", "list"], capture_output=True, text=True, check=True, timeout=60
+        [feast, "-c", folder, "feature-services", "list"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
     )
     assert {"recommendation", "churn", "segments", "anomaly"} <= set(listed.stdout.split())
 
@@ -254,9 +255,7 @@ def test_everything_the_service_handed_out_is_recomputed_without_a_mismatch(runn
     for endpoint in ("recommendations", *PERSONAL):
         allowed += sum(a["consent"]["allowed"] for a in running.ask(endpoint, *users))  # type: ignore[index,misc]
     served = open_served(running.settings)
-    deadline = time.monotonic() + 20
-    while served.count() < allowed and time.monotonic() < deadline:
-        time.sleep(0.1)
+    until(lambda: served.count() >= allowed, every_s=0.1)
     command = [
         sys.executable,
         "-m",
@@ -267,7 +266,7 @@ def test_everything_the_service_handed_out_is_recomputed_without_a_mismatch(runn
         "consistency",
         "--json",
     ]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    found = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert found.returncode == 0, found.stdout + found.stderr
     told = json.loads(found.stdout.splitlines()[-1])
     assert told["mismatches"] == 0
@@ -344,20 +343,18 @@ def test_champions_are_swapped_rolled_back_and_refused_while_every_call_is_answe
     assert champion is not None
     other, bad = (version.version for version in rivals(registry, champion))
     with asking(running.client, running.known()) as calls:
-        calls.by(champion.version, within_s=10)
+        calls.by(champion.version)
         assert aap("models", "promote", "churn", str(other))[0] == 0
-        calls.by(other, within_s=20)
+        calls.by(other)
         code, told = aap("models", "rollback", "churn")
         assert (code, told) == (0, f"churn version {champion.version} is the champion again.")
-        calls.by(champion.version, within_s=20)
+        calls.by(champion.version)
         registry.promote("churn", bad)
-        deadline = time.monotonic() + 20
-        while not registry.version("churn", bad).refusal and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: registry.version("churn", bad).refusal, every_s=0.1)
         code, told = aap("models", "why", "churn", str(bad))
         assert (code, "The service refuses to answer with it: File model.ubj" in told) == (0, True), told
         assert aap("models", "rollback", "churn")[0] == 0
-        calls.by(champion.version, within_s=20)
+        calls.by(champion.version)
     assert calls.failed == []
     assert {version for _, version, _ in calls.answered} == {champion.version, other}
     assert "Promoted by hand." in aap("models", "why", "churn", str(other))[1]
@@ -370,12 +367,10 @@ def test_told_to_stop_it_answers_every_call_it_has_begun_and_leaves_the_record_o
     (last,) = running.ask("churn", known[0])
     before = {row["prediction_id"] for row in running.wait_for({str(last["prediction_id"])})}
     with asking(running.client, known) as calls:
-        time.sleep(1)
+        until(lambda: len(calls.answered) > 20)
         told_at = time.monotonic()
         os.kill(place.pid, signal.SIGTERM)
-        deadline = told_at + 45
-        while psutil.pid_exists(place.pid) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(lambda: not psutil.pid_exists(place.pid))
     assert not psutil.pid_exists(place.pid)
     assert len(calls.answered) > 20
     assert all(began > told_at for began, _ in calls.failed), "a call sent before was not answered"
@@ -398,14 +393,14 @@ def test_a_killed_worker_is_replaced_and_both_answer_predictions_again(running: 
     assert len(workers) == 2
     killed = min(workers)
     os.kill(killed, signal.SIGKILL)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENCE_S
     answering: set[int] = set()
     while len(answering) < 2:
         assert time.monotonic() < deadline, f"of {running.workers()} only {answering} answered"
         with contextlib.ExitStack() as callers:
             for _ in range(8):
                 caller = callers.enter_context(
-                    httpx.Client(base_url=place.url, headers=running.client.headers, timeout=30)
+                    httpx.Client(base_url=place.url, headers=running.client.headers, timeout=PATIENCE_S)
                 )
                 # One worker lives, so that none may be refused a connection; the new one answers 503 while it loads.
                 given = caller.post("/v1/churn", json={"user_ids": ["client-0"]})

@@ -11,6 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 from aap.config import Settings
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.full
 
@@ -23,7 +24,7 @@ def executed(path: Path, settings: Settings) -> Any:
     """The notebook after running every cell in order; a cell that fails ends the test with its traceback."""
     notebook = nbformat.read(path, as_version=4)
     environment = {**os.environ, "AAP_HOME": str(settings.home)}
-    client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}})
+    client = NotebookClient(notebook, timeout=int(PATIENCE_S), kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}})
     client.execute(env=environment)
     return notebook
 

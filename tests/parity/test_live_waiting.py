@@ -17,6 +17,7 @@ from aap.features.views import view_for
 from aap.infra.redis.connection import connect
 from tests.parity.live_shop import LiveShop
 from tests.unit.features.store_room import CUSTOMERS, RETENTION, StoreRoom
+from tests.waiting import until
 
 ANA = CUSTOMERS[0]
 FIELDS = {"basket_id": "b", "item_id": "i", "quantity": 1, "amount": 100, "department": "g"}
@@ -65,9 +66,7 @@ def test_a_worker_with_nothing_to_do_asks_redis_next_to_nothing_and_still_sees_t
         time.sleep(1.5)
         assert asked() - before < 200  # some 400 a second if it looked again every few milliseconds
         RedisStreamLog(client).append([bought(shop, 1)])
-        deadline = time.monotonic() + 30
-        while not worker.folded and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: worker.folded)
         assert worker.folded == 1
     finally:
         stop.set()

@@ -13,6 +13,7 @@ from aap.cli import main
 from aap.cli.main import ENTRIES, sentence
 from aap.config import SettingsError
 from aap.infra.errors import LockHeld, RedisUnavailable
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 PANELS = ["Start", "Data", "Features", "Models", "Serve", "Consent", "Look"]
@@ -25,7 +26,7 @@ def aap(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
 
 
@@ -108,7 +109,7 @@ def run_failing(body: str, **env: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 

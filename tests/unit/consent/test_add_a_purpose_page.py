@@ -15,6 +15,7 @@ from aap.consent.purposes import Purpose
 from aap.consent.service import open_desk
 from aap.infra.redis.connection import connect
 from tests.docs.pages import DOCS, ROOT, blocks
+from tests.waiting import PATIENCE_S
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 ANA = "a" * 32
@@ -77,7 +78,7 @@ def test_the_page_s_purpose_is_denied_to_all_until_asked_and_the_others_keep_wha
         shutil.copytree(ROOT / package, tmp_path / "copy" / package, ignore=shutil.ignore_patterns("__pycache__"))
     edited(tmp_path / "copy")
     done = subprocess.run(
-        [sys.executable, "-c", _AFTERWARDS], cwd=tmp_path / "copy", capture_output=True, text=True, timeout=100,
+        [sys.executable, "-c", _AFTERWARDS], cwd=tmp_path / "copy", capture_output=True, text=True, timeout=PATIENCE_S,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "copy")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
 from aap.infra.process import detached
+from tests.waiting import until
 
 NODES, SLOTS = 3, 16_384
 
@@ -30,20 +30,20 @@ def three_nodes(folder: Path) -> Iterator[str]:
             process = detached.spawn([program, *_options(port, bus)], log=home / "server.log", cwd=home)
             stack.callback(detached.terminate, process, timeout_s=10.0)
         nodes = [stack.enter_context(redis.Redis(port=port)) for port in ports]
-        _until(lambda: all(_answers(node) for node in nodes))
+        until(lambda: all(_answers(node) for node in nodes))
         for number, node in enumerate(nodes):
             node.execute_command("CLUSTER ADDSLOTSRANGE", SLOTS * number // NODES, SLOTS * (number + 1) // NODES - 1)
             node.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
         for port, bus in zip(ports[1:], buses[1:], strict=True):
             nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", port, bus)
-        _until(lambda: all(_is_whole(node) for node in nodes))
+        until(lambda: all(_is_whole(node) for node in nodes))
         yield f"redis://127.0.0.1:{ports[0]}"
 
 
 def _options(port: int, bus: int) -> list[str]:
     options = {
         "port": port, "cluster-port": bus, "bind": "127.0.0.1", "save": "", "appendonly": "no",
-        "cluster-enabled": "yes", "cluster-config-file": "nodes.conf", "cluster-node-timeout": 2_000,
+        "cluster-enabled": "yes", "cluster-config-file": "nodes.conf", "cluster-node-timeout": 30_000,
     }  # fmt: skip
     return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
@@ -59,10 +59,3 @@ def _is_whole(node: redis.Redis) -> bool:
     told = node.execute_command("CLUSTER INFO")
     text = told if isinstance(told, dict) else dict(line.split(":") for line in told.decode().split())
     return text["cluster_state"] == "ok" and int(text["cluster_known_nodes"]) == NODES
-
-
-def _until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20.0
-    while not reached():
-        assert time.monotonic() < deadline, "the cluster didn't come together"
-        time.sleep(0.05)

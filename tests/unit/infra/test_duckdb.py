@@ -11,6 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 from aap.infra.duckdb import open_duckdb
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 _LARGE = "CREATE TABLE t AS SELECT hash(i)::VARCHAR || repeat('x', 40) AS s FROM range(600000) r(i) ORDER BY s"
@@ -64,6 +65,6 @@ def test_a_notebook_may_open_one_though_it_has_no_widgets_to_draw_bars_with() ->
     cell = nbformat.v4.new_code_cell(
         "from aap.infra.duckdb import open_duckdb\nprint(open_duckdb().execute('SELECT 42').fetchone())"
     )
-    client = NotebookClient(nbformat.v4.new_notebook(cells=[cell]), timeout=60, kernel_name="python3")
+    client = NotebookClient(nbformat.v4.new_notebook(cells=[cell]), timeout=int(PATIENCE_S), kernel_name="python3")
     client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert [output.text for output in cell.outputs] == ["(42,)\n"]

@@ -13,6 +13,7 @@ import pytest
 
 from aap.infra.errors import LockHeld
 from aap.infra.locks import hold
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLD_FOR_EVER = (
@@ -43,7 +44,7 @@ def test_the_second_is_told_who_holds_the_lock_and_since_when(tmp_path: Path) ->
         pass
     assert caught.value.pid == holder.pid
     assert caught.value.since is not None
-    assert datetime.now(UTC) - caught.value.since < timedelta(minutes=1)
+    assert datetime.now(UTC) - caught.value.since < timedelta(minutes=10)
 
 
 def test_a_killed_holder_leaves_no_lock_behind(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_waiting_for_a_lock_ends(tmp_path: Path) -> None:
         began = time.monotonic()
         with pytest.raises(LockHeld), hold(tmp_path / "job.lock", what="A retrain", wait_s=0.2):
             pass
-        assert 0.2 <= time.monotonic() - began < 2.0
+        assert 0.2 <= time.monotonic() - began < PATIENCE_S
 
 
 def test_a_child_process_does_not_inherit_the_lock(tmp_path: Path) -> None:

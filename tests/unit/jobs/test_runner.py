@@ -12,6 +12,7 @@ import pytest
 
 from aap.config import Settings
 from aap.jobs.reports.retrain_plots import data_in, drift_scores, embedded, models_beside
+from tests.waiting import PATIENCE_S
 
 # One process imports everything once and opens nothing; each attempt is a fork of it that kills itself at its point.
 _KILLED_EVERYWHERE = """
@@ -65,7 +66,7 @@ for point in points:
 def test_a_job_killed_inside_every_step_and_between_them_ends_each_step_once(shop: Settings, tmp_path: Path) -> None:
     environment = {**os.environ, "AAP_HOME": str(shop.home), "PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-c", _KILLED_EVERYWHERE, str(tmp_path / "marks")]
-    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert told.returncode == 0, told.stderr[-2000:]
     marks = (tmp_path / "marks").read_text().splitlines()
     for name in ("import", "features", "train", "publish"):

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from aap.jobs.schedule import KINDS, SCHEDULED, Place, cron, kubernetes, units
+from tests.waiting import PATIENCE_S
 
 PLACE = Place(Path("/opt/aap 1/bin/aap"), Path("/srv/100% aap"), "aap", "registry.example/aap:1", "aap-home")
 JOBS = list(SCHEDULED.values())
@@ -57,7 +58,7 @@ def test_systemd_itself_finds_nothing_wrong(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     told = subprocess.run(
         ["systemd-analyze", "verify", *(str(tmp_path / name) for name in units(JOBS, place))],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert "aap-" not in told.stderr, told.stderr
 
@@ -82,8 +83,8 @@ def test_every_scheduled_command_is_one_that_aap_has() -> None:
 
 
 def _aap(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "aap.cli.main", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    command = [sys.executable, "-m", "cli.main", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def test_the_command_prints_it_and_refuses_what_it_does_not_know(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from aap.modeling.registry.registry import open_registry
 from aap.modeling.train_and_promote import train_and_decide, training_settings
 from pipelines import daily, monthly
 from pipelines.backfill import replay, retrain_past
+from tests.waiting import PATIENCE_S
 
 FEW = ("popularity", "segments")
 
@@ -94,13 +95,13 @@ def test_a_job_killed_within_a_step_goes_on_in_that_step_under_the_same_moment(s
     state = Layout(shop.home).run / "daily.json"
     code = (
         "import time, pipelines.daily as job; from aap.config import load_settings; s = load_settings()\n"
-        "job.write_daily = lambda *a, **k: time.sleep(60)\n"
+        "job.write_daily = lambda *a, **k: time.sleep(600)\n"
         "job.run(s, as_of=s.now())"
     )
     root = str(Path(__file__).parents[3])
     environment = {**os.environ, "AAP_HOME": str(shop.home), "PYTHONPATH": root}
     running = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and running.poll() is None:
         if state.is_file() and "import" in json.loads(state.read_text())["steps"]:
             break

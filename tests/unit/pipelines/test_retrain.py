@@ -23,6 +23,7 @@ from aap.jobs.ingest import import_again, import_source, remembered_sources
 from aap.modeling.catalog import model_classes
 from aap.modeling.registry.registry import open_registry
 from pipelines.retrain import retrain
+from tests.waiting import PATIENCE_S
 
 _AAP = (sys.executable, "-m", "aap.cli.main")
 
@@ -38,7 +39,7 @@ def _steps_done(settings: Settings) -> list[str]:
 def test_a_retrain_that_was_killed_goes_on_from_the_step_it_was_in_under_the_same_run(shop: Settings) -> None:
     environment = {**os.environ, "AAP_HOME": str(shop.home), "PYTHONPATH": str(Path(__file__).parents[3])}
     running = subprocess.Popen([*_AAP, "retrain"], env=environment, start_new_session=True)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENCE_S
     while "features" not in _steps_done(shop) and time.monotonic() < deadline and running.poll() is None:
         time.sleep(0.02)
     os.killpg(running.pid, signal.SIGKILL)
@@ -85,7 +86,7 @@ def test_a_second_retrain_at_the_same_time_says_so_and_leaves(shop: Settings) ->
         with pytest.raises(LockHeld, match="retrain"):
             retrain(shop, as_of=shop.now())
         environment = {**os.environ, "AAP_HOME": str(shop.home), "PYTHONPATH": str(Path(__file__).parents[3])}
-        second = subprocess.run([*_AAP, "retrain"], env=environment, capture_output=True, text=True, timeout=180)
+        second = subprocess.run([*_AAP, "retrain"], env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
     assert second.returncode != 0
     assert second.stderr.startswith("Error:")
     assert "Traceback" not in second.stderr

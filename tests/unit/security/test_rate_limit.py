@@ -17,9 +17,11 @@ from aap.config import Settings
 from aap.infra.redis.connection import connect, connect_async, status
 from aap.security import rate_limit
 from aap.security.rate_limit import Allowance, RateLimit
+from tests.waiting import PATIENCE_S
 
 T = TypeVar("T")
 Make = Callable[[int], RateLimit]
+_AS_IT_IS = rate_limit._LEASE
 
 
 def scene(settings: Settings, play: Callable[[Make], Awaitable[T]]) -> T:
@@ -39,6 +41,13 @@ async def call(limit: RateLimit, who: str = "k") -> Allowance:
     told = limit.from_lease(who) or await limit.take(who)
     assert told is not None, "Redis is there"
     return told
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is not taken for a Redis that hangs."""
+    monkeypatch.setattr(rate_limit, "_ASKED_S", PATIENCE_S)
+    monkeypatch.setattr("aap.infra.redis.connection._IMPATIENT_S", PATIENCE_S)
 
 
 @pytest.fixture(autouse=True)
@@ -84,19 +93,32 @@ def test_clients_do_not_use_up_each_others_calls(redis_server: Settings) -> None
 
 
 def test_calls_come_back_with_time(redis_server: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
+    by_a_key = _AS_IT_IS.replace("redis.call('TIME')", "{redis.call('GET', 'seconds'), '0'}")
+    assert by_a_key != _AS_IT_IS
+    monkeypatch.setattr(rate_limit, "_LEASE", by_a_key)
+    client = connect(redis_server)
+    client.set("seconds", 1_000)
 
-    async def play(make: Make) -> bool:
-        limit = make(6_000)
-        while (await call(limit)).allowed:
-            pass
-        await asyncio.sleep(0.05)
-        return (await call(limit)).allowed
+    async def play(make: Make) -> tuple[int, int]:
+        limit = make(60)
 
-    assert scene(redis_server, play)
+        async def drain() -> int:
+            allowed = 0
+            while (await call(limit)).allowed:
+                allowed += 1
+            return allowed
+
+        before = await drain()
+        await asyncio.to_thread(client.set, "seconds", 1_007)
+        return before, await drain()
+
+    assert scene(redis_server, play) == (60, 7)
+    client.close()
 
 
-def test_a_busy_client_costs_redis_one_call_in_many(redis_server: Settings) -> None:
+def test_a_busy_client_costs_redis_one_call_in_many(redis_server: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "_LEASE_S", PATIENCE_S)  # the calls are made within a lease's time
+
     async def play(make: Make) -> int:
         limit = make(1_000)
         return sum([limit.from_lease("k") is None and bool(await limit.take("k")) for _ in range(100)])
@@ -116,28 +138,38 @@ def test_what_a_worker_did_not_spend_is_given_back(redis_server: Settings, monke
     assert scene(redis_server, play) == (99, 98, True)
 
 
-def test_a_redis_that_hangs_is_waited_for_by_one_call_a_key_and_then_not_at_all(settings: Settings) -> None:
+def test_a_redis_that_hangs_is_waited_for_by_one_call_a_key_and_then_not_at_all(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limit, "_AWAY_S", PATIENCE_S)  # all is asked within the time in which nobody asks again
     client = connect(settings)
     pid = status(settings).pid
     assert pid is not None
 
-    async def play(make: Make) -> tuple[set[Allowance | None], float, float]:
-        limit = make(1)
+    async def play(make: Make) -> tuple[set[Allowance | None], list[str], float]:
+        limit, asked = make(1), []
+        lease = limit._lease
+
+        async def noting(who: str, back: int) -> tuple[int, bytes]:
+            asked.append(who)
+            return await lease(who, back)
+
         assert (await call(limit)).allowed
+        monkeypatch.setattr(limit, "_lease", noting)
+        monkeypatch.setattr(rate_limit, "_ASKED_S", 0.5)
         os.kill(pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
             told = set(await asyncio.gather(*(limit.take("k") for _ in range(50))))
-            waited = time.monotonic()
             told.add(await limit.take("another"))
-            return told, waited - began, time.monotonic() - waited
+            return told, asked, time.monotonic() - began
         finally:
             os.kill(pid, signal.SIGCONT)
 
-    told, waited, then = scene(settings, play)
+    told, asked, waited = scene(settings, play)
     assert told == {None}
-    assert waited < 1.0
-    assert then < 0.05
+    assert asked == ["k"]
+    assert waited < 20.0, "for half a second, and not for Redis"
     client.close()
 
 

@@ -21,6 +21,16 @@ from aap.infra.redis.embedded_server import HOST, ensure_running as ensure_serve
 from aap.security.api_keys import ApiKeys, Scope
 from aap.serving.context import Platform
 from tests.unit.serving.shop_window import Street, calling
+from tests.waiting import PATIENCE_S
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is not taken for a Redis that hangs. A test of one that does sets limits of its own."""
+    monkeypatch.setattr("aap.infra.redis.connection._IMPATIENT_S", PATIENCE_S)
+    monkeypatch.setattr("aap.security.rate_limit._ASKED_S", PATIENCE_S)
+    monkeypatch.setattr("aap.serving.http.health._ASKED_S", PATIENCE_S)
+    monkeypatch.setattr("aap.serving.inference.async_predictor._LONG_S", PATIENCE_S)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -37,6 +37,7 @@ from aap.serving.app import build_app
 from aap.serving.context import Platform
 from aap.serving.http.connections import Connection
 from models.popularity.model import Popularity
+from tests.waiting import PATIENCE_S
 
 FEATURES = ("spend_30d", "visits_30d")
 SERVICES = {
@@ -222,13 +223,14 @@ def calling(platform: Platform) -> Iterator[httpx.Client]:
     """A caller of a real HTTP server that serves `platform`, in a thread."""
     port = free_port("127.0.0.1")
     app = build_app(lambda: platform)
-    options: dict[str, Any] = {"http": Connection, "log_config": None, "server_header": False}
+    # A caller that is busy otherwise finds its connection as it left it.
+    options: dict[str, Any] = {"timeout_keep_alive": 60, "log_config": None, "server_header": False, "http": Connection}
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started and thread.is_alive():
         time.sleep(0.005)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
         yield client
     server.should_exit = True
     thread.join()
@@ -252,11 +254,3 @@ class Street:
 
     def key(self, user_id: str) -> str:
         return load_pseudonyms(Layout(self.settings.home)).user_key(user_id)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait for what another thread or process brings about."""
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from aap.modeling.errors import CorruptArtifact
 from aap.serving.errors import NoModel
 from aap.serving.model_cache import ModelsInUse
 from tests.unit.serving.shop_window import Shop, Spend
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -94,9 +94,7 @@ def test_the_thread_takes_up_a_new_champion_by_itself(shop: Shop) -> None:
     models = ModelsInUse(lambda: shop, poll_s=0.02)
     models.start()
     shop.champions["churn"] = (2, Spend())
-    deadline = time.monotonic() + 10
-    while models.versions().get("churn") != "2" and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: models.versions().get("churn") == "2")
     models.stop()
     assert models.versions()["churn"] == "2"
 
@@ -129,13 +127,6 @@ def test_a_process_that_starts_with_a_bad_champion_answers_with_the_one_before(s
     assert fresh.get("churn").version == "1"
 
 
-def wait_until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not reached() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert reached()
-
-
 def test_the_registry_is_asked_again_only_once_something_was_written_there(shop: Shop) -> None:
     asked, state = Counter[str](), ["first"]
 
@@ -153,10 +144,10 @@ def test_the_registry_is_asked_again_only_once_something_was_written_there(shop:
     models = ModelsInUse(Counting, names=("churn",), poll_s=0.01)
     models.start()
     try:
-        wait_until(lambda: asked["churn"] == 2)  # once to load it, once to see that it is the one
+        until(lambda: asked["churn"] == 2)  # once to load it, once to see that it is the one
         time.sleep(0.1)
         assert asked["churn"] == 2
         shop.champions["churn"], state[0] = (2, Spend(shift=0.1)), "second"
-        wait_until(lambda: models.get("churn").version == "2")
+        until(lambda: models.get("churn").version == "2")
     finally:
         models.stop()

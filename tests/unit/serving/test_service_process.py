@@ -24,6 +24,7 @@ from aap.infra.paths import Layout
 from aap.infra.redis.connection import connect, stop
 from aap.security.api_keys import ApiKeys, Scope
 from aap.serving.server import Listening, listening, serve, trust
+from tests.waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[3]
 COMMAND = (
@@ -50,7 +51,7 @@ class Service:
         self.place = self._wait()
 
     def _wait(self) -> Listening:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline and self.process.poll() is None:
             found = listening(self.settings)
             if found is not None:
@@ -64,7 +65,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     made = Service(tmp_path_factory.mktemp("home"))
     yield made
     made.process.terminate()
-    made.process.wait(30)
+    made.process.wait(PATIENCE_S)
     stop(made.settings)
 
 
@@ -76,7 +77,7 @@ def key(service: Service) -> str:
 
 @pytest.fixture
 def http(service: Service, key: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=service.place.url, timeout=30, headers={"X-API-Key": key}) as client:
+    with httpx.Client(base_url=service.place.url, timeout=PATIENCE_S, headers={"X-API-Key": key}) as client:
         yield client
 
 
@@ -100,12 +101,8 @@ def test_nothing_of_bentoml_is_served_without_a_key(service: Service, path: str)
 
 def test_it_lives_and_says_what_it_is_waiting_for(http: httpx.Client) -> None:
     assert http.get("/livez").json() == {"alive": True}
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        ready = http.get("/readyz")
-        if "aap train" in ready.text:
-            break
-        time.sleep(0.2)
+    until(lambda: "aap train" in http.get("/readyz").text, every_s=0.2)
+    ready = http.get("/readyz")
     assert ready.status_code == 503
     assert ready.json()["missing"]["model churn"] == "it has no champion; run `aap train` or `aap retrain`."
 
@@ -135,8 +132,10 @@ def test_metrics_of_the_worker_can_be_read_with_a_key(http: httpx.Client) -> Non
 
 
 def test_a_head_without_an_end_is_refused_by_the_very_server_that_runs(service: Service) -> None:
-    with socket.create_connection(("127.0.0.1", service.place.port), timeout=10) as caller:
-        caller.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 70_000)
+    with socket.create_connection(("127.0.0.1", service.place.port), timeout=PATIENCE_S) as caller:
+        head = b"GET /livez HTTP/1.1\r\nHost: x\r\nX: "
+        # One byte more than there may be: what is not read when a connection is closed can take the answer with it.
+        caller.sendall(head + b"y" * (65_537 - len(head)))
         assert caller.recv(4096).startswith(b"HTTP/1.1 431")
 
 
@@ -146,7 +145,7 @@ def test_it_ends_gracefully_and_leaves_nothing_behind(tmp_path: Path) -> None:
     children = _group(service.process.pid)
     assert len(children) >= 2
     os.kill(service.place.pid, signal.SIGTERM)
-    assert service.process.wait(30) == 0
+    assert service.process.wait(PATIENCE_S) == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
     assert listening(service.settings) is None
     assert not (Layout(tmp_path).run / "serve.json").exists()
@@ -159,7 +158,7 @@ def test_a_call_that_has_begun_when_it_is_told_to_stop_is_answered(tmp_path: Pat
     keys = ApiKeys(Layout(tmp_path).api_keys)
     key = keys.create("test", scopes=[Scope.CONSENT], now=service.settings.now())
     body = b'{"user_id": "1", "purpose": "marketing.retention", "choice": "grant"}'
-    with socket.create_connection(("127.0.0.1", service.place.port), timeout=30) as caller:
+    with socket.create_connection(("127.0.0.1", service.place.port), timeout=PATIENCE_S) as caller:
         head = f"POST /v1/consent HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n"
         caller.sendall(f"{head}Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n".encode())
         assert caller.recv(65_536).startswith(b"HTTP/1.1 100"), "the call has begun once its body is asked for"
@@ -170,7 +169,7 @@ def test_a_call_that_has_begun_when_it_is_told_to_stop_is_answered(tmp_path: Pat
         answer = b"".join(iter(lambda: caller.recv(65_536), b""))
     assert answer.startswith(b"HTTP/1.1 200"), answer
     assert b'"ledger_seq":1' in answer
-    assert service.process.wait(30) == 0
+    assert service.process.wait(PATIENCE_S) == 0
     stop(service.settings)
 
 
@@ -180,13 +179,13 @@ def test_with_json_logs_every_line_of_ours_is_an_entry_also_with_quotes_and_line
     service = Service(tmp_path / "home", AAP_LOG_JSON="true", AAP_SETTINGS_DIR=str(folder))
     try:
         (folder / "flags.json").write_text("{")
-        deadline, ours = time.monotonic() + 20, list[str]()
+        deadline, ours = time.monotonic() + PATIENCE_S, list[str]()
         while not ours and time.monotonic() < deadline:
             time.sleep(0.2)
             ours = [line for line in service.output.read_text().splitlines() if "flags.json" in line]
     finally:
         service.process.terminate()
-        service.process.wait(30)
+        service.process.wait(PATIENCE_S)
         stop(service.settings)
     entries = [json.loads(line) for line in service.output.read_text().splitlines() if "aap." in line]
     assert any(str(folder) in e["event"] for e in entries), "one entry has it all"
@@ -215,10 +214,10 @@ def test_a_worker_killed_with_sigkill_is_replaced_and_the_other_answers_meanwhil
         assert len(before) == 2
         killed = min(before)
         os.kill(killed, signal.SIGKILL)
-        deadline, answered = time.monotonic() + 60, 0
+        deadline, answered = time.monotonic() + PATIENCE_S, 0
         # An address whose only server is dead would refuse a connection: none may be refused while one worker lives.
         while time.monotonic() < deadline and (len(_workers(service) - {killed}) < 2 or answered < 20):
-            call = httpx.get(f"{service.place.url}/livez", headers={"X-API-Key": key}, timeout=30)
+            call = httpx.get(f"{service.place.url}/livez", headers={"X-API-Key": key}, timeout=PATIENCE_S)
             assert call.status_code == 200
             answered += 1
             time.sleep(0.05)
@@ -227,7 +226,7 @@ def test_a_worker_killed_with_sigkill_is_replaced_and_the_other_answers_meanwhil
         assert after & before, "the other went on"
     finally:
         service.process.terminate()
-        service.process.wait(30)
+        service.process.wait(PATIENCE_S)
         stop(service.settings)
 
 
@@ -249,12 +248,12 @@ def test_with_a_certificate_it_speaks_tls_1_3_and_nothing_older(tmp_path: Path) 
         assert response.headers["strict-transport-security"].startswith("max-age=")
     trusted.maximum_version = ssl.TLSVersion.TLSv1_2
     with (
-        socket.create_connection(("127.0.0.1", service.place.port), timeout=10) as plain,
+        socket.create_connection(("127.0.0.1", service.place.port), timeout=PATIENCE_S) as plain,
         pytest.raises(ssl.SSLError, match="protocol"),
     ):
         trusted.wrap_socket(plain)
     service.process.terminate()
-    service.process.wait(30)
+    service.process.wait(PATIENCE_S)
     stop(service.settings)
 
 

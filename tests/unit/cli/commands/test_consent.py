@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from aap.config import Settings
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -17,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[4]
 def aap(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "aap.cli.main", "consent", *arguments],
-        cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
 
 

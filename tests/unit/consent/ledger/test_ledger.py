@@ -16,6 +16,7 @@ from aap.consent.ledger import merkle
 from aap.consent.ledger.ledger import Entry, Ledger
 from aap.consent.policy import LONGEST_GRANT, Reason, Status
 from aap.consent.purposes import Purpose
+from tests.waiting import PATIENCE_S
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 ANA, BOB = "a" * 32, "b" * 32
@@ -177,7 +178,7 @@ def test_two_processes_that_append_at_once_leave_no_gap_and_lose_nothing(ledger:
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in started:
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
     records = list(ledger.records())
     assert [r.seq for r in records] == list(range(1, 161))

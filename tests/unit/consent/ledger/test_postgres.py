@@ -21,6 +21,7 @@ from aap.consent.ledger.verification import verify
 from aap.consent.policy import Status
 from aap.consent.purposes import Purpose
 from aap.infra.process.detached import free_port
+from tests.waiting import PATIENCE_S
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 ME = Signer(b"1" * 32)
@@ -46,7 +47,7 @@ def url() -> Iterator[str]:
     port, data = free_port(), folder / "data"
 
     def run(*words: str) -> None:
-        subprocess.run(words, check=True, capture_output=True, timeout=60, cwd=folder, **as_nobody)  # type: ignore[call-overload]
+        subprocess.run(words, check=True, capture_output=True, timeout=PATIENCE_S, cwd=folder, **as_nobody)  # type: ignore[call-overload]
 
     run(initdb, "-D", str(data), "-U", "aap", "--auth=trust", "--no-sync")
     run(ctl, "-D", str(data), "-w", "-l", str(folder / "log"), "-o", f"-p {port} -c listen_addresses=127.0.0.1 "

@@ -18,6 +18,7 @@ from aap.events.errors import MappingError, SourceUnreadable
 from aap.events.importing.importer import ImportReport
 from aap.security.id_map import open_id_map
 from tests.unit.events.corner_shop import COLUMNS, MAPPING, NOW, ON_LEDGER, ROWS, CornerShop
+from tests.waiting import PATIENCE_S
 
 Table = Callable[[CornerShop, list[tuple[object, ...]]], tuple[str, str | None]]
 
@@ -531,7 +532,7 @@ def test_a_disk_that_fills_up_leaves_the_archive_as_it_was(shop: CornerShop) -> 
     }  # fmt: skip
     mapping = shop.mapping({**ON_LEDGER, "negative": {"field": "quantity", "event": "product_returned"}})
     command = [sys.executable, "-c", _SMALL_DISK, str(shop.folder), str(mapping), shop.parquet(columns)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"DiskFull No space left for {shop.layout.archive}: free some disk space"), (
         done.stdout

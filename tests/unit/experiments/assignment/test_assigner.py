@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from aap.experiments.flags import kill_switch, rollout
 from aap.experiments.flags.definition import Flag, Place
 from aap.experiments.flags.store import Flags
 from aap.infra.redis.connection import connect, stop
+from tests.waiting import PATIENCE_S
 
 NOW = datetime(2017, 12, 1, 12, tzinfo=UTC)
 PEOPLE = [f"{i:032x}" for i in range(40)]
@@ -147,21 +149,32 @@ def test_every_split_that_is_logged_allows_its_variant_while_weights_change_unde
     assigners = [lab.assigner, Assigner(lab.client, flags=others, exposures=lab.exposures)]
     people = [f"{i:032x}" for i in range(4_000)]
     lab.choose(*said_yes(people))
-    came = threading.Event()
+    edits, before, after = 40, threading.Barrier(3), threading.Barrier(3)
 
     def traffic(assigner: Assigner, mine: list[str]) -> list[str]:
-        came.set()
-        pieces = [mine[first : first + 10] for first in range(0, len(mine), 10)]
-        return [a.reason for piece in pieces for a in assigner.assign(piece, flag="x", now=NOW)]
+        """Of each five pieces, two while an edit is made and three between two edits."""
+        pieces = iter([mine[first : first + 10] for first in range(0, len(mine), 10)])
+
+        def ask(how_many: int) -> list[str]:
+            return [a.reason for piece in islice(pieces, how_many) for a in assigner.assign(piece, flag="x", now=NOW)]
+
+        found: list[str] = []
+        for _ in range(edits):
+            before.wait(PATIENCE_S)
+            found += ask(2)
+            after.wait(PATIENCE_S)
+            found += ask(3)
+        return found
 
     with ThreadPoolExecutor(2) as pool:
         done = [pool.submit(traffic, assigner, people[i::2]) for i, assigner in enumerate(assigners)]
-        came.wait()
-        for number in range(40):  # each process takes an edit up at a moment of its own
+        for number in range(edits):  # each process takes an edit up at a moment of its own
+            before.wait(PATIENCE_S)
             lab.flag(*((0, 100) if number % 2 == 0 else (100, 0)))
             for flags in (lab.flags, others):
                 time.sleep(0.005)
                 flags.refresh()
+            after.wait(PATIENCE_S)
         told = Counter(reason for future in done for reason in future.result())
     others.close()
     lab.exposures.flush()

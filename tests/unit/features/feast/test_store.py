@@ -26,6 +26,7 @@ from aap.features.views import all_views, services, view_for
 from aap.infra.object_store import features_folder
 from aap.project.loader import current_project
 from tests.unit.features.store_room import AS_OF, CUSTOMERS, RETENTION, StoreRoom
+from tests.waiting import PATIENCE_S
 
 FOLDER = current_project().root / "feature_repo"
 CHURN = services()["churn"]
@@ -43,7 +44,8 @@ def test_feast_apply_works_from_the_command_line_and_writes_below_home_alone(hom
     before = sorted(FOLDER.rglob("*"))
     done = subprocess.run(
         [program, "-c", FOLDER, "apply"],
-        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)}, capture_output=True, text=True, timeout=100, cwd=home.parent,
+        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)}, capture_output=True, text=True, timeout=PATIENCE_S,
+        cwd=home.parent,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "user__marketing_retention" in done.stdout

@@ -25,6 +25,7 @@ from aap.serving.inference.async_predictor import AtHand
 from benchmarks.online_read import bring_online
 from benchmarks.support.synthetic_users import AS_OF, Crowd, crowd, project, the_view
 from tests.unit.features.cluster import NODES, three_nodes
+from tests.waiting import PATIENCE_S
 
 VIEW, PEOPLE = the_view(), crowd(600)
 
@@ -56,7 +57,12 @@ def read(client: redis.Redis, keys: list[str]) -> reader.OnlineValues:
     return reader.read(client, VIEW, keys, purposes=[VIEW.purpose], now=AS_OF)
 
 
-def test_the_event_loop_reads_all_nodes_as_a_thread_does(clustered: Settings, client: redis.Redis) -> None:
+def test_the_event_loop_reads_all_nodes_as_a_thread_does(
+    clustered: Settings, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aap.infra.redis.connection._IMPATIENT_S", PATIENCE_S)
+    monkeypatch.setattr("aap.security.rate_limit._ASKED_S", PATIENCE_S)
+
     async def scene() -> reader.OnlineValues:
         connected = await asyncio.to_thread(connect_async, clustered)
         hand = AtHand(connected, lambda over: over)

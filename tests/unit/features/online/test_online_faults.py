@@ -24,6 +24,7 @@ from aap.features.views import view_for
 from aap.infra.redis import connection, embedded_server
 from aap.infra.redis.connection import connect
 from tests.unit.features.store_room import AS_OF, CUSTOMERS, RETENTION, StoreRoom
+from tests.waiting import PATIENCE_S
 
 DAY = timedelta(days=1)
 WRITERS, LOTS = 4, 40
@@ -51,7 +52,7 @@ def test_with_writers_in_several_processes_the_newest_row_is_what_stays(room: St
     gone = room.key("customer-3")
     room.say("customer-3", RETENTION, Choice.WITHDRAWN, at=AS_OF + timedelta(minutes=1))
     for writer in writers:
-        writer.join(timeout=60)
+        writer.join(timeout=PATIENCE_S)
     assert [writer.exitcode for writer in writers] == [0] * WRITERS
     for row in by_day[-1]:
         consent, *held = client.mget(

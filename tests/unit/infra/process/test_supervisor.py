@@ -14,6 +14,7 @@ from aap.infra.errors import ProcessFailed
 from aap.infra.paths import Layout
 from aap.infra.process import detached, supervisor
 from aap.infra.process.detached import Identity
+from tests.waiting import PATIENCE_S
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -24,7 +25,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def start_sleeper(layout: Layout, name: str = "sleeper") -> supervisor.ProcessStatus:
-    return supervisor.start(name, layout=layout, command=SLEEP, ready=lambda pid: f"pid:{pid}", timeout_s=10.0)
+    return supervisor.start(name, layout=layout, command=SLEEP, ready=lambda pid: f"pid:{pid}", timeout_s=PATIENCE_S)
 
 
 def test_a_web_page_is_started_found_and_stopped(layout: Layout) -> None:
@@ -33,7 +34,7 @@ def test_a_web_page_is_started_found_and_stopped(layout: Layout) -> None:
 
     def ready(_pid: int) -> str | None:
         try:
-            with urllib.request.urlopen(address, timeout=1):
+            with urllib.request.urlopen(address, timeout=10):
                 return address
         except OSError:
             return None
@@ -56,7 +57,7 @@ def test_starting_what_runs_changes_nothing(layout: Layout) -> None:
 def test_a_process_that_ends_at_once_is_reported_with_its_last_words(layout: Layout) -> None:
     command = [sys.executable, "-c", "raise SystemExit('no champion yet')"]
     with pytest.raises(ProcessFailed, match=r"serve ended before it was ready: see .*serve.log, .*no champion yet"):
-        supervisor.start("serve", layout=layout, command=command, ready=lambda _: None, timeout_s=20.0)
+        supervisor.start("serve", layout=layout, command=command, ready=lambda _: None, timeout_s=PATIENCE_S)
     assert supervisor.status("serve", layout=layout).state == "stopped"
 
 
@@ -77,7 +78,7 @@ def _is_zombie(pid: int) -> bool:
 
 def test_a_program_that_is_missing_is_reported(layout: Layout) -> None:
     with pytest.raises(ProcessFailed, match="/no/such/program"):
-        supervisor.start("x", layout=layout, command=["/no/such/program"], ready=lambda _: None, timeout_s=5.0)
+        supervisor.start("x", layout=layout, command=["/no/such/program"], ready=lambda _: None, timeout_s=PATIENCE_S)
 
 
 def test_a_recycled_pid_is_never_killed(layout: Layout) -> None:
@@ -102,7 +103,7 @@ def test_a_process_that_died_is_told_from_one_that_was_stopped(layout: Layout) -
     identity = Identity.of(started.pid)
     assert identity is not None
     os.kill(started.pid, 9)
-    assert detached.wait_gone(identity, timeout_s=5.0)
+    assert detached.wait_gone(identity, timeout_s=PATIENCE_S)
     assert supervisor.status("sleeper", layout=layout).state == "died"
 
 
@@ -118,7 +119,7 @@ def test_stopping_ends_the_children_too(layout: Layout, tmp_path: Path) -> None:
         layout=layout,
         command=[sys.executable, "-c", parent, child_file],
         ready=lambda _: "up" if child_file.exists() and child_file.read_text() else None,
-        timeout_s=20.0,
+        timeout_s=PATIENCE_S,
     )
     child = Identity.of(int(child_file.read_text()))
     assert child is not None

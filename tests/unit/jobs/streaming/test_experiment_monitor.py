@@ -28,6 +28,7 @@ from aap.experiments.flags.store import Flags
 from aap.infra.paths import Layout
 from aap.infra.redis import connection
 from aap.jobs.streaming import experiment_monitor
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[4]
 CANARY, GROWING = "churn_version", "growing"
@@ -107,11 +108,17 @@ def test_while_the_platform_runs_a_failing_canary_is_stopped_and_a_share_grows_w
         ) as live,
     ):
         client = connection.connect(home)
-        deadline = time.monotonic() + 120
-        while (not stopped(client, [CANARY]) or share(home) < 100) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert live.poll() is None
-        live.terminate()
+        # What is said comes last, once all is done. A look is of low priority: beside other work it takes minutes.
+        both = (f"Experiment {CANARY} is stopped", f"Experiment {GROWING} takes in 100 %")
+        try:
+            until(
+                lambda: live.poll() is not None or all(told in (home.home / "live.log").read_text() for told in both),
+                within_s=1_500,
+                every_s=0.2,
+            )
+            assert live.poll() is None
+        finally:
+            live.terminate()
     (found,) = stopped(client, [CANARY]).values()
     assert found.by == "a guardrail"
     assert found.reason == "error_share of challenger is 1 where control has 0, and may be at most 0.01."

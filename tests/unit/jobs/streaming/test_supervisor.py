@@ -13,6 +13,7 @@ from aap.events.streaming.consumer_group import behind
 from aap.events.streaming.event_log import RedisStreamLog
 from aap.infra.redis import connection
 from benchmarks.streaming import Shop, burst_of, shop_of
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.full
 
@@ -44,7 +45,7 @@ def test_redis_killed_and_started_again_while_workers_write_loses_nothing_that_w
         os.kill(killed, signal.SIGKILL)
         connection.ensure_running(shop.settings)
         sent += sum(_send(shop, first) for first in range(5_000, 10_000, 1_000))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while (sum(shop.counts().values()), shop.archived()) != (sent, sent) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert (sum(shop.counts().values()), shop.archived()) == (sent, sent)

@@ -17,6 +17,7 @@ from aap.infra.redis.connection import ensure_running, stop
 from aap.security.api_keys import ApiKeys, Scope
 from aap.serving.context import Platform
 from tests.unit.serving.shop_window import Street
+from tests.waiting import until
 
 ENDPOINTS = ("recommendations", "churn", "segments", "anomalies")
 ONE = {"user_ids": ["u-17"]}
@@ -198,11 +199,7 @@ def test_a_choice_made_while_redis_is_down_is_not_acknowledged_but_obeyed_later(
     assert status == 503
     assert "not yet in force" in says
     ensure_running(street.settings)
-    deadline = time.monotonic() + 15
-    while (
-        client.post("/v1/churn", json=ONE).json()["answers"][0]["outcome"] != "denied" and time.monotonic() < deadline
-    ):
-        time.sleep(0.1)
+    until(lambda: client.post("/v1/churn", json=ONE).json()["answers"][0]["outcome"] == "denied")
     assert client.post("/v1/churn", json=ONE).json()["answers"][0]["consent"]["reason"] == "withdrawn"
 
 
@@ -349,9 +346,7 @@ def test_a_process_is_told_once_that_everything_is_loaded_and_not_before(
     assert told == []
     street.shop.champions["churn"] = churn
     platform.models.refresh()
-    deadline = time.monotonic() + 10
-    while not told and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: told)
     time.sleep(0.1)
     platform.stop()
     assert told == [{}]

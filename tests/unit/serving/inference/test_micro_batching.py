@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from aap.serving.inference.micro_batching import Lane
+from tests.waiting import PATIENCE_S
 
 
 class Desk:
@@ -19,7 +20,7 @@ class Desk:
 
     def answer(self, about: list[str], options: str) -> Sequence[str]:
         self.asked.append((tuple(about), options))
-        self.open.wait(30)
+        self.open.wait(PATIENCE_S)
         if "bad" in about:
             raise ValueError("a bad one")
         return [f"{options}{one}" for one in about]
@@ -124,9 +125,11 @@ def test_what_comes_while_the_event_loop_reads_is_answered_together_next(desk: D
 
     async def scene() -> list[object]:
         tasks = [asyncio.create_task(lane.ask([one], "x")) for one in "ab"]
-        await asyncio.sleep(0.02)
+        while not quick.asked:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
         tasks += [asyncio.create_task(lane.ask([one], "x")) for one in "cde"]
-        await asyncio.sleep(0.02)
+        while len(lane._quick) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
         tasks[3].cancel()
         quick.open.set()
         return list(await asyncio.gather(*tasks, return_exceptions=True))
@@ -168,7 +171,8 @@ def test_a_call_that_was_given_up_on_is_not_kept_while_the_one_before_it_hangs(d
                     await lane.ask(["given up"], "x")
         assert len(lane._waiting) == 0
         last = asyncio.create_task(lane.ask(["last"], "x"))
-        await asyncio.sleep(0.02)
+        while not lane._waiting:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
         desk.open.set()
         found = [*await first, *await last]
         lane.stop()

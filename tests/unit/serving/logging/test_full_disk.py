@@ -15,7 +15,8 @@ import pytest
 from aap.infra.paths import Layout
 from aap.security.api_keys import Scope
 from aap.serving.context import Platform
-from tests.unit.serving.shop_window import Street, calling, until
+from tests.unit.serving.shop_window import Street, calling
+from tests.waiting import until
 
 _ROOM = 20
 

@@ -22,7 +22,8 @@ from aap.experiments.service import open_experiments
 from aap.serving.context import Platform
 from aap.serving.inference.predictor import FLAG
 from tests.unit.serving.rollout.test_shadow import Rivals
-from tests.unit.serving.shop_window import Habits, Spend, Street, until
+from tests.unit.serving.shop_window import Habits, Spend, Street
+from tests.waiting import until
 
 RETENTION, PROFILED = Purpose.MARKETING_RETENTION, Purpose.PERSONALIZE_PROFILED
 IMPROVE = Purpose.FUNCTIONAL_SERVICE_IMPROVE
