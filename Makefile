@@ -7,11 +7,27 @@ MADE   := $(VENV)/.made-from-lock
 # One process more than there are cores: tests wait for servers they start, for a fifth of their time.
 PYTEST ?= $(BIN)/pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# The commit that comparisons call "before": the last one under the first layout.
+BEFORE_COMMIT := 0a6163d6589518fadab70e3cfc8a08a5d72bb0c3
+BEFORE := var/bench/before
+
+# `make campaign NAME`: the second goal is a name, not something to make.
+ifeq (campaign,$(firstword $(MAKECMDGOALS)))
+ifneq (,$(word 3,$(MAKECMDGOALS)))
+$(error One campaign at a time; what it is told goes into ARGS, as in make campaign NAME ARGS="--pairs 9")
+endif
+ifneq (,$(word 2,$(MAKECMDGOALS)))
+NAME := $(word 2,$(MAKECMDGOALS))
+.PHONY: $(NAME)
+$(NAME): ; @:
+endif
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-full leaks lint format types layers env up down lock clean
+.PHONY: help demo test test-fast test-full leaks lint format types layers env up down bench-before campaign lock clean
 
 help: ## Show this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: env ## Import real shop data, train, serve, withdraw consent: the whole platform in minutes
 	@$(BIN)/aap demo
@@ -47,6 +63,18 @@ up: env ## Start Redis, the prediction service and the MLflow and Feast pages
 
 down: env ## Stop them
 	@$(BIN)/aap down
+
+bench-before: ## Make the tree and environment that comparisons call "before" (var/bench/before)
+	@git rev-parse --quiet --verify $(BEFORE_COMMIT)^{commit} >/dev/null \
+		|| { echo "This clone lacks commit $(BEFORE_COMMIT): fetch the history (git fetch --unshallow) and try again." >&2; exit 1; }
+	@git worktree prune
+	@test -e $(BEFORE)/.git || git worktree add --quiet --force --detach $(BEFORE) $(BEFORE_COMMIT)
+	@test "$$(git -C $(BEFORE) rev-parse HEAD)" = $(BEFORE_COMMIT) || git -C $(BEFORE) checkout --quiet --detach $(BEFORE_COMMIT)
+	@$(MAKE) --no-print-directory -C $(BEFORE) env
+	@echo "Before is $(abspath $(BEFORE)), commit $$(git -C $(BEFORE) rev-parse --short HEAD)."
+
+campaign: env ## Measure what takes hours, into docs/campaigns: make campaign NAME [RESUME=1] [ARGS="…"]
+	@$(BIN)/python -m benchmarks.campaigns $(NAME) $(if $(RESUME),--resume) $(ARGS)
 
 env: $(MADE) ## Make .venv from requirements.lock; nothing to do unless the lock changed
 

@@ -11,6 +11,7 @@ import typer
 
 from aap.cli.terminal import console, counted, err, table
 from aap.config import load_settings
+from benchmarks.support.report_keys import check_keys
 
 __all__ = ["app"]
 
@@ -27,7 +28,7 @@ def online(people: People = 100_000, as_json: Json = False) -> None:
 
     report = run(people=people)
     if as_json:
-        _print_json(report.to_dict())
+        _print_json("online", report.to_dict())
         return
     rows = [
         (size, line.ours_p50_ms, line.ours_p99_ms, line.feast_p50_ms, line.bare_p50_ms, line.vs_feast, line.vs_bare)
@@ -45,7 +46,7 @@ def consent(people: People = 100_000, as_json: Json = False) -> None:
 
     report = run(people=people)
     if as_json:
-        _print_json(report.to_dict())
+        _print_json("consent", report.to_dict())
         return
     rows = [(size, line.with_p50_ms, line.without_p50_ms, line.added_percent) for size, line in report.rows.items()]
     headings = ("people", "with p50 ms", "without p50 ms", "added %")
@@ -67,7 +68,7 @@ def anomaly(
         told(1)
         found = run(file, label=label, seed=seed)
     if as_json:
-        _print_json(found.to_dict())
+        _print_json("anomaly", found.to_dict())
         return
     rows = [(name, of["auc"], of["ap"]) for name, of in (("forest", found.forest), ("MAD rule", found.mad_rule))]
     table("way", "ROC AUC", "average precision", rows=rows, numbers=["ROC AUC", "average precision"])
@@ -101,7 +102,7 @@ def models(
         costs = run(open_retrieval(settings), settings=training_settings(settings), cut=CUT, progress=tell)
     found = costs.to_dict()
     if as_json:
-        _print_json(found)
+        _print_json("models", found)
         return
     rows = [(what, name, value) for what, of in found.items() if isinstance(of, dict) for name, value in of.items()]
     table("what", "of", "figure", rows=[*rows, ("peak", "GB", costs.peak_gb)], numbers=["figure"])
@@ -115,7 +116,7 @@ def materialize(people: People = 100_000, as_json: Json = False) -> None:
 
     report = run(people=people)
     if as_json:
-        _print_json(report.to_dict())
+        _print_json("materialize", report.to_dict())
         return
     rows = [
         ("ours", f"{report.ours_rows_per_s:,}"),
@@ -148,7 +149,7 @@ def live(
         report = run(people=people, steady_s=seconds, burst=events, workers=workers, purposes=chosen)
     found = report.to_dict()
     if as_json:
-        _print_json(found)
+        _print_json("live", found)
         return
     machine = found.pop("machine")
     cpu = {f"CPU of {name}, µs an event": us for name, us in found["burst"].pop("cpu_us").items()}
@@ -171,7 +172,7 @@ def offline(
     with counted("Depths measured") as told:
         report = run(now=load_settings().now(), labels=labels, rows=rows, limit_s=limit, progress=told)
     if as_json:
-        _print_json(report.to_dict())
+        _print_json("offline", report.to_dict())
         return
     headings = (
         "rows a person", "ours s", "training frame s", "bare s", "Feast duckdb s", "Feast dask s", "× bare", "× bare, CPU",
@@ -199,7 +200,7 @@ def build(
     with counted("Steps done") as told:
         report = run(copies=copies, progress=told)
     if as_json:
-        _print_json(report.to_dict())
+        _print_json("build", report.to_dict())
         return
     headings = ("what", "events", "change points", "seconds", "CPU s", "events/s", "peak MB")
     lines = {"duckdb": report.duckdb, "spark": report.spark, f"duckdb, people × {copies}": report.duckdb_x10}
@@ -226,7 +227,7 @@ def withdraw(
         report = run(withdrawals=withdrawals)
     found = report.to_dict()
     if as_json:
-        _print_json(found)
+        _print_json("withdraw", found)
         return
     machine = found.pop("machine")
     table("what", "figure", rows=found.items(), numbers=["figure"])
@@ -244,7 +245,7 @@ def swap(
 
     report = run(swaps=swaps, requests=requests)
     if as_json:
-        _print_json(report.to_dict())
+        _print_json("swap", report.to_dict())
         return
     table("what", "count", rows=report.to_dict().items(), numbers=["count"])
 
@@ -262,7 +263,7 @@ def serve(
 
     report = run(rounds=rounds, requests=requests, soak=soak, workers=workers)
     if as_json:
-        _print_json(report.to_dict())
+        _print_json("serve", report.to_dict())
         return
     measured = ("p50_ms", "p99_ms", "rps", "cpu_ms", "failed")
     rows = [
@@ -283,5 +284,7 @@ def serve(
     console.print(report.machine, highlight=False)
 
 
-def _print_json(report: dict[str, Any]) -> None:
+def _print_json(benchmark: str, report: dict[str, Any]) -> None:
+    """Print it, and fail after that if its keys aren't those declared: what was measured for minutes is not lost."""
     typer.echo(json.dumps(report))
+    check_keys(benchmark, report)

@@ -1,1 +1,1 @@
-"""What benchmarks share: synthetic data, load, child processes, peers."""
+"""What benchmarks share: the keys of their reports, and how processor time is counted and compared."""

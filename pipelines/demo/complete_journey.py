@@ -33,7 +33,7 @@ IMPORTS: tuple[tuple[str, str], ...] = (
     ("campaigns.parquet", "campaigns.yaml"),
     ("demographics.parquet", "demographics.yaml"),
 )
-"""The tables to import, as (file of the package, mapping in settings/demo)."""
+"""The tables to import, as (file of the package, mapping in conf/demo)."""
 
 _ASKED = datetime(2016, 12, 1, tzinfo=_UTC)
 _ASKED_AGAIN = datetime(2017, 7, 1, tzinfo=_UTC)

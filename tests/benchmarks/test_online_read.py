@@ -10,10 +10,12 @@ from typer.testing import CliRunner
 
 from benchmarks import consent_check, materialize, online_read
 from benchmarks.cli import app
+from benchmarks.support.report_keys import check_keys
 
 
 def test_reading_is_measured_beside_feast_and_a_bare_mget(home: Path) -> None:
     report = online_read.run(people=1_000, sizes=(1, 10)).to_dict()
+    check_keys("online", report)
     assert list(report["rows"]) == ["1", "10"]
     told = {"ours_p50_ms", "ours_p99_ms", "feast_p50_ms", "bare_p50_ms", "vs_feast", "vs_bare"}
     assert all(told <= set(line) and all(v > 0 for v in line.values()) for line in report["rows"].values())
@@ -21,6 +23,7 @@ def test_reading_is_measured_beside_feast_and_a_bare_mget(home: Path) -> None:
 
 def test_the_cost_of_checking_consent_is_measured_on_the_same_rows(home: Path) -> None:
     report = consent_check.run(people=1_000, sizes=(1, 10)).to_dict()
+    check_keys("consent", report)
     assert list(report["rows"]) == ["1", "10"]
     for line in report["rows"].values():
         assert set(line) == {"with_p50_ms", "without_p50_ms", "added_percent"}

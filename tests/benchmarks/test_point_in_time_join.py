@@ -10,12 +10,14 @@ import pytest
 
 from aap.config import Settings
 from benchmarks import feature_build, point_in_time_join
+from benchmarks.support.report_keys import check_keys
 
 
 def test_a_small_join_is_measured_beside_the_bare_one_and_what_does_not_end_is_null(settings: Settings) -> None:
     report = point_in_time_join.run(
         now=datetime.now(UTC), labels=1_000, rows=20_000, depths=(100,), rounds=1, limit_s=0.0
     )
+    check_keys("offline", report.to_dict())
     told = report.to_dict()["depth"]["100"]
     assert set(told) >= {"ours_s", "bare_s", "feast_duckdb_s", "feast_dask_s", "ours_peak_mb"}
     assert min(told["ours_s"], told["training_frame_s"], told["bare_s"]) > 0
@@ -38,6 +40,7 @@ def test_feast_s_own_stores_answer_the_same_labels(settings: Settings) -> None:
 def test_a_year_is_built_by_both_engines_and_twice_the_people_make_twice_the_events(settings: Settings) -> None:
     before = set(Path(tempfile.gettempdir()).glob("aap-bench-*"))
     told = feature_build.run(copies=2).to_dict()
+    check_keys("build", told)
     assert set(told) >= {"duckdb", "spark", "duckdb_x10", "growth"}
     assert told["duckdb"]["events"] == told["spark"]["events"] > 1_000_000
     assert told["duckdb"]["change_points"] == told["spark"]["change_points"] > 1_000_000

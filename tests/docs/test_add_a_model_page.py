@@ -49,7 +49,7 @@ def training(written: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[T
     lapsed = ModelDeclaration(written.Lapsed, evaluate=written.evaluate)
     monkeypatch.setattr(models, "MODELS", (*models.MODELS, lapsed))
     declarations.cache_clear()
-    content = yaml.safe_load((ROOT / "settings" / "training.yaml").read_text())
+    content = yaml.safe_load((ROOT / "conf" / "training.yaml").read_text())
     (section,) = blocks(PAGE, "yaml")
     content["models"] |= yaml.safe_load(section)
     yield parse_training_settings(content)

@@ -16,6 +16,7 @@ import yaml
 
 from aap.config import Settings, load_settings
 from aap.jobs.ingest import import_source
+from aap.project.loader import project_conf
 from tests.noninterference.world import World
 from tests.shop import PURPOSES, write_shop
 
@@ -58,7 +59,7 @@ def open_mixed_shop(
         shutil.copytree(keys_of / "keys", home / "keys")
     settings_dir = home.parent / "settings"
     if not settings_dir.exists():
-        shutil.copytree(Settings.model_fields["settings_dir"].default, settings_dir)
+        shutil.copytree(project_conf(), settings_dir)
         _make_small(settings_dir / "training.yaml")
     (home / "aap.env").write_text(
         f"AAP_REDIS_URL={redis_url}\nAAP_SERVED_SAMPLE_RATE=1\nAAP_RATE_LIMIT=0\nAAP_SETTINGS_DIR={settings_dir}\n"

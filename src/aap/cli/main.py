@@ -23,7 +23,6 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from aap.cli.terminal import print_error
-from aap.project.loader import is_project_module
 
 if TYPE_CHECKING:
     from typer._click.core import Command, Context
@@ -259,6 +258,8 @@ def sentence(error: Exception) -> str:
 
 def _is_ours(error: Exception) -> bool:
     """Whether it is declared in the library, in the project, or in a benchmark."""
+    from aap.project.loader import is_project_module  # not before there is an error: it loads the settings
+
     packages = [base.__module__.partition(".")[0] for base in type(error).__mro__]
     return any(package in _OURS or is_project_module(package) for package in packages)
 

@@ -16,6 +16,7 @@ from aap.consent.policy import Status
 from aap.consent.purposes import Purpose
 from aap.consent.service import open_desk
 from aap.infra.redis import connection
+from aap.project.loader import Project
 
 _MAPPING = """\
 source: s
@@ -133,7 +134,7 @@ def test_a_clock_before_the_last_choice_dates_no_choice(aap: Aap, home: Path, mo
 def test_without_a_checkout_bench_says_where_the_benchmarks_are(
     aap: Aap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "project_conf", lambda: tmp_path / "conf")
+    monkeypatch.setattr(bench, "current_project", lambda: Project(tmp_path))
     for words in (["bench"], ["bench", "online"], ["bench", "--help"]):
         assert aap.refusal(*words, code=2) == (
             "Error: Benchmarks live in the repository's checkout: run `aap bench` from there."

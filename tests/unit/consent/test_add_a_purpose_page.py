@@ -22,7 +22,7 @@ ANA = "a" * 32
 
 _AFTERWARDS = """
 from datetime import UTC, datetime, timedelta
-from consent import projection
+from aap.consent import redis_projection
 from aap.consent.service import open_desk
 from aap.consent.policy import Status
 from aap.consent.purposes import Purpose, spec
@@ -33,7 +33,7 @@ settings, now, ana = load_settings(), datetime(2024, 6, 1, 12, tzinfo=UTC), "a" 
 client, desk = connect(settings), open_desk(settings)
 
 def told(purpose, now=now):
-    decision = projection.decisions([client.get(projection.consent_key(ana))], purpose=purpose, now=now)[0]
+    decision = redis_projection.decisions([client.get(redis_projection.consent_key(ana))], purpose=purpose, now=now)[0]
     return f"{purpose} {decision.allowed} {decision.reason}"
 
 assert list(Purpose)[-1] is Purpose.COMMUNITY_REVIEWS, list(Purpose)
@@ -56,7 +56,7 @@ print("view:", made[0].name)
 def edited(copy: Path) -> None:
     """Steps 2 and 3, as a person would do them."""
     member, meaning = blocks(DOCS / "add-a-purpose.md", "python")
-    path = copy / "consent" / "purposes.py"
+    path = copy / "src" / "aap" / "consent" / "purposes.py"
     source = path.read_text(encoding="utf-8")
     last = '    THIRD_PARTY_SHARING = "third_party_sharing"\n'
     assert last in source
@@ -74,12 +74,11 @@ def test_the_page_s_purpose_is_denied_to_all_until_asked_and_the_others_keep_wha
     )
     open_desk(settings).catch_up(now=NOW)
     connect(settings).close()
-    for package in ("settings", "storage", "security", "consent", "events", "feature_repo"):
-        shutil.copytree(ROOT / package, tmp_path / "copy" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "src", tmp_path / "copy" / "src", ignore=shutil.ignore_patterns("__pycache__"))
     edited(tmp_path / "copy")
     done = subprocess.run(
         [sys.executable, "-c", _AFTERWARDS], cwd=tmp_path / "copy", capture_output=True, text=True, timeout=PATIENCE_S,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "copy")},
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "copy" / "src")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [

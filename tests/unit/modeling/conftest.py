@@ -42,7 +42,7 @@ QUICK: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="session")
 def settings() -> TrainingSettings:
-    found = load_training_settings(Path(__file__).parents[3] / "settings" / "training.yaml")
+    found = load_training_settings(Path(__file__).parents[3] / "conf" / "training.yaml")
     models: dict[str, Any] = dict(found.models)
     return replace(found, models=models | {name: replace(models[name], **less) for name, less in QUICK.items()})
 

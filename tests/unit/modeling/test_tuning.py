@@ -20,7 +20,7 @@ from aap.modeling.yaml_update import rewrite, write_settings
 from tests.unit.modeling.conftest import AS_OF
 from tests.unit.modeling.shop import Shop
 
-FILE = Path(__file__).parents[3] / "settings" / "training.yaml"
+FILE = Path(__file__).parents[3] / "conf" / "training.yaml"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

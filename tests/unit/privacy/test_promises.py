@@ -36,8 +36,6 @@ def test_every_decision_and_module_it_refers_to_is_there() -> None:
     linked = re.findall(r"\((adr/[\w-]+\.md)\)", PAGE)
     assert linked
     assert [link for link in linked if not (ROOT / "docs" / link).exists()] == []
-    modules = re.findall(
-        r"`((?:consent|serving|privacy|security|storage|settings|feature_repo|models)/[\w/]+\.\w+)`", PAGE
-    )
+    modules = re.findall(r"`((?:src/aap|clients|conf|serving|pipelines|feature_repo|models)/[\w/]+\.\w+)`", PAGE)
     assert modules
     assert [module for module in modules if not (ROOT / module).exists()] == []

@@ -175,7 +175,7 @@ def test_a_call_that_has_begun_when_it_is_told_to_stop_is_answered(tmp_path: Pat
 
 def test_with_json_logs_every_line_of_ours_is_an_entry_also_with_quotes_and_line_ends_in_it(tmp_path: Path) -> None:
     folder = tmp_path / 'a "quoted"\n2026-01-01 ERROR forged {folder}'
-    shutil.copytree(ROOT / "settings", folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copytree(ROOT / "conf", folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     service = Service(tmp_path / "home", AAP_LOG_JSON="true", AAP_SETTINGS_DIR=str(folder))
     try:
         (folder / "flags.json").write_text("{")

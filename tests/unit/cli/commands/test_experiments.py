@@ -89,7 +89,7 @@ def test_an_unknown_experiment_is_refused_in_one_sentence(aap: Run, command: str
 def test_a_plan_with_a_mistake_is_refused_in_one_sentence(
     aap: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = Path(__file__).parents[4] / "settings" / "flags.json"
+    ours = Path(__file__).parents[4] / "conf" / "flags.json"
     (tmp_path / "flags.json").write_text(ours.read_text())
     (tmp_path / "experiments.yaml").write_text(f"{FLAG}: {{metric: joy}}")
     monkeypatch.setenv("AAP_SETTINGS_DIR", str(tmp_path))

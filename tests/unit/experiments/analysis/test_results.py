@@ -353,7 +353,7 @@ def test_a_mistake_in_a_plan_is_named(town: Town, text: str, says: str) -> None:
 def test_without_a_plan_the_default_one_holds_and_the_plans_we_ship_can_be_read(town: Town) -> None:
     (town.settings_dir / "experiments.yaml").unlink()
     assert town.experiments().all(as_of=NOW, now=NOW)[0].plan.metric == "spend"
-    ours = read_plans(Path(__file__).parents[4] / "settings" / "experiments.yaml")
+    ours = read_plans(Path(__file__).parents[4] / "conf" / "experiments.yaml")
     assert set(ours) == {"recommendation_strategy"}
     assert replace(ours["recommendation_strategy"], guardrails=()).metric in METRICS
 

@@ -13,7 +13,7 @@ from aap.experiments.errors import FlagsUnusable, MissingUser, UnknownFlag
 from aap.experiments.flags.definition import read_flags, slot_in
 from aap.experiments.flags.store import Flags
 
-OURS = Path(__file__).parents[4] / "settings" / "flags.json"
+OURS = Path(__file__).parents[4] / "conf" / "flags.json"
 
 
 def flag(**changes: Any) -> dict[str, Any]:
