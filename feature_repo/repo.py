@@ -1,4 +1,4 @@
-"""What `feast -c feature_repo apply` finds: the derived objects, under this home's folders. All else is in .feastignore."""
+"""What `feast -c feature_repo apply` finds: the objects that follow from `features`, under this home's folders."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from aap.infra.code_version import WRITTEN
 from aap.jobs.schedule import SCHEDULED, Place
 
 _DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-_PLACE = Place(Path("aap"), Path("/data"), "aap", "aap:0.1.0", "aap-home")
+_PLACE = Place(Path("aap"), Path("/data"), Path("/opt/aap"), "aap", "aap:0.1.0", "aap-home")
 _LINTER = Path(sys.executable).with_name("hadolint")
 Document = dict[str, Any]
 

@@ -65,7 +65,7 @@ def start_all(settings: Settings) -> list[str]:
     from aap.infra.redis.connection import ensure_running
 
     ensure_running(settings)
-    if _registered_elsewhere(settings):
+    if _registration_is_outdated(settings):
         from aap.features.feast.store import apply  # slow to import
 
         apply(settings)
@@ -220,11 +220,17 @@ def _feast_page(settings: Settings) -> Service:
     )
 
 
-def _registered_elsewhere(settings: Settings) -> bool:
-    """Whether Feast was told of this home's features when the home had another path."""
+def _registration_is_outdated(settings: Settings) -> bool:
+    """Whether Feast was told of this home's features when the home had another path, or by a release with other stores."""
     registry = Layout(settings.home).feast_registry
-    told = registry.with_name("feature_store.yaml")
-    return told.exists() and yaml.safe_load(told.read_text(encoding="utf-8"))["registry"] != str(registry)
+    file = registry.with_name("feature_store.yaml")
+    if not file.exists():
+        return False
+    told = yaml.safe_load(file.read_text(encoding="utf-8"))
+    project = current_project().root / "feature_repo" / "feature_store.yaml"
+    declared = yaml.safe_load(project.read_text(encoding="utf-8"))
+    stores = ("online_store", "offline_store", "batch_engine")
+    return told["registry"] != str(registry) or any(told[s]["type"] != declared[s]["type"] for s in stores)
 
 
 def _answers(address: str, path: str) -> Callable[[int], str | None]:

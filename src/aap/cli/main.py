@@ -206,6 +206,14 @@ def _global_options(
         Path | None,
         typer.Option(help="Folder for all data; [dim]AAP_HOME, else ./var[/].", show_default=False, file_okay=False),
     ] = None,
+    project: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the project; [dim]AAP_PROJECT, else found from here upwards[/].",
+            show_default=False,
+            file_okay=False,
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
@@ -216,6 +224,8 @@ def _global_options(
     """
     if home is not None:
         os.environ["AAP_HOME"] = str(home.expanduser().resolve())
+    if project is not None:
+        os.environ["AAP_PROJECT"] = str(project.expanduser().resolve())
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ class Place:
     aap: Path
     """The `aap` program, by its whole path."""
     home: Path
+    project: Path
     user: str
     image: str
     claim: str
@@ -60,7 +61,11 @@ Mondays; trends on the first of a month.
 
 def cron(jobs: Sequence[Scheduled], place: Place) -> str:
     """Lines for `crontab -e` of the platform's user. Cron's per cent sign ends a command, so it is escaped."""
-    lines = ["# AAP. Paste into `crontab -e`; the machine's time zone should be UTC.", f"AAP_HOME={place.home}"]
+    lines = [
+        "# AAP. Paste into `crontab -e`; the machine's time zone should be UTC.",
+        f"AAP_HOME={place.home}",
+        f"AAP_PROJECT={place.project}",
+    ]
     for job in jobs:
         log = shlex.quote(str(place.home / "logs" / f"{job.name}.log"))
         command = f"{shlex.join([str(place.aap), *job.command])} >> {log} 2>&1"
@@ -81,6 +86,7 @@ def units(jobs: Sequence[Scheduled], place: Place) -> dict[str, str]:
             name=job.name,
             user=place.user,
             home=_quoted(f"AAP_HOME={place.home}"),
+            project=_quoted(f"AAP_PROJECT={place.project}"),
             command=" ".join(_quoted(part) for part in (str(place.aap), *job.command)),
             hours=job.most_hours,
         )
@@ -171,7 +177,7 @@ StartLimitBurst=3
 [Service]
 Type=oneshot
 User={user}
-Environment={home}
+Environment={home} {project}
 ExecStart={command}
 # A step that failed is gone on with, not begun anew; what fails three times needs a person.
 Restart=on-failure

@@ -17,13 +17,16 @@ import yaml
 from aap.jobs.schedule import KINDS, SCHEDULED, Place, cron, kubernetes, units
 from tests.waiting import PATIENCE_S
 
-PLACE = Place(Path("/opt/aap 1/bin/aap"), Path("/srv/100% aap"), "aap", "registry.example/aap:1", "aap-home")
+ROOT = Path(__file__).parents[3]
+PLACE = Place(
+    Path("/opt/aap 1/bin/aap"), Path("/srv/100% aap"), Path("/opt/aap 1"), "aap", "registry.example/aap:1", "aap-home"
+)
 JOBS = list(SCHEDULED.values())
 _FIELD = r"(\*|\d+)"
 
 
 def test_every_cron_line_has_five_fields_and_a_command_the_shell_reads_back() -> None:
-    lines = [line for line in cron(JOBS, PLACE).splitlines() if not line.startswith(("#", "AAP_HOME="))]
+    lines = [line for line in cron(JOBS, PLACE).splitlines() if not line.startswith(("#", "AAP_HOME=", "AAP_PROJECT="))]
     assert len(lines) == len(JOBS)
     for line, job in zip(lines, JOBS, strict=True):
         found = re.fullmatch(rf"({_FIELD} {_FIELD} {_FIELD} {_FIELD} {_FIELD})  (.+)", line)
@@ -45,7 +48,7 @@ def test_systemd_has_a_service_and_a_timer_for_each_job_that_go_on_after_a_failu
         parser.read_string(text)
         if name.endswith(".service"):
             assert parser["Service"]["Restart"] == "on-failure"
-            assert parser["Service"]["Environment"] == '"AAP_HOME=/srv/100%% aap"'
+            assert parser["Service"]["Environment"] == '"AAP_HOME=/srv/100%% aap" "AAP_PROJECT=/opt/aap 1"'
             assert parser["Service"]["ExecStart"].startswith('"/opt/aap 1/bin/aap" ')
         else:
             assert parser["Timer"]["Persistent"] == "true"
@@ -53,7 +56,7 @@ def test_systemd_has_a_service_and_a_timer_for_each_job_that_go_on_after_a_failu
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not on this machine")
 def test_systemd_itself_finds_nothing_wrong(tmp_path: Path) -> None:
-    place = Place(Path(sys.executable), tmp_path, "root", "", "")
+    place = Place(Path(sys.executable), tmp_path, tmp_path, "root", "", "")
     for name, text in units(JOBS, place).items():
         (tmp_path / name).write_text(text)
     told = subprocess.run(
@@ -83,7 +86,7 @@ def test_every_scheduled_command_is_one_that_aap_has() -> None:
 
 
 def _aap(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cli.main", *words]
+    command = [sys.executable, "-m", "aap.cli.main", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
@@ -91,7 +94,7 @@ def test_the_command_prints_it_and_refuses_what_it_does_not_know(tmp_path: Path)
     told = _aap("--home", str(tmp_path), "schedule", "cron", "--job", "weekly", "--aap", "/usr/bin/aap", "--json")
     found = json.loads(told.stdout.splitlines()[-1])
     assert found["jobs"] == ["weekly"]
-    assert f"AAP_HOME={tmp_path}\n" in found["text"]
+    assert f"AAP_HOME={tmp_path}\nAAP_PROJECT={ROOT}\n" in found["text"]
     assert "10 3 * * 1  /usr/bin/aap retrain >> " in found["text"]
     wrong = _aap("schedule", "launchd")
     assert wrong.returncode == 2

@@ -14,7 +14,7 @@ import typer
 
 from aap.cli.terminal import console, counted
 from aap.config import load_settings
-from aap.project.loader import project_module
+from aap.project.loader import current_project, project_module
 
 if TYPE_CHECKING:
     from aap.jobs.run_state import RetrainResult
@@ -82,7 +82,8 @@ def schedule(
     if unknown := [name for name in job or () if name not in SCHEDULED]:
         raise typer.BadParameter(f"No job {unknown[0]!r}; choose of: {', '.join(SCHEDULED)}.")
     jobs = [SCHEDULED[name] for name in job or SCHEDULED]
-    place = Place(program or _this_program(), load_settings().home.resolve(), user, image, claim)
+    home, project = load_settings().home.resolve(), current_project().root
+    place = Place(program or _this_program(), home, project, user, image, claim)
     text = KINDS[kind](jobs, place)
     typer.echo(
         json.dumps({"kind": kind, "jobs": [j.name for j in jobs], "text": text}) if as_json else text, nl=as_json

@@ -39,16 +39,19 @@ def store(room: StoreRoom) -> FeatureStore:
     return apply(room.settings)
 
 
-def test_feast_apply_works_from_the_command_line_and_writes_below_home_alone(home: Path) -> None:
+def test_feast_plans_and_applies_from_the_command_line_and_writes_below_home_alone(home: Path) -> None:
+    """The repository is one as Feast makes them: nothing is hidden from it, and no path is set for it."""
     program = Path(sys.executable).with_name("feast")
     before = sorted(FOLDER.rglob("*"))
-    done = subprocess.run(
-        [program, "-c", FOLDER, "apply"],
-        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)}, capture_output=True, text=True, timeout=PATIENCE_S,
-        cwd=home.parent,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "user__marketing_retention" in done.stdout
+    assert not (FOLDER / ".feastignore").exists()
+    for command in ("plan", "apply"):
+        done = subprocess.run(
+            [program, "-c", FOLDER, command],
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            capture_output=True, text=True, timeout=PATIENCE_S, cwd=home.parent,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "user__marketing_retention" in done.stdout
     assert (home / "feast" / "registry.db").is_file()
     assert [p for p in sorted(FOLDER.rglob("*")) if "__pycache__" not in p.parts and p not in before] == []
 
