@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -62,6 +63,27 @@ def _no_server_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     yield
     for state in tmp_path_factory.getbasetemp().glob("**/redis/server.json"):
         embedded_server.stop(Layout(state.parent.parent))
+
+
+_STARTS_A_PROCESS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec")
+_fast: list[bool] = []
+"""Whether a test marked as fast is running; an audit hook can't be taken away again."""
+
+
+def _refuse_processes(event: str, _arguments: tuple[object, ...]) -> None:
+    if _fast and event in _STARTS_A_PROCESS:
+        raise AssertionError("A test marked as fast starts no process: take the mark away.")
+
+
+sys.addaudithook(_refuse_processes)
+
+
+@pytest.fixture(autouse=True)
+def _fast_tests_start_no_process(request: pytest.FixtureRequest) -> Iterator[None]:
+    marked = request.node.get_closest_marker("fast") is not None
+    _fast.extend([True] * marked)
+    yield
+    _fast.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from aap.cli.commands import bench
-from benchmarks import consent_withdrawal, feature_build, model_swap, models, serving, streaming
+from benchmarks import cli as bench, consent_withdrawal, feature_build, model_swap, models, serving, streaming
 from benchmarks.support.load_generator import Figures
 from benchmarks.support.report_keys import REPORT_KEYS, UndeclaredKeys, check_keys
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import pytest
+
 from aap.consent.purposes import Purpose, spec
 from aap.features.declarations import Aggregate, Entity, Feature
 from aap.features.on_demand import OnRequest
 from aap.features.views import all_views, services
 from features import FEATURES, ON_REQUEST
 from tests.docs.pages import DOCS
+
+pytestmark = pytest.mark.fast
 
 PAGE = DOCS / "features.md"
 _TITLES = {Entity.USER: "What we know of a person", Entity.ITEM: "What we know of an item"}

@@ -24,6 +24,8 @@ from aap.consent.policy import (
 )
 from aap.consent.purposes import Purpose, UnknownPurpose, parse_purpose, spec
 
+pytestmark = pytest.mark.fast
+
 DAY = timedelta(days=1)
 START = datetime(2024, 1, 1, tzinfo=UTC)
 BY_CONSENT, BY_INTEREST = Purpose.ANALYTICS_REPORTING, Purpose.ESSENTIAL_FRAUD_DETECTION

@@ -17,6 +17,8 @@ from aap.modeling.errors import UnusableModel
 from features import FEATURES
 from models.churn.model import Churn
 
+pytestmark = pytest.mark.fast
+
 RETAIN = frozenset({Purpose.MARKETING_RETENTION})
 REPORT = frozenset({Purpose.ANALYTICS_REPORTING})
 

@@ -8,6 +8,8 @@ from aap.consent.purposes import DataCategory, Purpose, spec
 from aap.events.errors import UnknownEventType, UnusableEventType
 from aap.events.schema import ENVELOPE, EVENT_TYPES, EventType, Field, Kind, event_type, json_schema
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize("declared", EVENT_TYPES.values(), ids=lambda t: t.name)
 def test_every_event_type_can_be_stored_for_some_purpose_that_may_touch_all_its_fields(declared: EventType) -> None:

@@ -13,6 +13,8 @@ from aap.features import views
 from aap.features.declarations import Aggregate, Entity, Op, Ratio, Service, Where, by_category, micros
 from aap.features.errors import UnknownFeature, UnusableDeclaration
 
+pytestmark = pytest.mark.fast
+
 RETAIN = frozenset({Purpose.MARKETING_RETENTION})
 SOUND: dict[str, Any] = {
     "event": "product_purchased", "op": Op.SUM, "column": "amount", "window": "30d", "purposes": RETAIN,

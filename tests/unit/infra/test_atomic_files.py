@@ -14,6 +14,8 @@ import pytest
 from aap.infra.atomic_files import explain_full_disk, make_folder, private_folder, write_atomically
 from aap.infra.errors import DiskFull, PlaceUnusable
 
+pytestmark = pytest.mark.fast
+
 
 @contextmanager
 def no_room_beyond_a_kilobyte() -> Iterator[None]:

@@ -12,6 +12,8 @@ import pytest
 
 from aap.infra.logging import line_formatter
 
+pytestmark = pytest.mark.fast
+
 FORGED = 'he said "no"\r\n2026-01-01 ERROR aap: everything is lost\x1b[2K\u2028{"level": "error"} \\'
 
 

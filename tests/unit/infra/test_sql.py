@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 from aap.infra.sql import make_tables
+
+pytestmark = pytest.mark.fast
 
 
 def test_tables_that_another_process_makes_in_between_are_no_failure(tmp_path: Path) -> None:

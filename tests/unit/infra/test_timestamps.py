@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given, strategies as st
 
 from aap.infra.timestamps import EPOCH, from_micros, to_micros
+
+pytestmark = pytest.mark.fast
 
 
 @given(st.datetimes(timezones=st.sampled_from([UTC, ZoneInfo("Europe/Paris"), ZoneInfo("America/New_York")])))

@@ -6,6 +6,8 @@ import pytest
 
 from aap.security.auth_throttle import WrongKeys
 
+pytestmark = pytest.mark.fast
+
 
 def test_an_address_is_told_to_stay_away_after_its_calls_and_the_others_are_not() -> None:
     wrong = WrongKeys(per_minute=3)

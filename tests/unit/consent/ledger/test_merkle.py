@@ -9,6 +9,8 @@ from hypothesis import given, strategies as st
 
 from aap.consent.ledger import merkle
 
+pytestmark = pytest.mark.fast
+
 # certificate-transparency, merkle_tree_test.cc: eight leaves, and the root over the first 1 … 8 of them.
 LEAVES = [
     bytes.fromhex(text)

@@ -14,6 +14,8 @@ from aap.events.importing.mapping import load_mapping, resolve
 from aap.project.loader import project_conf
 from tests.unit.events.corner_shop import MAPPING
 
+pytestmark = pytest.mark.fast
+
 GRANT: dict[str, Any] = MAPPING["consent"]["grant"]
 FIELDS: dict[str, Any] = MAPPING["fields"]
 

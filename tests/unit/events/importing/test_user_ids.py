@@ -12,6 +12,8 @@ from aap.events.errors import SourceUnreadable
 from aap.events.importing.user_ids import People, user_ids
 from aap.security.pseudonyms import Pseudonyms
 
+pytestmark = pytest.mark.fast
+
 SECRET = Pseudonyms(b"k" * 32)
 
 

@@ -13,6 +13,8 @@ from aap.experiments.errors import FlagsUnusable, MissingUser, UnknownFlag
 from aap.experiments.flags.definition import read_flags, slot_in
 from aap.experiments.flags.store import Flags
 
+pytestmark = pytest.mark.fast
+
 OURS = Path(__file__).parents[4] / "conf" / "flags.json"
 
 

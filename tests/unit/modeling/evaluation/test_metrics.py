@@ -32,6 +32,8 @@ from aap.modeling.evaluation.metrics import (
     silhouettes,
 )
 
+pytestmark = pytest.mark.fast
+
 scores_and_labels = st.integers(2, 60).flatmap(
     lambda n: st.tuples(
         arrays(np.float64, n, elements=st.integers(0, 8).map(float)), arrays(np.bool_, n, elements=st.booleans())

@@ -7,6 +7,8 @@ import pytest
 
 from models.churn.features import columns
 
+pytestmark = pytest.mark.fast
+
 
 def of(**held: float) -> dict[str, float]:
     wide, names = columns(np.array([list(held.values())], dtype=np.float64), tuple(held), horizon_days=14)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from aap.serving.inference.item_names import ItemNames
+
+pytestmark = pytest.mark.fast
 
 
 def test_a_name_is_looked_up_once_and_a_missing_one_too() -> None:

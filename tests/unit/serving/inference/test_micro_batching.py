@@ -11,6 +11,8 @@ import pytest
 from aap.serving.inference.micro_batching import Lane
 from tests.waiting import PATIENCE_S
 
+pytestmark = pytest.mark.fast
+
 
 class Desk:
     """Answers slowly enough for calls to gather, and remembers what it was asked at once."""
