@@ -29,16 +29,17 @@ from consent.choices import open_ledger
 from feature_repo.retrieval import open_retrieval
 from models.registry import open_registry
 from pipelines.promotion import train_and_decide, training_settings
-from pipelines.publish import publish
+from pipelines.publish import bring_online, build_features
 from security.api_keys import ApiKeys, Scope
 from settings.config import load_settings
 from storage.layout import Layout
 from tests.shop import imported_shop
 
 home = Path(sys.argv[1])
-settings = imported_shop(home, customers=120)
+settings = imported_shop(home)
 now = settings.now()
-publish(settings, as_of=now)
+build_features(settings, as_of=now)
+bring_online(settings, as_of=now)
 for name in ("popularity", "churn"):
     train_and_decide(
         name, retrieval=open_retrieval(settings), registry=open_registry(settings), ledger=open_ledger(settings),
