@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
@@ -121,7 +120,6 @@ def _live(settings: Settings, client: redis.Redis) -> Iterator[None]:
     environment = {
         **os.environ,
         "AAP_HOME": str(settings.home),
-        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
     }
     with subprocess.Popen(
         [sys.executable, "-m", "aap.cli.main", "live", "--workers", "1"], env=environment, stdout=subprocess.DEVNULL

@@ -114,7 +114,6 @@ class Shop:
         env = {
             **os.environ,
             "AAP_HOME": str(self.settings.home),
-            "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
         }
         with subprocess.Popen(
             [sys.executable, "-m", "aap.cli.main", "live", *options], env=env, stdout=subprocess.DEVNULL

@@ -91,7 +91,8 @@ def _plant(leak: Leak) -> tuple[str, str]:
         _copy(tree)
         if why := applies(leak, to=tree, really=True):
             return "doesn't apply", why.strip()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("AAP_")} | {"PYTHONPATH": str(tree)}
+        packages = os.pathsep.join(str(tree / folder) for folder in ("src", "clients/python/src", ""))
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("AAP_")} | {"PYTHONPATH": packages}
         call = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *leak.tests]
         try:
             done = subprocess.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
@@ -66,5 +65,5 @@ def test_a_notebook_may_open_one_though_it_has_no_widgets_to_draw_bars_with() ->
         "from aap.infra.duckdb import open_duckdb\nprint(open_duckdb().execute('SELECT 42').fetchone())"
     )
     client = NotebookClient(nbformat.v4.new_notebook(cells=[cell]), timeout=int(PATIENCE_S), kernel_name="python3")
-    client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
+    client.execute()
     assert [output.text for output in cell.outputs] == ["(42,)\n"]

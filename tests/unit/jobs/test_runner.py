@@ -63,8 +63,10 @@ for point in points:
 
 
 @pytest.mark.full
-def test_a_job_killed_inside_every_step_and_between_them_ends_each_step_once(shop: Settings, tmp_path: Path) -> None:
-    environment = {**os.environ, "AAP_HOME": str(shop.home), "PYTHONPATH": str(Path(__file__).parents[3])}
+def test_a_job_killed_inside_every_step_and_between_them_ends_each_step_once(
+    settings: Settings, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "AAP_HOME": str(settings.home)}
     command = [sys.executable, "-c", _KILLED_EVERYWHERE, str(tmp_path / "marks")]
     told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert told.returncode == 0, told.stderr[-2000:]

@@ -183,7 +183,7 @@ model.save(pathlib.Path(sys.argv[1]) / "theirs")
 """
     (tmp_path / "theirs").mkdir()
     root = Path(__file__).parents[3]
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(root)}
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
     subprocess.run(
         [sys.executable, "-c", script, str(tmp_path), repr(QUICK["recommendation"])],
         check=True,

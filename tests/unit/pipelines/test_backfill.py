@@ -94,12 +94,12 @@ def test_a_week_that_has_not_come_is_refused(shop: Settings) -> None:
 def test_a_job_killed_within_a_step_goes_on_in_that_step_under_the_same_moment(shop: Settings) -> None:
     state = Layout(shop.home).run / "daily.json"
     code = (
-        "import time, pipelines.daily as job; from aap.config import load_settings; s = load_settings()\n"
+        "import time; from aap.config import load_settings; from aap.project.loader import project_module\n"
+        "s, job = load_settings(), project_module('pipelines.daily')\n"
         "job.write_daily = lambda *a, **k: time.sleep(600)\n"
         "job.run(s, as_of=s.now())"
     )
-    root = str(Path(__file__).parents[3])
-    environment = {**os.environ, "AAP_HOME": str(shop.home), "PYTHONPATH": root}
+    environment = {**os.environ, "AAP_HOME": str(shop.home)}
     running = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and running.poll() is None:

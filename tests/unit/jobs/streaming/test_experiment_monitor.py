@@ -103,9 +103,7 @@ def test_while_the_platform_runs_a_failing_canary_is_stopped_and_a_share_grows_w
     command = [sys.executable, "-m", "aap.cli.main", "--home", str(home.home), "live"]
     with (
         (home.home / "live.log").open("w") as log,
-        subprocess.Popen(
-            command, stdout=log, stderr=log, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
-        ) as live,
+        subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT) as live,
     ):
         client = connection.connect(home)
         # What is said comes last, once all is done. A look is of low priority: beside other work it takes minutes.
