@@ -18,7 +18,7 @@ from aap.modeling.catalog import model_classes
 from aap.modeling.registry.registry import open_registry
 from pipelines.retrain import retrain
 
-__all__ = ["CLOSES", "PURPOSES", "imported_shop", "small_shop", "write_shop"]
+__all__ = ["CLOSES", "PURPOSES", "imported_shop", "set_clock", "small_shop", "write_shop"]
 
 CLOSES = datetime(2023, 12, 31, 20, tzinfo=UTC)
 PURPOSES = (
@@ -75,12 +75,17 @@ def write_shop(folder: Path, *, customers: int = 320, seed: int = 5) -> tuple[Pa
     return folder / "ventes.csv", folder / "boutique.yaml"
 
 
+def set_clock(home: Path, *, days: int = 0) -> Settings:
+    """Settings of a home whose clock says `days` after the shop closed, whatever the hour of the day the test runs at."""
+    home.mkdir(parents=True, exist_ok=True)
+    shift = datetime.now(UTC) - CLOSES - timedelta(days=days)
+    (home / "aap.env").write_text(f"AAP_CLOCK_SHIFT=-PT{shift // timedelta(seconds=1)}S\n")
+    return load_settings(home)
+
+
 def imported_shop(home: Path, *, customers: int = 320) -> Settings:
     """A home with the shop's history imported, its clock set back to when the shop closed."""
-    days = (datetime.now(UTC) - CLOSES).days
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "aap.env").write_text(f"AAP_CLOCK_SHIFT=-{days}d\n")
-    settings = load_settings(home)
+    settings = set_clock(home)
     table, mapping = write_shop(home / "shop", customers=customers)
     import_source(settings, str(table), mapping=mapping, now=settings.now())
     return settings

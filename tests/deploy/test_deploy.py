@@ -14,13 +14,15 @@ import pytest
 import yaml
 
 import aap.jobs.schedule as scheduled
+from aap import __version__
 from aap.cli.commands.jobs import schedule
 from aap.config import Settings
 from aap.infra.code_version import WRITTEN
 from aap.jobs.schedule import SCHEDULED, Place
 
 _DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-_PLACE = Place(Path("aap"), Path("/data"), Path("/opt/aap"), "aap", "aap:0.1.0", "aap-home")
+_IMAGE = f"aap:{__version__}"
+_PLACE = Place(Path("aap"), Path("/data"), Path("/opt/aap"), "aap", _IMAGE, "aap-home")
 _LINTER = Path(sys.executable).with_name("hadolint")
 Document = dict[str, Any]
 

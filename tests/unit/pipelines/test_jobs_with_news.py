@@ -6,14 +6,14 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aap.cli.main import main
-from aap.config import Settings, load_settings
+from aap.config import Settings
 from aap.consent.ledger.ledger import Entry
 from aap.consent.policy import Status
 from aap.consent.purposes import parse_purpose
@@ -29,7 +29,7 @@ from aap.infra.redis.connection import connect, stop
 from aap.jobs.ingest import import_source
 from aap.security.id_map import open_id_map
 from aap.security.pseudonyms import load_pseudonyms
-from tests.shop import CLOSES, PURPOSES, write_shop
+from tests.shop import PURPOSES, set_clock, write_shop
 
 OBJECTION = "essential.fraud_detection"
 """Of whom there is any record may be stored for this purpose, until they object."""
@@ -49,9 +49,7 @@ class Shop:
 
     def on_day(self, day: int) -> Settings:
         """The settings once the clock says the day after, and so on."""
-        shift = (datetime.now(UTC) - CLOSES).days - day
-        (self.home / "aap.env").write_text(f"AAP_CLOCK_SHIFT=-{shift}d\n")
-        self.settings = load_settings(self.home)
+        self.settings = set_clock(self.home, days=day)
         return self.settings
 
     def sell(self, *rows: str) -> None:

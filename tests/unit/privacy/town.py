@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from aap.config import Settings, load_settings
+from aap.config import Settings
 from aap.consent.service import open_ledger
 from aap.events.archive import Archive
 from aap.features.offline.build import Built, build
@@ -23,7 +23,7 @@ from aap.modeling.registry.artifacts import digests
 from aap.modeling.train_and_promote import training_settings
 from aap.privacy.data_inventory import Holdings, open_holdings
 from aap.security.pseudonyms import load_pseudonyms
-from tests.shop import CLOSES, write_shop
+from tests.shop import CLOSES, set_clock, write_shop
 
 WHO = "client-0"
 """Somebody who agreed to everything, and buys."""
@@ -34,8 +34,7 @@ def open_shop(home: Path, *, customers: int = 150, without: str | None = None, k
     home.mkdir(parents=True)
     if keys_of is not None:
         shutil.copytree(keys_of / "keys", home / "keys")
-    (home / "aap.env").write_text(f"AAP_CLOCK_SHIFT=-{(datetime.now(UTC) - CLOSES).days}d\n")
-    settings = load_settings(home)
+    settings = set_clock(home)
     table, mapping = write_shop(home / "shop", customers=customers)
     if without is not None:
         leave_out(table, "Client", without)

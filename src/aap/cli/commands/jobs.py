@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aap import __version__
 from aap.cli.terminal import console, counted
 from aap.config import load_settings
 from aap.project.loader import current_project, project_module
@@ -66,7 +67,7 @@ def schedule(
     program: Annotated[
         Path | None, typer.Option("--aap", help="The aap program; [dim]this one[/].", show_default=False)
     ] = None,
-    image: Annotated[str, typer.Option(help="The container image, for kubernetes.")] = "aap:0.1.0",
+    image: Annotated[str, typer.Option(help="The container image, for kubernetes.")] = f"aap:{__version__}",
     claim: Annotated[str, typer.Option(help="The volume claim that holds the home, for kubernetes.")] = "aap-home",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, on the last line.")] = False,
 ) -> None:
