@@ -36,7 +36,7 @@ test: lint types layers ## Check style, types and layers, then run the tests
 	@$(PYTEST) -m "not full and not spark"
 
 test-fast: env ## Only the tests of pure functions: no process is started, under a minute
-	@$(PYTEST) -m fast
+	@$(BIN)/pytest -m fast $$(grep -rl --include='test_*.py' 'mark\.fast' tests)
 
 test-full: lint types layers ## The same, with the tests that take long: Spark, and the whole demo data
 	@$(PYTEST)
@@ -83,7 +83,7 @@ $(MADE): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@echo "Making $(VENV) from requirements.lock: about a minute the first time."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable clients/python --editable .
 	@touch $@
 

@@ -192,13 +192,14 @@ def offline(
 @app.command()
 def build(
     copies: Annotated[int, typer.Option(min=2, help="How many times everybody is there in the larger archive.")] = 10,
+    one_in: Annotated[int, typer.Option(min=1, help="Only one person in so many: a quick look.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Building the features of a year of real purchases: DuckDB, Spark, and ten times the people."""
     from benchmarks.feature_build import run
 
     with counted("Steps done") as told:
-        report = run(copies=copies, progress=told)
+        report = run(copies=copies, one_in=one_in, progress=told)
     if as_json:
         _print_json("build", report.to_dict())
         return

@@ -71,20 +71,30 @@ class BuildReport:
 
 
 def run(
-    *, copies: int = 10, limit_s: float = 1_800.0, progress: Callable[[int, int], None] = lambda *_: None
+    *,
+    copies: int = 10,
+    one_in: int = 1,
+    limit_s: float = 1_800.0,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> BuildReport:
-    """Measure; some minutes. `copies` is how many times the people of the larger archive are there."""
+    """Measure; some minutes. `copies` is how many times the people of the larger archive are there.
+
+    With `one_in` above 1 only every so many-th person takes part: quicker, but start-up weighs more than it should.
+    """
     with TemporaryDirectory(prefix="aap-bench-") as folder:
         settings = _imported(Path(folder) / "home")
         progress(1, 5)
         plain = str(archive_folder(settings))
+        if one_in > 1:
+            plain = str(Path(folder) / "smaller")
+            _sample(Archive(archive_folder(settings)), Archive(_archive(settings, plain)), one_in=one_in)
         one = _measured(settings.home, plain, "duckdb", 1, limit_s)
         progress(2, 5)
         skipped = why_unavailable(settings.spark_master)
         spark = None if skipped else _measured(settings.home, plain, "spark", 1, limit_s)
         progress(3, 5)
         larger = str(Path(folder) / "larger")
-        _replicate(Archive(archive_folder(settings)), Archive(_archive(settings, larger)), copies=copies)
+        _replicate(Archive(_archive(settings, plain)), Archive(_archive(settings, larger)), copies=copies)
         progress(4, 5)
         many = _measured(settings.home, larger, "duckdb", copies, limit_s)
         progress(5, 5)
@@ -163,6 +173,19 @@ def _copied(standing: Standing, copies: int) -> Standing:
         for key, by_purpose in standing.items()
         for copy in (_copy(key, number) for number in range(copies))
     }
+
+
+def _sample(archive: Archive, smaller: Archive, *, one_in: int) -> None:
+    with open_duckdb() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        tables = {}
+        for event in archive.types():
+            tables[event] = f"sample_of_{event}"
+            connection.execute(
+                f"CREATE TEMP TABLE sample_of_{event} AS FROM {archive.sql(event, on=connection)} "
+                f"WHERE hash(user_key) % {one_in} = 0"
+            )
+        smaller.append(connection, tables, batch="sample")
 
 
 def _replicate(archive: Archive, larger: Archive, *, copies: int) -> None:

@@ -39,11 +39,11 @@ def test_feast_s_own_stores_answer_the_same_labels(settings: Settings) -> None:
 @pytest.mark.spark
 def test_a_year_is_built_by_both_engines_and_twice_the_people_make_twice_the_events(settings: Settings) -> None:
     before = set(Path(tempfile.gettempdir()).glob("aap-bench-*"))
-    told = feature_build.run(copies=2).to_dict()
+    told = feature_build.run(copies=2, one_in=10).to_dict()
     check_keys("build", told)
     assert set(told) >= {"duckdb", "spark", "duckdb_x10", "growth"}
-    assert told["duckdb"]["events"] == told["spark"]["events"] > 1_000_000
-    assert told["duckdb"]["change_points"] == told["spark"]["change_points"] > 1_000_000
+    assert told["duckdb"]["events"] == told["spark"]["events"] > 100_000
+    assert told["duckdb"]["change_points"] == told["spark"]["change_points"] > 100_000
     assert told["duckdb_x10"]["events"] == 2 * told["duckdb"]["events"]
     assert told["duckdb_x10"]["change_points"] > 1.3 * told["duckdb"]["change_points"]
     assert set(Path(tempfile.gettempdir()).glob("aap-bench-*")) == before

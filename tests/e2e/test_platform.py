@@ -43,6 +43,8 @@ from tests.e2e.conftest import Aap, Running, connected_to
 from tests.e2e.swapping import Loaded
 from tests.waiting import PATIENCE_S, until
 
+pytestmark = pytest.mark.full
+
 PERSONAL = ("churn", "segments", "anomalies")
 
 
@@ -378,7 +380,6 @@ def test_told_to_stop_it_answers_every_call_it_has_begun_and_leaves_the_record_o
     assert after - before == {prediction for prediction, _, _ in calls.answered}, "what was answered, and nothing else"
 
 
-@pytest.mark.full
 def test_a_killed_worker_is_replaced_and_both_answer_predictions_again(running: Running, tmp_path: Path) -> None:
     home = running.settings.home
     stop_all(running.settings)

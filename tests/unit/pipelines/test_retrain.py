@@ -60,6 +60,7 @@ def test_a_retrain_that_was_killed_goes_on_from_the_step_it_was_in_under_the_sam
     assert not _steps_done(shop), "nothing is left to resume"
 
 
+@pytest.mark.full
 def test_the_next_retrain_takes_in_what_is_new_and_replaces_champions_only_through_the_gate(shop: Settings) -> None:
     before = {name: open_registry(shop).champion(name) for name in model_classes()}
     with Path(remembered_sources(shop)[0].location).open("a", encoding="utf-8") as file:
